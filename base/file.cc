@@ -1,0 +1,187 @@
+#include "base/file.h"
+
+#include <fcntl.h>
+#include <sys/mman.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <atomic>
+#include <cerrno>
+#include <cstdint>
+#include <cstring>
+#include <filesystem>
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+#include "base/status_macros.h"
+
+namespace pricer {
+namespace {
+
+absl::StatusCode CodeOfErrno(int error) {
+  switch (error) {
+    case ENOENT:
+    case ENOTDIR:
+      return absl::StatusCode::kNotFound;
+    case EACCES:
+    case EPERM:
+    case EROFS:
+      return absl::StatusCode::kPermissionDenied;
+    case EEXIST:
+      return absl::StatusCode::kAlreadyExists;
+    case ENOSPC:
+    case EDQUOT:
+    case EMFILE:
+      return absl::StatusCode::kResourceExhausted;
+    default:
+      return absl::StatusCode::kInternal;
+  }
+}
+
+absl::StatusOr<FileDescriptor> CreateFile(const std::string& path) {
+  FileDescriptor file(open(path.c_str(), O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0644));
+  if (!file.ok()) return ErrnoStatus("cannot create", path);
+  return file;
+}
+
+absl::Status WriteAll(const FileDescriptor& file, const std::string& path,
+                      absl::string_view contents) {
+  while (!contents.empty()) {
+    const ssize_t n = write(file.get(), contents.data(), contents.size());
+    if (n < 0 && errno == EINTR) continue;
+    if (n < 0) return ErrnoStatus("cannot write", path);
+    contents.remove_prefix(n);
+  }
+  return absl::OkStatus();
+}
+
+absl::Status FlushAndClose(FileDescriptor* file, const std::string& path) {
+  if (fsync(file->get()) != 0) return ErrnoStatus("cannot flush", path);
+  if (!file->Close()) return ErrnoStatus("cannot close", path);
+  return absl::OkStatus();
+}
+
+}  // namespace
+
+absl::Status ErrnoStatus(absl::string_view action, absl::string_view path) {
+  const int error = errno;
+  return absl::Status(CodeOfErrno(error),
+                      absl::StrCat(path, ": ", action, ": ", std::strerror(error)));
+}
+
+absl::StatusOr<std::string> ReadFile(const std::string& path) {
+  FileDescriptor file(open(path.c_str(), O_RDONLY | O_CLOEXEC));
+  if (!file.ok()) return ErrnoStatus("cannot open", path);
+  std::string contents;
+  char buffer[1 << 16];
+  for (;;) {
+    const ssize_t n = read(file.get(), buffer, sizeof(buffer));
+    if (n == 0) return contents;
+    if (n < 0 && errno == EINTR) continue;
+    if (n < 0) return ErrnoStatus("cannot read", path);
+    contents.append(buffer, n);
+  }
+}
+
+absl::Status WriteFile(const std::string& path, absl::string_view contents) {
+  ASSIGN_OR_RETURN(FileDescriptor file, CreateFile(path));
+  RETURN_IF_ERROR(WriteAll(file, path, contents));
+  return FlushAndClose(&file, path);
+}
+
+absl::Status WriteFileAtomically(const std::string& path, absl::string_view contents) {
+  ASSIGN_OR_RETURN(AtomicFileWriter writer, AtomicFileWriter::Create(path));
+  RETURN_IF_ERROR(writer.Append(contents));
+  return writer.Commit();
+}
+
+absl::StatusOr<AtomicFileWriter> AtomicFileWriter::Create(const std::string& path) {
+  // Two writers of one path, in one process or several, must not share a temporary file.
+  static std::atomic<uint64_t> count{0};
+  AtomicFileWriter writer;
+  writer.path_ = path;
+  writer.temporary_ = absl::StrCat(path, ".tmp.", getpid(), ".", count++);
+  ASSIGN_OR_RETURN(writer.file_, CreateFile(writer.temporary_));
+  return writer;
+}
+
+AtomicFileWriter::~AtomicFileWriter() {
+  if (file_.ok()) unlink(temporary_.c_str());
+}
+
+absl::Status AtomicFileWriter::Flush() {
+  const absl::Status status = WriteAll(file_, temporary_, buffer_);
+  buffer_.clear();
+  return status;
+}
+
+absl::Status AtomicFileWriter::Append(absl::string_view bytes) {
+  constexpr size_t kBufferBytes = 1 << 16;
+  if (buffer_.size() + bytes.size() > kBufferBytes) RETURN_IF_ERROR(Flush());
+  if (bytes.size() > kBufferBytes) return WriteAll(file_, temporary_, bytes);
+  buffer_.append(bytes.data(), bytes.size());
+  return absl::OkStatus();
+}
+
+absl::Status AtomicFileWriter::Commit() {
+  absl::Status status = Flush();
+  if (status.ok()) status = FlushAndClose(&file_, temporary_);
+  if (status.ok() && rename(temporary_.c_str(), path_.c_str()) != 0) {
+    status = ErrnoStatus("cannot rename into place", path_);
+  }
+  if (!status.ok()) {
+    file_.Close();
+    unlink(temporary_.c_str());
+    return status;
+  }
+  return SyncDirectory(std::filesystem::path(path_).parent_path().string());
+}
+
+absl::Status SyncDirectory(const std::string& path) {
+  const std::string name = path.empty() ? "." : path;
+  FileDescriptor directory(open(name.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC));
+  if (!directory.ok()) return ErrnoStatus("cannot open", name);
+  if (fsync(directory.get()) != 0) return ErrnoStatus("cannot flush", name);
+  return absl::OkStatus();
+}
+
+absl::Status MakeDirectories(const std::string& path) {
+  std::error_code error;
+  std::filesystem::create_directories(path, error);
+  if (!error) return absl::OkStatus();
+  errno = error.value();
+  return ErrnoStatus("cannot make directory", path);
+}
+
+absl::StatusOr<MappedFile> MappedFile::Open(const std::string& path) {
+  FileDescriptor file(open(path.c_str(), O_RDONLY | O_CLOEXEC));
+  if (!file.ok()) return ErrnoStatus("cannot open", path);
+  struct stat info;
+  if (fstat(file.get(), &info) != 0) return ErrnoStatus("cannot stat", path);
+  if (!S_ISREG(info.st_mode)) {
+    return absl::InvalidArgumentError(absl::StrCat(path, ": expected a regular file"));
+  }
+  MappedFile mapped;
+  mapped.path_ = path;
+  mapped.size_ = info.st_size;
+  if (mapped.size_ == 0) return mapped;
+  void* data = mmap(nullptr, mapped.size_, PROT_READ, MAP_PRIVATE, file.get(), 0);
+  if (data == MAP_FAILED) return ErrnoStatus("cannot map", path);
+  mapped.data_ = static_cast<const char*>(data);
+  return mapped;
+}
+
+MappedFile::MappedFile(MappedFile&& other) noexcept { *this = std::move(other); }
+
+MappedFile& MappedFile::operator=(MappedFile&& other) noexcept {
+  std::swap(data_, other.data_);
+  std::swap(size_, other.size_);
+  std::swap(path_, other.path_);
+  return *this;
+}
+
+MappedFile::~MappedFile() {
+  if (data_ != nullptr) munmap(const_cast<char*>(data_), size_);
+}
+
+}  // namespace pricer

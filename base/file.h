@@ -1,0 +1,78 @@
+#pragma once
+
+#include <cstddef>
+#include <string>
+
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "absl/strings/string_view.h"
+#include "base/file_descriptor.h"
+
+namespace pricer {
+
+// Status of the current errno, worded "<path>: <action>: <reason>": NotFound, PermissionDenied,
+// AlreadyExists, ResourceExhausted (disk or quota full), else Internal.
+absl::Status ErrnoStatus(absl::string_view action, absl::string_view path);
+
+// Whole file as bytes.
+absl::StatusOr<std::string> ReadFile(const std::string& path);
+
+// Writes all bytes to a new or truncated file and flushes them to the disk (fsync).
+absl::Status WriteFile(const std::string& path, absl::string_view contents);
+
+// WriteFile to a temporary sibling, then rename: readers see the old bytes or the new ones, never a
+// part.
+absl::Status WriteFileAtomically(const std::string& path, absl::string_view contents);
+
+// WriteFileAtomically for contents that do not fit into memory. Appends go through a buffer to a
+// temporary sibling of `path`; Commit renames it into place. Without a commit nothing is left
+// behind. One thread.
+class AtomicFileWriter {
+ public:
+  static absl::StatusOr<AtomicFileWriter> Create(const std::string& path);
+  AtomicFileWriter(AtomicFileWriter&& other) noexcept = default;
+  AtomicFileWriter& operator=(AtomicFileWriter&& other) noexcept = delete;
+  ~AtomicFileWriter();
+
+  absl::Status Append(absl::string_view bytes);
+
+  // Flushes to the disk and renames. Call at most once, last.
+  absl::Status Commit();
+
+ private:
+  AtomicFileWriter() = default;
+  absl::Status Flush();
+
+  std::string path_;
+  std::string temporary_;
+  FileDescriptor file_;  // none after a commit, a failure or a move
+  std::string buffer_;
+};
+
+// Flushes a directory's entries to the disk, so that renames and new files in it survive a power
+// loss.
+absl::Status SyncDirectory(const std::string& path);
+
+// Makes the directory and its parents; fine if it is there already.
+absl::Status MakeDirectories(const std::string& path);
+
+// A read-only memory map of a whole file. Movable; the bytes live as long as the object. A file
+// that shrinks while it is mapped kills the process on access, as with every mmap.
+class MappedFile {
+ public:
+  static absl::StatusOr<MappedFile> Open(const std::string& path);
+  MappedFile(MappedFile&& other) noexcept;
+  MappedFile& operator=(MappedFile&& other) noexcept;
+  ~MappedFile();
+
+  absl::string_view bytes() const { return {data_, size_}; }
+  const std::string& path() const { return path_; }
+
+ private:
+  MappedFile() = default;
+  const char* data_ = nullptr;
+  size_t size_ = 0;
+  std::string path_;
+};
+
+}  // namespace pricer

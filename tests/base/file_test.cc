@@ -1,0 +1,167 @@
+#include "base/file.h"
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <cerrno>
+#include <filesystem>
+#include <string>
+#include <thread>
+#include <utility>
+#include <vector>
+
+#include "tests/testing/status_matchers.h"
+#include "tests/testing/temp_dir.h"
+
+namespace pricer {
+namespace {
+
+using ::pricer::testing::IsOk;
+using ::pricer::testing::IsOkAndHolds;
+using ::pricer::testing::StatusIs;
+using ::pricer::testing::TempDir;
+using ::testing::ElementsAre;
+using ::testing::HasSubstr;
+using ::testing::IsEmpty;
+
+std::vector<std::string> NamesIn(const std::string& directory) {
+  std::vector<std::string> names;
+  for (const auto& entry : std::filesystem::directory_iterator(directory)) {
+    names.push_back(entry.path().filename());
+  }
+  std::sort(names.begin(), names.end());
+  return names;
+}
+
+TEST(FileTest, ReadsBackAllBytes) {
+  const TempDir dir;
+  std::string bytes;
+  for (int i = 0; i < 300'000; ++i) bytes.push_back(static_cast<char>(i * 7));
+  ASSERT_OK(WriteFile(dir.File("a"), bytes));
+  EXPECT_THAT(ReadFile(dir.File("a")), IsOkAndHolds(bytes));
+  ASSERT_OK(WriteFile(dir.File("a"), "short"));
+  EXPECT_THAT(ReadFile(dir.File("a")), IsOkAndHolds("short"));
+}
+
+TEST(FileTest, MissingFileIsNotFoundAndNamed) {
+  EXPECT_THAT(ReadFile("/no/such/file"),
+              StatusIs(absl::StatusCode::kNotFound, HasSubstr("/no/such/file: cannot open")));
+  EXPECT_THAT(MappedFile::Open("/no/such/file"), StatusIs(absl::StatusCode::kNotFound));
+  EXPECT_THAT(WriteFile("/no/such/file", ""), StatusIs(absl::StatusCode::kNotFound));
+  EXPECT_THAT(WriteFileAtomically("/no/such/file", ""), StatusIs(absl::StatusCode::kNotFound));
+  EXPECT_THAT(SyncDirectory("/no/such"), StatusIs(absl::StatusCode::kNotFound));
+}
+
+TEST(FileTest, ErrnoBecomesACode) {
+  const std::pair<int, absl::StatusCode> cases[] = {
+      {ENOENT, absl::StatusCode::kNotFound},        {EACCES, absl::StatusCode::kPermissionDenied},
+      {EEXIST, absl::StatusCode::kAlreadyExists},   {ENOSPC, absl::StatusCode::kResourceExhausted},
+      {EROFS, absl::StatusCode::kPermissionDenied}, {EIO, absl::StatusCode::kInternal}};
+  for (const auto& [error, code] : cases) {
+    errno = error;
+    EXPECT_THAT(ErrnoStatus("cannot try", "x"), StatusIs(code, HasSubstr("x: cannot try: ")));
+  }
+}
+
+TEST(FileTest, AtomicWriteReplacesAndLeavesNoTemporary) {
+  const TempDir dir;
+  ASSERT_OK(WriteFileAtomically(dir.File("a"), "old"));
+  ASSERT_OK(WriteFileAtomically(dir.File("a"), "new"));
+  EXPECT_THAT(ReadFile(dir.File("a")), IsOkAndHolds("new"));
+  EXPECT_THAT(NamesIn(dir.path()), ElementsAre("a"));
+}
+
+TEST(FileTest, FailedAtomicWriteLeavesNoTemporary) {
+  const TempDir dir;
+  ASSERT_OK(MakeDirectories(dir.File("taken/by/directories")));
+  EXPECT_FALSE(WriteFileAtomically(dir.File("taken"), "x").ok());
+  EXPECT_THAT(NamesIn(dir.path()), ElementsAre("taken"));
+}
+
+TEST(FileTest, ReadersOfAnAtomicFileSeeOneWriteOrTheOther) {
+  const TempDir dir;
+  const std::string path = dir.File("a");
+  const std::string choices[] = {std::string(100'000, 'a'), std::string(50'000, 'b')};
+  ASSERT_OK(WriteFileAtomically(path, choices[0]));
+  std::vector<std::thread> writers;
+  for (const std::string& contents : choices) {
+    writers.emplace_back([&path, &contents] {
+      for (int i = 0; i < 20; ++i) EXPECT_OK(WriteFileAtomically(path, contents));
+    });
+  }
+  for (int i = 0; i < 50; ++i) {
+    const absl::StatusOr<std::string> read = ReadFile(path);
+    ASSERT_OK(read);
+    EXPECT_TRUE(*read == choices[0] || *read == choices[1]) << read->size() << " bytes";
+  }
+  for (std::thread& writer : writers) writer.join();
+  EXPECT_THAT(NamesIn(dir.path()), ElementsAre("a"));
+}
+
+TEST(AtomicFileWriterTest, AppendsSmallAndLargePiecesInOrder) {
+  const TempDir dir;
+  std::string expected;
+  {
+    ASSERT_OK_AND_ASSIGN(AtomicFileWriter writer, AtomicFileWriter::Create(dir.File("a")));
+    for (int i = 0; i < 200; ++i) {
+      const std::string piece(i % 5 == 0 ? 100'000 : 1'000, static_cast<char>('a' + i % 26));
+      ASSERT_OK(writer.Append(piece));
+      expected += piece;
+    }
+    EXPECT_FALSE(std::filesystem::exists(dir.File("a")));
+    ASSERT_OK(writer.Commit());
+  }
+  EXPECT_THAT(ReadFile(dir.File("a")), IsOkAndHolds(expected));
+}
+
+TEST(AtomicFileWriterTest, WithoutCommitNothingChanges) {
+  const TempDir dir;
+  ASSERT_OK(WriteFile(dir.File("a"), "old"));
+  {
+    ASSERT_OK_AND_ASSIGN(AtomicFileWriter writer, AtomicFileWriter::Create(dir.File("a")));
+    ASSERT_OK(writer.Append("new"));
+    const AtomicFileWriter moved = std::move(writer);
+  }
+  EXPECT_THAT(ReadFile(dir.File("a")), IsOkAndHolds("old"));
+  EXPECT_THAT(NamesIn(dir.path()), ElementsAre("a"));
+}
+
+TEST(FileTest, MakesNestedDirectoriesOnceOrTwice) {
+  const TempDir dir;
+  EXPECT_OK(MakeDirectories(dir.File("a/b/c")));
+  EXPECT_OK(MakeDirectories(dir.File("a/b/c")));
+  EXPECT_TRUE(std::filesystem::is_directory(dir.File("a/b/c")));
+  ASSERT_OK(WriteFile(dir.File("file"), ""));
+  EXPECT_FALSE(MakeDirectories(dir.File("file/sub")).ok());
+}
+
+TEST(MappedFileTest, MapsTheBytesAndSurvivesMoves) {
+  const TempDir dir;
+  ASSERT_OK(WriteFile(dir.File("a"), std::string("with\0nul", 8)));
+  ASSERT_OK_AND_ASSIGN(MappedFile file, MappedFile::Open(dir.File("a")));
+  EXPECT_EQ(file.bytes(), absl::string_view("with\0nul", 8));
+  MappedFile moved = std::move(file);
+  EXPECT_EQ(moved.bytes(), absl::string_view("with\0nul", 8));
+  EXPECT_EQ(moved.path(), dir.File("a"));
+  ASSERT_OK(WriteFile(dir.File("b"), "other"));
+  ASSERT_OK_AND_ASSIGN(moved, MappedFile::Open(dir.File("b")));
+  EXPECT_EQ(moved.bytes(), "other");
+}
+
+TEST(MappedFileTest, EmptyFileHasNoBytes) {
+  const TempDir dir;
+  ASSERT_OK(WriteFile(dir.File("empty"), ""));
+  ASSERT_OK_AND_ASSIGN(const MappedFile file, MappedFile::Open(dir.File("empty")));
+  EXPECT_THAT(file.bytes(), IsEmpty());
+}
+
+TEST(MappedFileTest, RefusesADirectory) {
+  const TempDir dir;
+  EXPECT_THAT(MappedFile::Open(dir.path()),
+              StatusIs(absl::StatusCode::kInvalidArgument, HasSubstr("expected a regular file")));
+}
+
+}  // namespace
+}  // namespace pricer
