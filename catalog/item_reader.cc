@@ -1,0 +1,132 @@
+#include "catalog/item_reader.h"
+
+#include <algorithm>
+#include <utility>
+
+#include "absl/strings/ascii.h"
+#include "absl/strings/str_cat.h"
+#include "absl/strings/str_format.h"
+#include "base/status_macros.h"
+
+namespace pricer {
+namespace {
+
+constexpr double kMinRejectsForEarlyStop = 100;
+
+bool IsBlankLine(absl::string_view line) {
+  return std::all_of(line.begin(), line.end(), absl::ascii_isspace);
+}
+
+}  // namespace
+
+absl::Status ItemReaderOptions::Validate() const {
+  if (!(max_reject_share >= 0 && max_reject_share <= 1)) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("max_reject_share: expected 0 to 1, got ", max_reject_share));
+  }
+  if (max_line_bytes == 0) {
+    return absl::InvalidArgumentError("max_line_bytes: expected at least 1, got 0");
+  }
+  return ItemParser::Create(columns, currency, price_required).status();
+}
+
+absl::StatusOr<std::unique_ptr<ItemReader>> ItemReader::Open(const std::string& path,
+                                                             const ItemReaderOptions& options) {
+  RETURN_IF_ERROR(options.Validate());
+  ASSIGN_OR_RETURN(ItemParser parser,
+                   ItemParser::Create(options.columns, options.currency, options.price_required));
+  ASSIGN_OR_RETURN(std::unique_ptr<LineReader> lines,
+                   LineReader::Open(path, options.max_line_bytes));
+  ASSIGN_OR_RETURN(RejectsFile rejects_file, RejectsFile::Create(options.rejects_path, path));
+  return std::unique_ptr<ItemReader>(
+      new ItemReader(path, options, std::move(lines), std::move(parser), std::move(rejects_file)));
+}
+
+ItemReader::ItemReader(const std::string& path, const ItemReaderOptions& options,
+                       std::unique_ptr<LineReader> lines, ItemParser parser,
+                       RejectsFile rejects_file)
+    : path_(path),
+      options_(options),
+      lines_(std::move(lines)),
+      parser_(std::move(parser)),
+      rejects_file_(std::move(rejects_file)) {}
+
+absl::StatusOr<bool> ItemReader::Next(Item* item) {
+  RETURN_IF_ERROR(failure_);
+  absl::StatusOr<bool> got = NextGoodRow(item);
+  if (!got.ok()) {
+    failure_ = got.status();
+    // The rows rejected so far help to find the cause; the failure itself is what counts.
+    rejects_file_.Flush().IgnoreError();
+  }
+  return got;
+}
+
+absl::StatusOr<bool> ItemReader::NextGoodRow(Item* item) {
+  std::optional<Reject> reject;
+  for (;;) {
+    ASSIGN_OR_RETURN(const bool more, NextRow(item, &reject));
+    if (!more) break;
+    if (!reject.has_value()) return true;
+    RETURN_IF_ERROR(NoteReject(*reject));
+  }
+  RETURN_IF_ERROR(rejects_file_.Flush());
+  if (rejects_ > AllowedRejects()) return TooManyRejects("");
+  return false;
+}
+
+absl::StatusOr<bool> ItemReader::NextRow(Item* item, std::optional<Reject>* reject) {
+  LineReader::Line line;
+  do {
+    ASSIGN_OR_RETURN(const bool more, lines_->Next(&line));
+    if (!more) return false;
+  } while (!line.too_long && IsBlankLine(line.text));
+  row_ = line.number;
+  ++rows_;
+  if (line.too_long) {
+    *reject = Reject{"", absl::StrCat("line longer than ", options_.max_line_bytes, " bytes")};
+  } else {
+    *reject = parser_.Parse(line.text, row_, item);
+  }
+  if (reject->has_value()) ++rejects_;
+  return true;
+}
+
+absl::Status ItemReader::NoteReject(const Reject& reject) {
+  if (rejects_ == 1) {
+    first_reject_ = absl::StrCat("row ", row_, ": ", reject.field, reject.field.empty() ? "" : ": ",
+                                 reject.reason);
+  }
+  RETURN_IF_ERROR(rejects_file_.Add(row_, reject));
+  return rejects_ > std::max(kMinRejectsForEarlyStop, AllowedRejects()) ? TooManyRejects(" so far")
+                                                                        : absl::OkStatus();
+}
+
+double ItemReader::AllowedRejects() const {
+  // 29 of 100 rows are 0.29 of them, whatever 0.29 * 100 rounds to.
+  return options_.max_reject_share * static_cast<double>(rows_) + 1e-6;
+}
+
+absl::Status ItemReader::TooManyRejects(absl::string_view when) const {
+  return absl::FailedPreconditionError(absl::StrCat(
+      path_, ": ", rejects_, " of ", rows_, " rows", when, " were rejected, at most ",
+      absl::StrFormat("%g", 100 * options_.max_reject_share), " % may be; first: ", first_reject_,
+      rejects_file_.path().empty() ? "" : "; all of them: ", rejects_file_.path()));
+}
+
+absl::StatusOr<std::vector<Item>> ReadItems(const std::string& path,
+                                            const ItemReaderOptions& options,
+                                            ReadSummary* summary) {
+  ASSIGN_OR_RETURN(const std::unique_ptr<ItemReader> reader, ItemReader::Open(path, options));
+  std::vector<Item> items;
+  Item item;
+  for (;;) {
+    const absl::StatusOr<bool> more = reader->Next(&item);
+    if (summary != nullptr) *summary = {reader->rows(), reader->rejects()};
+    RETURN_IF_ERROR(more.status());
+    if (!*more) return items;
+    items.push_back(item);
+  }
+}
+
+}  // namespace pricer

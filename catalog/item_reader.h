@@ -1,0 +1,95 @@
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <map>
+#include <memory>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "catalog/item.h"
+#include "catalog/item_parser.h"
+#include "catalog/line_reader.h"
+#include "catalog/rejects_file.h"
+
+namespace pricer {
+
+struct ItemReaderOptions {
+  // From our field names to the file's columns; see ItemParser::Create.
+  std::map<std::string, std::string> columns;
+  // Of the run: rows in another currency are rejected.
+  std::string currency = "USD";
+  bool price_required = true;
+  // 0 to 1. See ItemReader::Next for when the reading stops.
+  double max_reject_share = 0.01;
+  // JSON lines {"file","row","field","reason"}; rows count from 1, field is the column as the file
+  // calls it, or empty where the whole row is meant. Empty path: rejects are only counted. A file
+  // of an earlier run is removed at Open; without rejects there is no file. One reader per path.
+  std::string rejects_path;
+  // Longer lines are rejected.
+  size_t max_line_bytes = size_t{1} << 20;
+
+  absl::Status Validate() const;
+};
+
+// Reads the items of a JSONL file, plain or gzip, in constant memory. What a good row is:
+// ItemParser::Parse. One thread.
+class ItemReader {
+ public:
+  // InvalidArgument for wrong options; else what opening the file gave.
+  static absl::StatusOr<std::unique_ptr<ItemReader>> Open(const std::string& path,
+                                                          const ItemReaderOptions& options);
+
+  // Fills `item` (reusing its memory) with the next good row and returns true; false at the end.
+  // Rejected rows go to the rejects file. FailedPrecondition, naming that file and the first
+  // reject, if more than max_reject_share of the rows was rejected: judged at the end of the file,
+  // and before it as soon as rejects > max(100, max_reject_share * rows so far), so that a wrong
+  // mapping does not cost a pass over a huge file. DataLoss if the file is broken. An error is
+  // final.
+  absl::StatusOr<bool> Next(Item* item);
+
+  // The next row that is not blank, good or not: `reject` is empty or says why `item` is
+  // unspecified. False at the end. Counts rejects but neither writes nor limits them: for callers
+  // that answer every row in its place. Do not mix with Next.
+  absl::StatusOr<bool> NextRow(Item* item, std::optional<Reject>* reject);
+
+  // Line number of the latest row, from 1; blank lines are passed over but counted here.
+  int64_t row() const { return row_; }
+  // Rows so far, rejected ones included, blank lines not.
+  int64_t rows() const { return rows_; }
+  int64_t rejects() const { return rejects_; }
+
+ private:
+  ItemReader(const std::string& path, const ItemReaderOptions& options,
+             std::unique_ptr<LineReader> lines, ItemParser parser, RejectsFile rejects_file);
+  absl::StatusOr<bool> NextGoodRow(Item* item);
+  absl::Status NoteReject(const Reject& reject);
+  double AllowedRejects() const;
+  absl::Status TooManyRejects(absl::string_view when) const;
+
+  const std::string path_;
+  const ItemReaderOptions options_;
+  const std::unique_ptr<LineReader> lines_;
+  ItemParser parser_;
+  RejectsFile rejects_file_;
+  std::string first_reject_;
+  absl::Status failure_;
+  int64_t row_ = 0;
+  int64_t rows_ = 0;
+  int64_t rejects_ = 0;
+};
+
+struct ReadSummary {
+  int64_t rows = 0;
+  int64_t rejects = 0;
+};
+
+// All items of a file. `summary` may be null; it is filled in on failure too.
+absl::StatusOr<std::vector<Item>> ReadItems(const std::string& path,
+                                            const ItemReaderOptions& options,
+                                            ReadSummary* summary = nullptr);
+
+}  // namespace pricer

@@ -1,0 +1,52 @@
+#pragma once
+
+#include <cstdint>
+#include <string>
+#include <vector>
+
+namespace pricer {
+
+// Errors of predicted prices; shares and relative errors as fractions of the true price.
+struct PriceErrors {
+  double median_absolute_percentage_error = 0;
+  double median_absolute_error = 0;
+  double mae = 0;
+  double mape = 0;
+  double rmsle = 0;  // root mean square of the difference of ln(1 + price)
+  double within_20_percent = 0;
+};
+
+// `prices` and `predictions` have the same size >= 1; prices > 0.
+PriceErrors ComputePriceErrors(const std::vector<double>& prices,
+                               const std::vector<double>& predictions);
+
+// Middle value, or the mean of the two in the middle. `values` is not empty.
+double Median(std::vector<double> values);
+
+// What no predictor can beat on endless data whose noise in ln(price) is normal with deviation
+// `sigma`, if it answers the price without noise: the median of |exp(-e) - 1| and the share of
+// |exp(-e) - 1| <= 0.2 for e ~ N(0, sigma).
+struct NoiseLimits {
+  double median_absolute_percentage_error = 0;
+  double within_20_percent = 0;
+};
+NoiseLimits LimitsOfNoise(double sigma);
+
+// What the synthetic catalogue was made with and how well its prices can be known.
+struct SyntheticTruth {
+  uint64_t seed = 0;
+  int64_t train = 0;
+  int64_t validation = 0;
+  int64_t test = 0;
+  double noise_sigma = 0;
+  // On the test part: of the price without noise, and of the training part's median price.
+  PriceErrors best_reachable;
+  PriceErrors constant_median;
+  double train_median = 0;
+};
+
+// truth.json: formula, noise, errors and every effect of the tables. Numbers have 6 significant
+// digits, so that the last bits of the machine's logarithm do not show.
+std::string SyntheticTruthJson(const SyntheticTruth& truth);
+
+}  // namespace pricer
