@@ -1,0 +1,147 @@
+#include "model/adapter_directory.h"
+
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <atomic>
+#include <cerrno>
+#include <cstdio>
+#include <filesystem>
+#include <random>
+#include <system_error>
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+#include "base/file.h"
+#include "base/status_macros.h"
+#include "model/adapter_name.h"
+
+namespace pricer {
+namespace {
+
+namespace fs = std::filesystem;
+
+constexpr mode_t kDirectoryMode = 0755;
+
+absl::Status ErrorCodeStatus(const std::error_code& error, absl::string_view action,
+                             absl::string_view path) {
+  errno = error.value();
+  return ErrnoStatus(action, path);
+}
+
+// A directory that is deleted with all that is in it unless it was renamed away.
+class TemporaryDirectory {
+ public:
+  static absl::StatusOr<TemporaryDirectory> Create(const std::string& parent) {
+    // Unique in the process by the count, among processes and machines by the random part.
+    static std::atomic<uint64_t> count{0};
+    std::random_device random;
+    const uint64_t tag = static_cast<uint64_t>(random()) << 32 | random();
+    const std::string path = absl::StrCat(parent, "/.tmp-", getpid(), "-", count++, "-",
+                                          absl::Hex(tag, absl::kZeroPad16));
+    if (mkdir(path.c_str(), kDirectoryMode) != 0) return ErrnoStatus("cannot make directory", path);
+    return TemporaryDirectory(path);
+  }
+  TemporaryDirectory(TemporaryDirectory&& other) noexcept
+      : path_(std::exchange(other.path_, std::string())) {}
+  TemporaryDirectory& operator=(TemporaryDirectory&&) = delete;
+  ~TemporaryDirectory() {
+    std::error_code ignored;  // nothing can be done about what cannot be deleted; readers ignore it
+    if (!path_.empty()) fs::remove_all(path_, ignored);
+  }
+
+  const std::string& path() const { return path_; }
+
+ private:
+  explicit TemporaryDirectory(std::string path) : path_(std::move(path)) {}
+  std::string path_;
+};
+
+// The largest number among the entries, whatever they are: a file named like a version takes the
+// number too.
+absl::StatusOr<int64_t> NewestVersion(const std::string& directory) {
+  int64_t newest = 0;
+  std::error_code error;
+  fs::directory_iterator entries(directory, error);
+  for (; !error && entries != fs::directory_iterator(); entries.increment(error)) {
+    newest = std::max(newest, ParseAdapterVersion(entries->path().filename().string()).value_or(0));
+  }
+  if (error) return ErrorCodeStatus(error, "cannot list", directory);
+  return newest;
+}
+
+absl::StatusOr<PublishedVersion> ClaimVersion(const std::string& directory) {
+  ASSIGN_OR_RETURN(const int64_t newest, NewestVersion(directory));
+  for (int64_t version = newest + 1;; ++version) {
+    const std::string path = absl::StrCat(directory, "/", version);
+    if (mkdir(path.c_str(), kDirectoryMode) == 0) return PublishedVersion{path, version};
+    if (errno != EEXIST) return ErrnoStatus("cannot make directory", path);
+  }
+}
+
+// Steps (3) and (4). On an error the claim is given up and the files are back in the temporary
+// directory or gone.
+absl::Status MoveIntoPlace(const std::string& temporary, const std::string& place,
+                           const std::string& parent, absl::string_view marker) {
+  if (rename(temporary.c_str(), place.c_str()) != 0) {
+    const absl::Status status = ErrnoStatus("cannot rename into place", place);
+    rmdir(place.c_str());  // only ever removes our own empty claim
+    return status;
+  }
+  absl::Status status = SyncDirectory(parent);
+  if (status.ok()) status = WriteFileAtomically(absl::StrCat(place, "/", kReadyFile), marker);
+  if (status.ok()) return status;
+  // Whoever saw the marker may be loading the files, so it goes first.
+  unlink(absl::StrCat(place, "/", kReadyFile).c_str());
+  rename(place.c_str(), temporary.c_str());
+  return status;
+}
+
+}  // namespace
+
+absl::StatusOr<PublishedVersion> PublishVersion(
+    const std::string& root, const std::string& name,
+    const std::function<absl::StatusOr<std::string>(const std::string& directory)>& write) {
+  RETURN_IF_ERROR(ValidateAdapterName(name));
+  const std::string parent = absl::StrCat(root, "/", name);
+  RETURN_IF_ERROR(MakeDirectories(parent));
+  RETURN_IF_ERROR(SyncDirectory(root));
+  ASSIGN_OR_RETURN(const TemporaryDirectory temporary, TemporaryDirectory::Create(parent));
+  ASSIGN_OR_RETURN(const std::string marker, write(temporary.path()));
+  RETURN_IF_ERROR(SyncDirectory(temporary.path()));
+  ASSIGN_OR_RETURN(const PublishedVersion version, ClaimVersion(parent));
+  RETURN_IF_ERROR(MoveIntoPlace(temporary.path(), version.directory, parent, marker));
+  return version;
+}
+
+absl::Status CheckInsideFolder(const std::string& path, const std::string& folder) {
+  std::error_code error;
+  const fs::path real = fs::canonical(path, error);
+  if (error) return ErrorCodeStatus(error, "cannot open", path);
+  const fs::path real_folder = fs::canonical(folder, error);
+  if (error) return ErrorCodeStatus(error, "cannot open", folder);
+  const auto [folder_end, _] =
+      std::mismatch(real_folder.begin(), real_folder.end(), real.begin(), real.end());
+  if (folder_end == real_folder.end()) return absl::OkStatus();
+  return absl::DataLossError(absl::StrCat(path, ": a link leads out of ", folder, " to ",
+                                          real.string(), "; expected a file inside the folder"));
+}
+
+absl::StatusOr<std::string> ReadAdapterFile(const std::string& folder, absl::string_view name,
+                                            int64_t max_bytes) {
+  const std::string path = absl::StrCat(folder, "/", name);
+  RETURN_IF_ERROR(CheckInsideFolder(path, folder));
+  struct stat info;
+  if (stat(path.c_str(), &info) != 0) return ErrnoStatus("cannot open", path);
+  if (!S_ISREG(info.st_mode)) {
+    return absl::DataLossError(absl::StrCat(path, ": expected a regular file"));
+  }
+  if (info.st_size > max_bytes) {
+    return absl::DataLossError(
+        absl::StrCat(path, ": expected at most ", max_bytes, " bytes, got ", info.st_size));
+  }
+  return ReadFile(path);
+}
+
+}  // namespace pricer

@@ -1,0 +1,63 @@
+#pragma once
+
+#include <cstdint>
+#include <map>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "model/model_config.h"
+#include "model/safetensors.h"
+
+namespace pricer {
+
+// A Hugging Face checkpoint directory: config.json and model.safetensors, or model.safetensors.index.json with shards.
+// Memory-mapped, immutable, thread-safe. No torch.
+class Checkpoint {
+ public:
+  // Opens and checks that the tensors are exactly those of the architecture, each with its shape: DataLoss names file and
+  // tensor for a missing, extra, doubled or wrongly shaped one, or an index that disagrees with its shards. Linear layers
+  // may be stored in bitsandbytes' NF4 form (packed weight + quant state); rotary inv_freq buffers are ignored; a tied
+  // head that is stored all the same must equal the embedding's shape and is ignored.
+  static absl::StatusOr<std::unique_ptr<Checkpoint>> Open(const std::string& directory);
+
+  const std::string& directory() const { return directory_; }
+  const ModelConfig& config() const { return config_; }
+
+  // Every tensor by its name on disk, without the ignored ones.
+  const std::map<std::string, TensorView, std::less<>>& tensors() const { return tensors_; }
+  // REQUIRES: the tensor exists (names that the architecture demands always do, except NF4 ones).
+  const TensorView& tensor(absl::string_view name) const;
+  bool has_tensor(absl::string_view name) const { return tensors_.count(name) > 0; }
+  // Whether `module`.weight is stored in bitsandbytes' NF4 form.
+  bool IsNf4(absl::string_view module) const;
+  // Name of the file that holds the tensor, for messages.
+  const std::string& FileOf(absl::string_view tensor_name) const;
+
+  // tokenizer.json of the directory; it need not exist.
+  std::string tokenizer_path() const { return directory_ + "/tokenizer.json"; }
+
+  // SHA-256 over the architecture, tokenizer.json and the first and last 64 KiB of every tensor, as hex. For an NF4
+  // checkpoint that carries `pricer_base_fingerprint` in config.json, that one. A missing tokenizer.json counts as empty.
+  // The digested text: ArchitectureJson(), newline, SHA-256 of tokenizer.json, newline, and for every tensor in the order
+  // of names `<name> [<extent>,<extent>] <SHA-256 of its ends>`, newline; tensors of up to 128 KiB are digested whole.
+  absl::StatusOr<std::string> Fingerprint() const;
+
+ private:
+  Checkpoint() = default;
+  // Map model.safetensors, or the shards that the index names.
+  absl::Status OpenFiles();
+  absl::Status OpenFile(const std::string& path);
+  absl::Status DropIgnored();
+
+  std::string directory_;
+  ModelConfig config_;
+  std::string declared_fingerprint_;
+  std::vector<std::unique_ptr<SafetensorsFile>> files_;
+  std::map<std::string, TensorView, std::less<>> tensors_;
+  std::map<std::string, std::string, std::less<>> file_of_;
+};
+
+}  // namespace pricer

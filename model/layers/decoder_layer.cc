@@ -1,0 +1,63 @@
+#include "model/layers/decoder_layer.h"
+
+#include <string>
+
+#include "absl/strings/str_cat.h"
+#include "base/status_macros.h"
+#include "model/ops/rms_norm.h"
+#include "model/ops/swiglu.h"
+
+namespace pricer {
+
+absl::StatusOr<DecoderLayer> DecoderLayer::Load(const Checkpoint& checkpoint,
+                                                const NetworkOptions& options, int64_t layer) {
+  const ModelConfig& config = checkpoint.config();
+  const auto norm = [&](absl::string_view name) {
+    const std::string tensor = absl::StrCat("model.layers.", layer, ".", name, ".weight");
+    return ToTensor(checkpoint.tensor(tensor)).to(options.dtype);
+  };
+  const auto linears = [&](std::vector<Projection> projections) {
+    return LinearGroup::Load(checkpoint, options, layer, std::move(projections));
+  };
+  DecoderLayer out;
+  out.shape_ = {config.head_count, config.kv_head_count, config.head_dim};
+  out.epsilon_ = config.rms_norm_epsilon;
+  out.input_norm_ = norm("input_layernorm");
+  out.post_attention_norm_ = norm("post_attention_layernorm");
+  ASSIGN_OR_RETURN(out.qkv_, linears({Projection::kQ, Projection::kK, Projection::kV}));
+  ASSIGN_OR_RETURN(out.output_, linears({Projection::kO}));
+  ASSIGN_OR_RETURN(out.gate_up_, linears({Projection::kGate, Projection::kUp}));
+  ASSIGN_OR_RETURN(out.down_, linears({Projection::kDown}));
+  return out;
+}
+
+Stream DecoderLayer::Forward(const Stream& in, const ForwardContext& context) const {
+  const AddRmsNormOutput x = AddRmsNorm(in.residual, in.delta, input_norm_, epsilon_);
+  const at::Tensor qkv = qkv_.Forward(x.normed, context.token_segments);
+  const at::Tensor attended = PackedAttention(qkv, context.layout, shape_, *context.rotary);
+  return Mlp(x.sum, output_.Forward(attended, context.token_segments), context.token_segments);
+}
+
+Stream DecoderLayer::ForwardAnswers(const Stream& in, const ForwardContext& context) const {
+  const AddRmsNormOutput x = AddRmsNorm(in.residual, in.delta, input_norm_, epsilon_);
+  const at::Tensor answers = x.normed.index_select(0, context.answer_rows);
+  const at::Tensor q = qkv_.Forward(answers, context.answer_segments, 0, 1);
+  const at::Tensor kv = qkv_.Forward(x.normed, context.token_segments, 1, 2);
+  const at::Tensor attended = LastTokenAttention(q, kv, context.layout, shape_, *context.rotary);
+  return Mlp(x.sum.index_select(0, context.answer_rows),
+             output_.Forward(attended, context.answer_segments), context.answer_segments);
+}
+
+Stream DecoderLayer::Mlp(const at::Tensor& residual, const at::Tensor& attended,
+                         absl::Span<const AdapterSegment> segments) const {
+  const AddRmsNormOutput x = AddRmsNorm(residual, attended, post_attention_norm_, epsilon_);
+  const at::Tensor gated = Swiglu(gate_up_.Forward(x.normed, segments));
+  return {.residual = x.sum, .delta = down_.Forward(gated, segments)};
+}
+
+int64_t DecoderLayer::bytes() const {
+  return qkv_.bytes() + output_.bytes() + gate_up_.bytes() + down_.bytes() +
+         static_cast<int64_t>(input_norm_.nbytes() + post_attention_norm_.nbytes());
+}
+
+}  // namespace pricer

@@ -1,0 +1,49 @@
+#pragma once
+
+#include <ATen/ATen.h>
+
+#include <cstdint>
+#include <vector>
+
+#include "absl/status/statusor.h"
+#include "absl/types/span.h"
+#include "model/checkpoint.h"
+#include "model/lora.h"
+#include "model/model_config.h"
+#include "model/weights.h"
+
+namespace pricer {
+
+// Rows [begin, end) of an activation belong to sequences that use this adapter.
+struct AdapterSegment {
+  int64_t begin = 0;
+  int64_t end = 0;
+  const AdapterWeights* adapter = nullptr;  // never null
+};
+
+// Linears of one decoder layer that share their input, weights laid one below the other so that one product serves them
+// all; each may carry the LoRA of several adapters, each on its segment of rows.
+class LinearGroup {
+ public:
+  // DataLoss or InvalidArgument name file and tensor.
+  static absl::StatusOr<LinearGroup> Load(const Checkpoint& checkpoint, const NetworkOptions& options,
+                                          int64_t layer, std::vector<Projection> projections);
+
+  // Outputs of `count` projections from `first` on, side by side.
+  at::Tensor Forward(const at::Tensor& x,  // [T, in]
+                     absl::Span<const AdapterSegment> segments, int first, int count) const;
+  at::Tensor Forward(const at::Tensor& x, absl::Span<const AdapterSegment> segments) const {
+    return Forward(x, segments, 0, static_cast<int>(projections_.size()));
+  }
+
+  int64_t bytes() const;
+
+ private:
+  int64_t layer_ = 0;
+  std::vector<Projection> projections_;
+  std::vector<int64_t> out_begin_;  // [projections + 1]
+  at::Tensor weight_;               // [sum of out, in]
+  at::Tensor bias_;                 // [sum of out] or undefined
+};
+
+}  // namespace pricer

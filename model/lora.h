@@ -1,0 +1,36 @@
+#pragma once
+
+#include <cstdint>
+#include <map>
+#include <string>
+#include <vector>
+
+#include <ATen/ATen.h>
+
+#include "model/model_config.h"
+
+namespace pricer {
+
+// y += scale * B (A x), arXiv 2106.09685.
+struct LoraWeights {
+  at::Tensor a;  // [R, in] fp32; undefined = this linear has no adapter
+  at::Tensor b;  // [out, R] fp32
+  double scale = 1.0;
+
+  bool defined() const { return a.defined(); }
+};
+
+// The low-rank weights of one adapter over a decoder, and its bins head where it has one. Tensors are shared by copies of
+// the struct; the trainer's require gradients, the server's do not. Thread-compatible.
+struct AdapterWeights {
+  // [layer_count][kProjectionCount]
+  std::vector<std::vector<LoraWeights>> layers;
+  at::Tensor score;  // [bins, H] fp32; undefined = no bins head
+
+  const LoraWeights& lora(int64_t layer, Projection projection) const {
+    return layers[layer][static_cast<int>(projection)];
+  }
+  int64_t bytes() const;
+};
+
+}  // namespace pricer

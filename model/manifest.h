@@ -1,0 +1,64 @@
+#pragma once
+
+#include <cstdint>
+#include <map>
+#include <string>
+#include <vector>
+
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "absl/strings/str_cat.h"
+#include "absl/strings/string_view.h"
+#include "model/price_head.h"
+#include "model/prompt.h"
+
+namespace pricer {
+
+inline constexpr absl::string_view kManifestFormatVersion = "1.0";
+
+// Coverage of the interval [low, high] of golden items.
+inline constexpr double kGoldenCoverage = 0.8;
+
+// What its prices should be, to check a loaded adapter with: the median of the distribution and its interval of
+// kGoldenCoverage, both with the manifest's calibration.
+struct GoldenItem {
+  std::string item;  // rendered item text
+  double price = 0;
+  double low = 0;
+  double high = 0;
+};
+
+// pricer.json: what a PEFT directory does not say about a price adapter. No time, host or path is in it, so that a resumed
+// run publishes the same bytes.
+struct Manifest {
+  std::string base_fingerprint;
+  std::string base_name;
+  std::string weights;  // nf4, bf16 or fp32: what it was tuned on
+  std::string dtype;    // fp32 or bf16: what it was tuned in
+  PromptTemplate prompt;
+  std::string currency;
+  // min_price and max_price stand under price_space in the file.
+  BinsSpec bins;
+  double temperature = 1.0;
+  std::map<std::string, double> conformal;  // coverage, as text -> offset in ln(price)
+  std::map<std::string, double> evaluation;
+  std::vector<GoldenItem> golden;
+  double golden_tolerance = 0.001;  // share of the price
+  std::map<std::string, std::string> files;  // name -> sha256
+  std::string trainer_version;
+  std::map<std::string, std::string> trainer_options;
+  std::string data_digest;
+
+  // What PriceDistribution::CentralInterval takes for `coverage`; 0 where nothing was fitted for it.
+  double ConformalOffset(double coverage) const {
+    const auto it = conformal.find(absl::StrCat(coverage));
+    return it == conformal.end() ? 0.0 : it->second;
+  }
+
+  // Sorted keys, UTF-8, two-space indent, newline at the end. Same manifest, same bytes.
+  std::string ToJson() const;
+  // Unknown major format version: Unimplemented, naming it. Missing or wrong fields: DataLoss naming source and field.
+  static absl::StatusOr<Manifest> FromJson(absl::string_view json, absl::string_view source);
+};
+
+}  // namespace pricer

@@ -1,0 +1,57 @@
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include <ATen/ATen.h>
+
+#include "absl/status/statusor.h"
+#include "absl/types/span.h"
+#include "model/checkpoint.h"
+#include "model/layers/decoder_layer.h"
+#include "model/layers/rotary.h"
+#include "model/lora.h"
+#include "model/model_config.h"
+#include "model/packed_batch.h"
+#include "model/weights.h"
+
+namespace pricer {
+
+// A decoder-only language model. Immutable after Load; Forward is thread-safe (each call uses ATen's intra-op threads).
+class Network {
+ public:
+  // FailedPrecondition/DataLoss name file and tensor; ResourceExhausted where memory ran out.
+  static absl::StatusOr<std::unique_ptr<Network>> Load(const Checkpoint& checkpoint,
+                                                       const NetworkOptions& options);
+
+  // Final-norm hidden state at the last token of every sequence: [B, H] in the compute dtype. In the last layer queries,
+  // output projection and MLP run for those tokens alone. `adapters` are what batch.adapter indexes. Records gradients
+  // for adapter tensors that require them, under at::AutoGradMode. A row does not depend on what else is in the batch.
+  at::Tensor Forward(const PackedBatch& batch, absl::Span<const AdapterWeights* const> adapters) const;
+
+  // The language model's head on hidden states [B, H]: [B, V] fp32.
+  at::Tensor Logits(const at::Tensor& hidden) const;
+
+  // The bins head on hidden states [B, H]: [B, bins] fp32.
+  static at::Tensor BinLogits(const at::Tensor& hidden, const at::Tensor& score);
+
+  const ModelConfig& config() const { return config_; }
+  const NetworkOptions& options() const { return options_; }
+  // Resident bytes of all weights.
+  int64_t weight_bytes() const;
+
+ private:
+  Network() = default;
+
+  ModelConfig config_;
+  NetworkOptions options_;
+  at::Tensor embedding_;  // [V, H]
+  at::Tensor head_;       // [V, H]; the embedding where tied
+  at::Tensor final_norm_;  // [H]
+  RotaryTable rotary_;
+  std::vector<DecoderLayer> layers_;
+};
+
+}  // namespace pricer

@@ -1,0 +1,186 @@
+#include "model/ops/attention.h"
+
+#include <torch/csrc/autograd/custom_function.h>
+
+#include <tuple>
+
+namespace pricer {
+namespace {
+
+using torch::autograd::AutogradContext;
+using torch::autograd::variable_list;
+
+// ATen's flash kernel takes [1, heads, tokens, D]; a slice of packed rows is that by strides alone.
+at::Tensor AsHeads(const at::Tensor& rows, int64_t begin, int64_t end, int64_t first_head,
+                   int64_t heads, int64_t head_dim) {
+  return rows.narrow(0, begin, end - begin)
+      .narrow(1, first_head * head_dim, heads * head_dim)
+      .view({1, end - begin, heads, head_dim})
+      .transpose(1, 2);
+}
+
+// Queries [query_begin, query_end) of `q` and keys [key_begin, key_end) of `kv`, where keys start at head `key_head` of kv.
+struct Sequence {
+  int64_t query_begin, query_end, key_begin, key_end;
+};
+
+struct Operands {
+  at::Tensor q, k, v;  // [1, heads, tokens, D]
+};
+
+// Everything that attention's forward and backward share. With last_only there is one query per sequence, in rows of its
+// own; without, queries, keys and values share rows.
+struct Problem {
+  PackedLayout layout;
+  AttentionShape shape;
+  RotaryTable rotary;
+  bool last_only = false;
+
+  int64_t sequences() const { return static_cast<int64_t>(layout.offsets.size()) - 1; }
+
+  Sequence At(int64_t b) const {
+    const int64_t begin = layout.offsets[b];
+    const int64_t end = layout.offsets[b + 1];
+    return last_only ? Sequence{b, b + 1, begin, end} : Sequence{begin, end, begin, end};
+  }
+
+  Operands OperandsOf(const at::Tensor& q, const at::Tensor& kv, int64_t b) const {
+    const Sequence s = At(b);
+    const int64_t key_head = last_only ? 0 : shape.heads;
+    return {AsHeads(q, s.query_begin, s.query_end, 0, shape.heads, shape.head_dim),
+            AsHeads(kv, s.key_begin, s.key_end, key_head, shape.kv_heads, shape.head_dim),
+            AsHeads(kv, s.key_begin, s.key_end, key_head + shape.kv_heads, shape.kv_heads,
+                    shape.head_dim)};
+  }
+
+  void Rotate(const at::Tensor& q, const at::Tensor& kv, bool inverse) const {
+    if (!last_only) {
+      RotateInPlace(kv, layout.positions, rotary, shape.heads + shape.kv_heads, inverse);
+      return;
+    }
+    RotateInPlace(kv, layout.positions, rotary, shape.kv_heads, inverse);
+    RotateInPlace(q, LastPositions(), rotary, shape.heads, inverse);
+  }
+
+  at::Tensor LastPositions() const {
+    at::Tensor last = at::empty({sequences()}, at::kLong);
+    for (int64_t b = 0; b < sequences(); ++b) {
+      last.mutable_data_ptr<int64_t>()[b] = layout.offsets[b + 1] - layout.offsets[b] - 1;
+    }
+    return last;
+  }
+};
+
+// Returns [rows of q, N D] and saves each sequence's log-sum-exp for the backward pass.
+at::Tensor Forward(const Problem& problem, const at::Tensor& q, const at::Tensor& kv,
+                   variable_list& log_sum_exp) {
+  problem.Rotate(q, kv, /*inverse=*/false);
+  const int64_t width = problem.shape.heads * problem.shape.head_dim;
+  // Rows beyond the last sequence pad the batch.
+  at::Tensor out = at::zeros({q.size(0), width}, q.options());
+  for (int64_t b = 0; b < problem.sequences(); ++b) {
+    const Operands x = problem.OperandsOf(q, kv, b);
+    auto [attended, lse] = at::_scaled_dot_product_flash_attention_for_cpu(
+        x.q, x.k, x.v, /*dropout_p=*/0.0, /*is_causal=*/!problem.last_only);
+    const Sequence s = problem.At(b);
+    AsHeads(out, s.query_begin, s.query_end, 0, problem.shape.heads, problem.shape.head_dim)
+        .copy_(attended);
+    log_sum_exp.push_back(lse);
+  }
+  return out;
+}
+
+// Writes the gradients of q and kv into zero-filled tensors of their shapes (the same one where they share rows).
+void Backward(const Problem& problem, const at::Tensor& grad_out, const at::Tensor& out,
+              const at::Tensor& q, const at::Tensor& kv, const at::Tensor* log_sum_exp,
+              const at::Tensor& grad_q, const at::Tensor& grad_kv) {
+  const AttentionShape& shape = problem.shape;
+  for (int64_t b = 0; b < problem.sequences(); ++b) {
+    const Sequence s = problem.At(b);
+    const Operands x = problem.OperandsOf(q, kv, b);
+    const auto heads_of = [&](const at::Tensor& rows) {
+      return AsHeads(rows, s.query_begin, s.query_end, 0, shape.heads, shape.head_dim);
+    };
+    auto [dq, dk, dv] = at::_scaled_dot_product_flash_attention_for_cpu_backward(
+        heads_of(grad_out), x.q, x.k, x.v, heads_of(out), log_sum_exp[b], /*dropout_p=*/0.0,
+        /*is_causal=*/!problem.last_only);
+    const Operands grad = problem.OperandsOf(grad_q, grad_kv, b);
+    grad.q.copy_(dq);
+    grad.k.copy_(dk);
+    grad.v.copy_(dv);
+  }
+  problem.Rotate(grad_q, grad_kv, /*inverse=*/true);
+}
+
+// Autograd's context keeps plain values only, so the problem rides along as a capsule.
+struct ProblemHolder : torch::CustomClassHolder {
+  explicit ProblemHolder(Problem held) : problem(std::move(held)) {}
+  const Problem problem;
+};
+
+void SaveProblem(AutogradContext* context, const Problem& problem) {
+  context->saved_data["problem"] =
+      c10::IValue::make_capsule(c10::make_intrusive<ProblemHolder>(problem));
+}
+
+const Problem& SavedProblem(AutogradContext* context) {
+  return static_cast<const ProblemHolder&>(*context->saved_data["problem"].toCapsule()).problem;
+}
+
+// What the forward pass saves: out, the rows, then one log-sum-exp per sequence.
+struct PackedFunction : torch::autograd::Function<PackedFunction> {
+  static at::Tensor forward(AutogradContext* context, const at::Tensor& qkv,
+                            const Problem& problem) {
+    variable_list log_sum_exp;
+    at::Tensor out = Forward(problem, qkv, qkv, log_sum_exp);
+    variable_list saved = {out, qkv};
+    saved.insert(saved.end(), log_sum_exp.begin(), log_sum_exp.end());
+    context->save_for_backward(saved);
+    SaveProblem(context, problem);
+    return out;
+  }
+
+  static variable_list backward(AutogradContext* context, const variable_list& grads) {
+    const variable_list saved = context->get_saved_variables();
+    at::Tensor grad = at::zeros_like(saved[1]);
+    Backward(SavedProblem(context), grads[0].contiguous(), saved[0], saved[1], saved[1], &saved[2],
+             grad, grad);
+    return {grad, at::Tensor()};
+  }
+};
+
+struct LastTokenFunction : torch::autograd::Function<LastTokenFunction> {
+  static at::Tensor forward(AutogradContext* context, const at::Tensor& q, const at::Tensor& kv,
+                            const Problem& problem) {
+    variable_list log_sum_exp;
+    at::Tensor out = Forward(problem, q, kv, log_sum_exp);
+    variable_list saved = {out, q, kv};
+    saved.insert(saved.end(), log_sum_exp.begin(), log_sum_exp.end());
+    context->save_for_backward(saved);
+    SaveProblem(context, problem);
+    return out;
+  }
+
+  static variable_list backward(AutogradContext* context, const variable_list& grads) {
+    const variable_list saved = context->get_saved_variables();
+    at::Tensor grad_q = at::zeros_like(saved[1]);
+    at::Tensor grad_kv = at::zeros_like(saved[2]);
+    Backward(SavedProblem(context), grads[0].contiguous(), saved[0], saved[1], saved[2], &saved[3],
+             grad_q, grad_kv);
+    return {grad_q, grad_kv, at::Tensor()};
+  }
+};
+
+}  // namespace
+
+at::Tensor PackedAttention(const at::Tensor& qkv, const PackedLayout& layout,
+                           const AttentionShape& shape, const RotaryTable& rotary) {
+  return PackedFunction::apply(qkv, Problem{layout, shape, rotary, /*last_only=*/false});
+}
+
+at::Tensor LastTokenAttention(const at::Tensor& q, const at::Tensor& kv, const PackedLayout& layout,
+                              const AttentionShape& shape, const RotaryTable& rotary) {
+  return LastTokenFunction::apply(q, kv, Problem{layout, shape, rotary, /*last_only=*/true});
+}
+
+}  // namespace pricer

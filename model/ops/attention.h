@@ -1,0 +1,36 @@
+#pragma once
+
+#include <ATen/ATen.h>
+
+#include <cstdint>
+#include <vector>
+
+#include "model/ops/rotary.h"
+
+namespace pricer {
+
+// What attention needs to know of a packed batch besides its activations.
+struct AttentionShape {
+  int64_t heads = 0;     // N
+  int64_t kv_heads = 0;  // K, divides N
+  int64_t head_dim = 0;  // D
+};
+
+struct PackedLayout {
+  at::Tensor positions;          // [T] int64
+  std::vector<int64_t> offsets;  // [B + 1]
+};
+
+// Rotary embedding and causal attention inside each sequence; a sequence's rows depend on nothing outside it.
+// `qkv` is consumed: its queries and keys are rotated in place. Differentiable.
+at::Tensor PackedAttention(const at::Tensor& qkv,  // [T, (N + 2K) D] fp32 or bf16, contiguous
+                           const PackedLayout& layout, const AttentionShape& shape,
+                           const RotaryTable& rotary);  // -> [T, N D]
+
+// The same for the last token of every sequence alone. `q` and `kv` are consumed. Differentiable.
+at::Tensor LastTokenAttention(const at::Tensor& q,   // [B, N D]
+                              const at::Tensor& kv,  // [T, 2 K D]
+                              const PackedLayout& layout, const AttentionShape& shape,
+                              const RotaryTable& rotary);  // -> [B, N D]
+
+}  // namespace pricer

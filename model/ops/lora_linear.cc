@@ -1,0 +1,191 @@
+#include "model/ops/lora_linear.h"
+
+#include <torch/csrc/autograd/custom_function.h>
+
+#include <utility>
+
+namespace pricer {
+namespace {
+
+using torch::autograd::AutogradContext;
+using torch::autograd::variable_list;
+
+// fp32 products of MKL are equal row by row from 31 rows on (measured on AVX2 and AVX512 processors).
+constexpr int64_t kStableRows = 32;
+
+at::Tensor PadRows(const at::Tensor& x) {
+  if (x.size(0) >= kStableRows) return x;
+  at::Tensor padded = at::zeros({kStableRows, x.size(1)}, x.options());
+  padded.narrow(0, 0, x.size(0)).copy_(x);
+  return padded;
+}
+
+at::Tensor StableProduct(const at::Tensor& x, const at::Tensor& weight,
+                         const std::optional<at::Tensor>& bias) {
+  if (x.size(0) >= kStableRows) return at::linear(x, weight, bias);
+  // A copy, since autograd wants outputs that are no views.
+  return at::linear(PadRows(x), weight, bias).narrow(0, 0, x.size(0)).clone();
+}
+
+std::optional<at::Tensor> Optional(const at::Tensor& tensor) {
+  return tensor.defined() ? std::optional<at::Tensor>(tensor) : std::nullopt;
+}
+
+// Where a segment's tensors stand in the flat list that autograd sees: parts' A and B by turns.
+struct SegmentPlan {
+  int64_t begin, end;
+  struct Part {
+    int64_t out_begin, out_size;
+    double scale;
+  };
+  std::vector<Part> parts;
+};
+
+struct Plan : torch::CustomClassHolder {
+  std::vector<SegmentPlan> segments;
+};
+
+c10::intrusive_ptr<Plan> MakePlan(const std::vector<LoraSegment>& segments) {
+  auto plan = c10::make_intrusive<Plan>();
+  for (const LoraSegment& segment : segments) {
+    SegmentPlan planned{segment.begin, segment.end, {}};
+    for (const LoraPart& part : segment.parts) {
+      planned.parts.push_back({part.out_begin, part.out_size, part.scale});
+    }
+    plan->segments.push_back(std::move(planned));
+  }
+  return plan;
+}
+
+variable_list FlattenWeights(const std::vector<LoraSegment>& segments) {
+  variable_list flat;
+  for (const LoraSegment& segment : segments) {
+    for (const LoraPart& part : segment.parts) {
+      flat.push_back(part.a);
+      flat.push_back(part.b);
+    }
+  }
+  return flat;
+}
+
+// The A of all parts one below the other, so that one product serves them all: [sum of R, in]. At least two rows, the
+// last one zero, since a product with one column goes through other code, whose rows are not stable.
+at::Tensor StackA(const at::Tensor* weights, size_t parts, at::ScalarType dtype) {
+  variable_list a;
+  int64_t rows = 0;
+  for (size_t p = 0; p < parts; ++p) {
+    a.push_back(weights[2 * p]);
+    rows += a.back().size(0);
+  }
+  if (rows == 1) a.push_back(at::zeros_like(a[0]));
+  return (a.size() == 1 ? a[0] : at::cat(a)).to(dtype);
+}
+
+// y[segment] += ..., computed on at least kStableRows rows whatever the segment's length.
+void AddSegment(const SegmentPlan& segment, const at::Tensor* weights, const at::Tensor& hidden,
+                const at::Tensor& y) {
+  const at::Tensor y_rows = y.narrow(0, segment.begin, segment.end - segment.begin);
+  const bool pad = y_rows.size(0) < kStableRows;
+  const at::Tensor target = pad ? PadRows(y_rows) : y_rows;
+  int64_t rank_begin = 0;
+  for (size_t p = 0; p < segment.parts.size(); ++p) {
+    const SegmentPlan::Part& part = segment.parts[p];
+    const at::Tensor& b = weights[2 * p + 1];
+    target.narrow(1, part.out_begin, part.out_size)
+        .addmm_(hidden.narrow(1, rank_begin, b.size(1)), b.to(y.scalar_type()).t(), /*beta=*/1,
+                part.scale);
+    rank_begin += b.size(1);
+  }
+  if (pad) y_rows.copy_(target.narrow(0, 0, y_rows.size(0)));
+}
+
+struct LoraLinearFunction : torch::autograd::Function<LoraLinearFunction> {
+  static at::Tensor forward(AutogradContext* context, const at::Tensor& x, const at::Tensor& weight,
+                            const std::optional<at::Tensor>& bias, at::TensorList lora,
+                            const c10::intrusive_ptr<Plan>& plan) {
+    at::Tensor y = StableProduct(x, weight, bias);
+    variable_list saved = {x, weight};
+    saved.insert(saved.end(), lora.begin(), lora.end());
+    const at::Tensor* weights = lora.data();
+    for (const SegmentPlan& segment : plan->segments) {
+      const at::Tensor rows = PadRows(x.narrow(0, segment.begin, segment.end - segment.begin));
+      const at::Tensor stacked = StackA(weights, segment.parts.size(), x.scalar_type());
+      const at::Tensor hidden = at::linear(rows, stacked);
+      AddSegment(segment, weights, hidden, y);
+      saved.push_back(hidden);
+      weights += 2 * segment.parts.size();
+    }
+    context->save_for_backward(saved);
+    context->saved_data["plan"] = c10::IValue::make_capsule(plan);
+    return y;
+  }
+
+  // For each part, with G the gradient of its columns: dB = scale G^T h, dh = scale G B, dA = dh^T x, dx = G W + dh A.
+  static variable_list backward(AutogradContext* context, const variable_list& grads) {
+    const variable_list saved = context->get_saved_variables();
+    const auto plan_pointer = context->saved_data["plan"].toCapsule();
+    const Plan& plan = static_cast<const Plan&>(*plan_pointer);
+    const at::Tensor& x = saved[0];
+    const at::Tensor grad = grads[0].contiguous();
+    const bool wants_x = context->needs_input_grad(0);
+    size_t lora_count = 0;
+    for (const SegmentPlan& segment : plan.segments) lora_count += 2 * segment.parts.size();
+
+    at::Tensor grad_x = wants_x ? at::mm(grad, saved[1]) : at::Tensor();
+    variable_list out = {grad_x, at::Tensor(), at::Tensor()};
+    const at::Tensor* weights = saved.data() + 2;
+    const at::Tensor* hidden = weights + lora_count;
+    for (const SegmentPlan& segment : plan.segments) {
+      BackwardSegment(segment, weights, *hidden, x, grad, grad_x, out);
+      weights += 2 * segment.parts.size();
+      ++hidden;
+    }
+    out.emplace_back();  // the plan
+    return out;
+  }
+
+  static void BackwardSegment(const SegmentPlan& segment, const at::Tensor* weights,
+                              const at::Tensor& hidden, const at::Tensor& x, const at::Tensor& grad,
+                              const at::Tensor& grad_x, variable_list& out) {
+    const int64_t rows = segment.end - segment.begin;
+    const at::Tensor x_rows = x.narrow(0, segment.begin, rows);
+    const at::Tensor stacked = StackA(weights, segment.parts.size(), x.scalar_type());
+    at::Tensor grad_hidden = at::zeros({rows, stacked.size(0)}, x.options());
+    variable_list grad_b;
+    int64_t rank_begin = 0;
+    for (size_t p = 0; p < segment.parts.size(); ++p) {
+      const SegmentPlan::Part& part = segment.parts[p];
+      const at::Tensor b = weights[2 * p + 1].to(x.scalar_type());
+      const at::Tensor g = grad.narrow(0, segment.begin, rows)
+                               .narrow(1, part.out_begin, part.out_size);
+      grad_hidden.narrow(1, rank_begin, b.size(1)).copy_(at::mm(g, b).mul_(part.scale));
+      const at::Tensor h = hidden.narrow(0, 0, rows).narrow(1, rank_begin, b.size(1));
+      grad_b.push_back(at::mm(g.t(), h).mul_(part.scale).to(at::kFloat));
+      rank_begin += b.size(1);
+    }
+    const at::Tensor grad_a = at::mm(grad_hidden.t(), x_rows).to(at::kFloat);
+    if (grad_x.defined()) grad_x.narrow(0, segment.begin, rows).addmm_(grad_hidden, stacked);
+    rank_begin = 0;
+    for (size_t p = 0; p < segment.parts.size(); ++p) {
+      const int64_t rank = weights[2 * p].size(0);
+      out.push_back(grad_a.narrow(0, rank_begin, rank));
+      out.push_back(grad_b[p]);
+      rank_begin += rank;
+    }
+  }
+};
+
+}  // namespace
+
+at::Tensor LoraLinear(const at::Tensor& x, const at::Tensor& weight, const at::Tensor& bias,
+                      const std::vector<LoraSegment>& segments) {
+  const variable_list lora = FlattenWeights(segments);
+  return LoraLinearFunction::apply(x, weight, Optional(bias), at::TensorList(lora),
+                                   MakePlan(segments));
+}
+
+at::Tensor RowStableLinear(const at::Tensor& x, const at::Tensor& weight, const at::Tensor& bias) {
+  return StableProduct(x, weight, Optional(bias));
+}
+
+}  // namespace pricer

@@ -1,0 +1,144 @@
+#include "model/ops/rms_norm.h"
+
+#include <torch/csrc/autograd/custom_function.h>
+
+#include <cmath>
+
+#include "model/ops/row_kernels.h"
+#include "model/ops/rows.h"
+
+namespace pricer {
+namespace {
+
+using torch::autograd::AutogradContext;
+using torch::autograd::variable_list;
+
+struct Forward {
+  at::Tensor sum;
+  at::Tensor normed;
+  at::Tensor inverse_rms;  // [T] fp32
+};
+
+template <typename T>
+void ForwardRows(const at::Tensor& residual, const at::Tensor& delta, const at::Tensor& weight_f32,
+                 float epsilon, Forward& out) {
+  const int64_t n = residual.size(1);
+  const T* residual_data = residual.const_data_ptr<T>();
+  const T* delta_data = delta.defined() ? delta.const_data_ptr<T>() : nullptr;
+  const float* weight = weight_f32.const_data_ptr<float>();
+  T* sum_data = out.sum.mutable_data_ptr<T>();
+  T* normed_data = out.normed.mutable_data_ptr<T>();
+  float* inverse_rms = out.inverse_rms.mutable_data_ptr<float>();
+  ParallelOverRows(residual.size(0), [&](int64_t begin, int64_t end) {
+    std::vector<float> scratch_a, scratch_b, scratch_out;
+    for (int64_t t = begin; t < end; ++t) {
+      if (delta_data != nullptr) {
+        float* sum = RowToWrite(sum_data + t * n, n, scratch_out);
+        row::Add(ReadRow(residual_data + t * n, n, scratch_a),
+                 ReadRow(delta_data + t * n, n, scratch_b), sum, n);
+        StoreRow(sum, sum_data + t * n, n);
+      }
+      const float* sum = ReadRow(sum_data + t * n, n, scratch_a);
+      const float mean_square = row::SumOfSquares(sum, n) / static_cast<float>(n);
+      inverse_rms[t] = 1.0f / std::sqrt(mean_square + epsilon);
+      float* normed = RowToWrite(normed_data + t * n, n, scratch_out);
+      row::ScaleByRms(sum, weight, inverse_rms[t], normed, n);
+      StoreRow(normed, normed_data + t * n, n);
+    }
+  });
+}
+
+Forward RunForward(const at::Tensor& residual, const at::Tensor& delta, const at::Tensor& weight,
+                   double epsilon) {
+  Forward out{.sum = delta.defined() ? at::empty_like(residual) : residual,
+              .normed = at::empty_like(residual),
+              .inverse_rms = at::empty({residual.size(0)}, residual.options().dtype(at::kFloat))};
+  const at::Tensor weight_f32 = weight.to(at::kFloat);
+  DispatchComputeType(residual.scalar_type(), [&]<typename T>() {
+    ForwardRows<T>(residual, delta, weight_f32, static_cast<float>(epsilon), out);
+  });
+  return out;
+}
+
+// grad_sum (what flows in from the residual stream) plus the gradient through the normalization.
+template <typename T>
+void BackwardRows(const at::Tensor& grad_normed, const at::Tensor& grad_sum, const at::Tensor& sum,
+                  const at::Tensor& weight_f32, const at::Tensor& inverse_rms, at::Tensor& out) {
+  const int64_t n = sum.size(1);
+  const T* grad_normed_data = grad_normed.const_data_ptr<T>();
+  const T* grad_sum_data = grad_sum.defined() ? grad_sum.const_data_ptr<T>() : nullptr;
+  const T* sum_data = sum.const_data_ptr<T>();
+  const float* weight = weight_f32.const_data_ptr<float>();
+  T* out_data = out.mutable_data_ptr<T>();
+  ParallelOverRows(sum.size(0), [&](int64_t begin, int64_t end) {
+    std::vector<float> scratch_grad, scratch_sum, grad(n);
+    for (int64_t t = begin; t < end; ++t) {
+      if (grad_sum_data != nullptr) {
+        grad.assign(grad_sum_data + t * n, grad_sum_data + (t + 1) * n);
+      } else {
+        grad.assign(n, 0.0f);
+      }
+      row::AddRmsNormGradient(ReadRow(grad_normed_data + t * n, n, scratch_grad),
+                              ReadRow(sum_data + t * n, n, scratch_sum), weight,
+                              inverse_rms.const_data_ptr<float>()[t], grad.data(), n);
+      std::copy(grad.begin(), grad.end(), out_data + t * n);
+    }
+  });
+}
+
+struct AddRmsNormFunction : torch::autograd::Function<AddRmsNormFunction> {
+  static variable_list forward(AutogradContext* context, const at::Tensor& residual,
+                               const at::Tensor& delta, const at::Tensor& weight, double epsilon) {
+    const Forward out = RunForward(residual, delta, weight, epsilon);
+    context->save_for_backward({out.sum, weight, out.inverse_rms});
+    return {out.sum, out.normed};
+  }
+
+  static variable_list backward(AutogradContext* context, const variable_list& grads) {
+    const variable_list saved = context->get_saved_variables();
+    const at::Tensor& sum = saved[0];
+    if (!grads[1].defined()) return {grads[0], grads[0], at::Tensor(), at::Tensor()};
+    at::Tensor grad = at::empty_like(sum);
+    const at::Tensor weight_f32 = saved[1].to(at::kFloat);
+    const at::Tensor grad_normed = grads[1].contiguous();
+    const at::Tensor grad_sum = grads[0].defined() ? grads[0].contiguous() : at::Tensor();
+    DispatchComputeType(sum.scalar_type(), [&]<typename T>() {
+      BackwardRows<T>(grad_normed, grad_sum, sum, weight_f32, saved[2], grad);
+    });
+    return {grad, grad, at::Tensor(), at::Tensor()};
+  }
+};
+
+// As above for a normalization that adds nothing: the stream itself is not an output, so that autograd adds its gradient.
+struct RmsNormFunction : torch::autograd::Function<RmsNormFunction> {
+  static at::Tensor forward(AutogradContext* context, const at::Tensor& stream,
+                            const at::Tensor& weight, double epsilon) {
+    const Forward out = RunForward(stream, at::Tensor(), weight, epsilon);
+    context->save_for_backward({stream, weight, out.inverse_rms});
+    return out.normed;
+  }
+
+  static variable_list backward(AutogradContext* context, const variable_list& grads) {
+    const variable_list saved = context->get_saved_variables();
+    at::Tensor grad = at::empty_like(saved[0]);
+    const at::Tensor weight_f32 = saved[1].to(at::kFloat);
+    const at::Tensor grad_normed = grads[0].contiguous();
+    DispatchComputeType(saved[0].scalar_type(), [&]<typename T>() {
+      BackwardRows<T>(grad_normed, at::Tensor(), saved[0], weight_f32, saved[2], grad);
+    });
+    return {grad, at::Tensor(), at::Tensor()};
+  }
+};
+
+}  // namespace
+
+AddRmsNormOutput AddRmsNorm(const at::Tensor& residual, const at::Tensor& delta,
+                            const at::Tensor& weight, double epsilon) {
+  if (!delta.defined()) {
+    return {.sum = residual, .normed = RmsNormFunction::apply(residual, weight, epsilon)};
+  }
+  const variable_list out = AddRmsNormFunction::apply(residual, delta, weight, epsilon);
+  return {.sum = out[0], .normed = out[1]};
+}
+
+}  // namespace pricer

@@ -1,0 +1,87 @@
+#pragma once
+
+#include <string>
+#include <vector>
+
+#include "absl/status/statusor.h"
+#include "absl/strings/string_view.h"
+#include "absl/types/span.h"
+
+// Pure arithmetic on a distribution of prices; no torch, no I/O.
+
+namespace pricer {
+
+// What single number is wanted of a distribution: the best one for the caller's loss.
+struct Estimator {
+  enum class Kind { kMedian, kMean, kGeomean, kMode, kQuantile };
+  Kind kind = Kind::kMedian;
+  // kQuantile alone, in (0, 1).
+  double level = 0.5;
+
+  // "median", "mean", "geomean", "mode", "quantile:0.9"; empty = median. InvalidArgument names the text and the choices.
+  static absl::StatusOr<Estimator> Parse(absl::string_view text);
+};
+
+struct PriceInterval {
+  double coverage = 0;
+  double low = 0;
+  double high = 0;
+};
+
+// ln(high / low), accurate where the two are close and where their quotient overflows. REQUIRES: 0 < low <= high.
+double LogPriceRatio(double low, double high);
+
+// A histogram over price whose bins are of equal width in ln(price); the density is uniform in ln(price) inside a bin.
+// Prices are in one currency. Immutable; thread-safe.
+class PriceDistribution {
+ public:
+  // REQUIRES: 0 < min_price < max_price, at least one probability, all >= 0 with a positive sum (they are normalised).
+  PriceDistribution(double min_price, double max_price, std::vector<double> probabilities);
+
+  // Softmax of logits / temperature over the bins. InvalidArgument where a logit is not finite or there is none, and for a
+  // range or temperature out of bounds.
+  static absl::StatusOr<PriceDistribution> FromLogits(double min_price, double max_price,
+                                                      absl::Span<const float> logits,
+                                                      double temperature = 1.0);
+
+  double min_price() const { return min_price_; }
+  double max_price() const { return max_price_; }
+  int bin_count() const { return static_cast<int>(probabilities_.size()); }
+  const std::vector<double>& probabilities() const { return probabilities_; }
+  // bin_count() + 1 ascending prices.
+  std::vector<double> Edges() const;
+
+  // P(price <= x): 0 below min_price, 1 above max_price.
+  double Cdf(double price) const;
+  // Smallest price whose CDF reaches `level`, from min_price for 0 to the end of the last bin with mass for 1. Levels
+  // outside [0, 1] count as its ends.
+  double Quantile(double level) const;
+  // Exact: integral of exp(u) over the uniform density in u = ln(price).
+  double Mean() const;
+  // exp(E ln price).
+  double Geomean() const;
+  // Geometric middle of the likeliest bin (the lowest of equals).
+  double Mode() const;
+  double Estimate(const Estimator& estimator) const;
+  // Central interval: quantiles (1 - coverage) / 2 and (1 + coverage) / 2. `conformal_offset` widens (or, negative,
+  // narrows) it by that many units of ln(price) on both sides, kept within the range; narrowed below nothing, both ends are
+  // its geometric middle.
+  PriceInterval CentralInterval(double coverage, double conformal_offset = 0.0) const;
+  // Mass within `share` of `price`, by default the 20 % that hit rates use.
+  double Confidence(double price, double share = 0.2) const;
+  // Continuous ranked probability score of the truth: the integral over price x of (Cdf(x) - [x >= truth])^2, exact.
+  double Crps(double truth) const;
+
+ private:
+  // The price that many bin widths above min_price, within the range.
+  double PriceAt(double bins_from_low) const;
+
+  double min_price_;
+  double max_price_;
+  double log_min_;
+  double bin_width_;  // in ln(price)
+  std::vector<double> probabilities_;
+  std::vector<double> cumulative_;  // bin_count() + 1, from 0 to 1
+};
+
+}  // namespace pricer

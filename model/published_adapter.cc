@@ -1,0 +1,128 @@
+#include <filesystem>
+#include <set>
+#include <utility>
+
+#include "absl/strings/ascii.h"
+#include "absl/strings/str_cat.h"
+#include "absl/strings/strip.h"
+#include "base/file.h"
+#include "base/sha256.h"
+#include "base/status_macros.h"
+#include "model/adapter.h"
+#include "model/json_fields.h"
+
+namespace pricer {
+namespace {
+
+namespace fs = std::filesystem;
+
+constexpr int64_t kMaxMarkerBytes = 4096;
+
+// Name and version from the path, where it has that form.
+void ReadPlace(const fs::path& directory, PublishedAdapter* adapter) {
+  const std::string name = directory.parent_path().filename().string();
+  const std::optional<int64_t> version = ParseAdapterVersion(directory.filename().string());
+  if (!version || !ValidateAdapterName(name).ok()) return;
+  adapter->name = name;
+  adapter->version = *version;
+}
+
+// Reads pricer.json and checks it against the marker.
+absl::StatusOr<std::string> ReadManifestText(const std::string& directory) {
+  ASSIGN_OR_RETURN(const std::string marker,
+                   ReadAdapterFile(directory, kReadyFile, kMaxMarkerBytes));
+  ASSIGN_OR_RETURN(std::string text, ReadAdapterFile(directory, kManifestFile, kMaxJsonBytes));
+  const std::string digest = Sha256Hex(text);
+  if (absl::StripAsciiWhitespace(marker) == digest) return text;
+  return absl::DataLossError(absl::StrCat(directory, "/", kReadyFile, ": expected the SHA-256 of ",
+                                          kManifestFile, ", ", digest, ", got ", Quoted(marker)));
+}
+
+// Every file that the manifest lists, but those that are checked as they are read.
+absl::Status CheckFiles(const std::string& directory, const Manifest& manifest) {
+  for (const absl::string_view name : {kAdapterConfigFile, kAdapterTensorsFile}) {
+    if (manifest.files.count(std::string(name)) > 0) continue;
+    return absl::DataLossError(absl::StrCat(directory, "/", kManifestFile,
+                                            ": field 'files': expected an entry for ", name));
+  }
+  for (const auto& [name, expected] : manifest.files) {
+    if (name == kAdapterConfigFile || name == kAdapterTensorsFile) continue;
+    const std::string path = absl::StrCat(directory, "/", name);
+    RETURN_IF_ERROR(CheckInsideFolder(path, directory));
+    ASSIGN_OR_RETURN(const std::string digest, Sha256HexOfFile(path));
+    if (digest == expected) continue;
+    return absl::DataLossError(
+        absl::StrCat(path, ": expected SHA-256 ", expected, ", got ", digest));
+  }
+  return absl::OkStatus();
+}
+
+absl::Status CheckHead(const std::string& directory, const Manifest& manifest,
+                       const PeftAdapter& adapter) {
+  const std::string path = absl::StrCat(directory, "/", kManifestFile);
+  if (adapter.config.task != PeftTask::kSeqCls) {
+    return absl::DataLossError(absl::StrCat(
+        path, ": field 'head.kind': bins need task_type SEQ_CLS in ", kAdapterConfigFile));
+  }
+  const int64_t rows = adapter.weights.score.size(0);
+  if (rows == manifest.bins.bins) return absl::OkStatus();
+  return absl::DataLossError(absl::StrCat(path, ": field 'head.bins': expected ", rows,
+                                          ", the rows of the score tensor, got ",
+                                          manifest.bins.bins));
+}
+
+// The files of a version, ready for the marker; returns what the marker holds.
+absl::StatusOr<std::string> WriteVersion(const PeftAdapter& adapter, Manifest manifest,
+                                         const std::string& directory) {
+  RETURN_IF_ERROR(SavePeftAdapter(adapter, directory));
+  manifest.files.clear();
+  for (const absl::string_view name : {kAdapterConfigFile, kAdapterTensorsFile}) {
+    ASSIGN_OR_RETURN(manifest.files[std::string(name)],
+                     Sha256HexOfFile(absl::StrCat(directory, "/", name)));
+  }
+  const std::string path = absl::StrCat(directory, "/", kManifestFile);
+  const std::string text = manifest.ToJson();
+  // What readers would refuse is not published.
+  RETURN_IF_ERROR(Manifest::FromJson(text, path).status());
+  RETURN_IF_ERROR(CheckHead(directory, manifest, adapter));
+  RETURN_IF_ERROR(WriteFileAtomically(path, text));
+  return Sha256Hex(text);
+}
+
+}  // namespace
+
+absl::StatusOr<PublishedAdapter> LoadPublishedAdapter(const std::string& directory,
+                                                      const ModelConfig& model,
+                                                      absl::string_view base_fingerprint) {
+  PublishedAdapter adapter;
+  adapter.directory = std::string(absl::StripSuffix(directory, "/"));
+  const fs::path place = fs::absolute(adapter.directory).lexically_normal();
+  ReadPlace(place, &adapter);
+  if (adapter.version > 0) {
+    RETURN_IF_ERROR(CheckInsideFolder(place.string(), place.parent_path().parent_path().string()));
+  }
+  ASSIGN_OR_RETURN(const std::string text, ReadManifestText(adapter.directory));
+  adapter.digest = Sha256Hex(text);
+  ASSIGN_OR_RETURN(adapter.manifest,
+                   Manifest::FromJson(text, absl::StrCat(adapter.directory, "/", kManifestFile)));
+  if (adapter.manifest.base_fingerprint != base_fingerprint) {
+    return absl::FailedPreconditionError(
+        absl::StrCat(adapter.directory, ": made for the base with fingerprint ",
+                     adapter.manifest.base_fingerprint, " (", adapter.manifest.base_name,
+                     "), the base here has fingerprint ", base_fingerprint));
+  }
+  RETURN_IF_ERROR(CheckFiles(adapter.directory, adapter.manifest));
+  ASSIGN_OR_RETURN(adapter.adapter,
+                   LoadPeftAdapter(adapter.directory, model, adapter.manifest.files));
+  RETURN_IF_ERROR(CheckHead(adapter.directory, adapter.manifest, adapter.adapter));
+  return adapter;
+}
+
+absl::StatusOr<PublishedVersion> PublishAdapter(const PeftAdapter& adapter, Manifest manifest,
+                                                const std::string& root, const std::string& name) {
+  return PublishVersion(root, name, [&](const std::string& directory) {
+    return WriteVersion(adapter, manifest, directory);
+  });
+}
+
+}  // namespace pricer

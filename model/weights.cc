@@ -1,0 +1,153 @@
+#include "model/weights.h"
+
+#include <cpuid.h>
+
+#include <cstring>
+
+#include "absl/strings/str_cat.h"
+#include "base/check.h"
+#include "base/status_macros.h"
+#include "model/nf4.h"
+
+namespace pricer {
+namespace {
+
+at::ScalarType ScalarTypeOf(Dtype dtype) {
+  switch (dtype) {
+    case Dtype::kF64:
+      return at::kDouble;
+    case Dtype::kF32:
+      return at::kFloat;
+    case Dtype::kF16:
+      return at::kHalf;
+    case Dtype::kBF16:
+      return at::kBFloat16;
+    case Dtype::kI64:
+      return at::kLong;
+    case Dtype::kI32:
+      return at::kInt;
+    case Dtype::kI16:
+      return at::kShort;
+    case Dtype::kI8:
+      return at::kChar;
+    case Dtype::kU8:
+      return at::kByte;
+    case Dtype::kBool:
+      return at::kBool;
+  }
+  return at::kFloat;
+}
+
+// Leaf 7: AVX512-BF16 is bit 5 of eax in sub-leaf 1, AMX-BF16 bit 22 of edx in sub-leaf 0 (Intel SDM, CPUID).
+bool ProcessorMultipliesBf16() {
+  unsigned eax = 0, ebx = 0, ecx = 0, edx = 0;
+  if (__get_cpuid_count(7, 0, &eax, &ebx, &ecx, &edx) != 0 && (edx >> 22 & 1) != 0) return true;
+  return __get_cpuid_count(7, 1, &eax, &ebx, &ecx, &edx) != 0 && (eax >> 5 & 1) != 0;
+}
+
+absl::Status Annotate(const absl::Status& status, const Checkpoint& checkpoint,
+                      const std::string& tensor) {
+  return absl::Status(status.code(), absl::StrCat(checkpoint.FileOf(tensor), ": tensor ", tensor,
+                                                  ": ", status.message()));
+}
+
+at::Tensor DecodeNf4(const Nf4Tensor& quantized, at::ScalarType dtype) {
+  at::Tensor values = at::empty(quantized.shape, at::kFloat);
+  DequantizeNf4(quantized, absl::MakeSpan(values.mutable_data_ptr<float>(), values.numel()));
+  return values.to(dtype);
+}
+
+absl::StatusOr<at::Tensor> LoadStoredNf4(const Checkpoint& checkpoint, const std::string& weight,
+                                         at::ScalarType dtype) {
+  const auto part = [&](absl::string_view suffix) -> const TensorView* {
+    const std::string name = absl::StrCat(weight, suffix);
+    return checkpoint.has_tensor(name) ? &checkpoint.tensor(name) : nullptr;
+  };
+  const Nf4Parts parts{.weight = part(""),
+                       .absmax = part(".absmax"),
+                       .quant_map = part(".quant_map"),
+                       .nested_absmax = part(".nested_absmax"),
+                       .nested_quant_map = part(".nested_quant_map"),
+                       .quant_state = part(".quant_state.bitsandbytes__nf4")};
+  absl::StatusOr<Nf4Tensor> quantized = ParseNf4(parts);
+  if (!quantized.ok()) return Annotate(quantized.status(), checkpoint, weight);
+  return DecodeNf4(*quantized, dtype);
+}
+
+}  // namespace
+
+absl::StatusOr<WeightsKind> ParseWeightsKind(absl::string_view text) {
+  for (WeightsKind kind : {WeightsKind::kNf4, WeightsKind::kBf16, WeightsKind::kFp32}) {
+    if (text == WeightsKindName(kind)) return kind;
+  }
+  return absl::InvalidArgumentError(
+      absl::StrCat("weights: expected nf4, bf16 or fp32, got \"", text, "\""));
+}
+
+absl::string_view WeightsKindName(WeightsKind kind) {
+  switch (kind) {
+    case WeightsKind::kNf4:
+      return "nf4";
+    case WeightsKind::kBf16:
+      return "bf16";
+    case WeightsKind::kFp32:
+      return "fp32";
+  }
+  return "";
+}
+
+absl::StatusOr<at::ScalarType> ParseComputeDtype(absl::string_view text) {
+  if (text == "fp32") return at::kFloat;
+  if (text == "bf16") return at::kBFloat16;
+  if (text == "auto") return ProcessorMultipliesBf16() ? at::kBFloat16 : at::kFloat;
+  return absl::InvalidArgumentError(
+      absl::StrCat("dtype: expected auto, fp32 or bf16, got \"", text, "\""));
+}
+
+absl::string_view ComputeDtypeName(at::ScalarType dtype) {
+  return dtype == at::kBFloat16 ? "bf16" : "fp32";
+}
+
+at::Tensor ToTensor(const TensorView& view) {
+  at::Tensor tensor = at::empty(view.shape, ScalarTypeOf(view.dtype));
+  PRICER_CHECK(tensor.nbytes() == view.data.size());
+  if (!view.data.empty()) {
+    std::memcpy(tensor.mutable_data_ptr(), view.data.data(), view.data.size());
+  }
+  return tensor;
+}
+
+TensorView ToView(const at::Tensor& tensor) {
+  PRICER_CHECK(tensor.is_contiguous());
+  TensorView view;
+  for (Dtype dtype : {Dtype::kF32, Dtype::kBF16, Dtype::kF16, Dtype::kF64, Dtype::kI64,
+                      Dtype::kI32, Dtype::kU8}) {
+    if (ScalarTypeOf(dtype) == tensor.scalar_type()) view.dtype = dtype;
+  }
+  view.shape = tensor.sizes().vec();
+  view.data = {static_cast<const char*>(tensor.const_data_ptr()), tensor.nbytes()};
+  return view;
+}
+
+absl::StatusOr<at::Tensor> LoadLinearWeight(const Checkpoint& checkpoint, const std::string& module,
+                                            const NetworkOptions& options) {
+  const std::string name = module + ".weight";
+  if (checkpoint.IsNf4(module)) return LoadStoredNf4(checkpoint, name, options.dtype);
+  const TensorView& view = checkpoint.tensor(name);
+  const at::Tensor values = ToTensor(view).to(at::kFloat);
+  switch (options.weights) {
+    case WeightsKind::kFp32:
+      return values.to(options.dtype);
+    case WeightsKind::kBf16:
+      return values.to(at::kBFloat16).to(options.dtype);
+    case WeightsKind::kNf4:
+      break;
+  }
+  absl::StatusOr<Nf4Tensor> quantized =
+      QuantizeNf4(absl::MakeConstSpan(values.const_data_ptr<float>(), values.numel()), view.shape,
+                  view.dtype);
+  if (!quantized.ok()) return Annotate(quantized.status(), checkpoint, name);
+  return DecodeNf4(*quantized, options.dtype);
+}
+
+}  // namespace pricer

@@ -1,0 +1,43 @@
+#pragma once
+
+#include <ATen/ATen.h>
+
+#include <string>
+
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "absl/strings/string_view.h"
+#include "model/checkpoint.h"
+#include "model/safetensors.h"
+
+namespace pricer {
+
+// What the linear layers' weights are rounded to.
+enum class WeightsKind { kNf4, kBf16, kFp32 };
+absl::StatusOr<WeightsKind> ParseWeightsKind(absl::string_view text);  // "nf4", "bf16", "fp32"
+absl::string_view WeightsKindName(WeightsKind kind);
+
+struct NetworkOptions {
+  // kNf4: quantized as bitsandbytes does from the checkpoint's own dtype and decoded once to resident `dtype`: the same
+  // values as decoding at every use, faster. A linear that the checkpoint stores in NF4 is taken as stored, whatever the
+  // kind.
+  WeightsKind weights = WeightsKind::kNf4;
+  // at::kFloat or at::kBFloat16: of activations and of the resident weights.
+  at::ScalarType dtype = at::kFloat;
+};
+
+// "fp32", "bf16"; "auto" = bf16 where the processor multiplies it natively (AVX512-BF16 or AMX), else fp32.
+absl::StatusOr<at::ScalarType> ParseComputeDtype(absl::string_view text);
+// "fp32" or "bf16".
+absl::string_view ComputeDtypeName(at::ScalarType dtype);
+
+// A copy of a file's tensor, in its own dtype.
+at::Tensor ToTensor(const TensorView& view);
+// A view of a contiguous CPU tensor, to write. The tensor must outlive it.
+TensorView ToView(const at::Tensor& tensor);
+
+// Weight [out, in] of the linear `module`, rounded to options.weights, in options.dtype.
+absl::StatusOr<at::Tensor> LoadLinearWeight(const Checkpoint& checkpoint, const std::string& module,
+                                            const NetworkOptions& options);
+
+}  // namespace pricer

@@ -1,0 +1,222 @@
+#include "model/network.h"
+
+#include <ATen/core/grad_mode.h>
+#include <gmock/gmock.h>
+
+#include <iostream>
+
+#include "model/adapter.h"
+#include "tests/testing/golden.h"
+#include "tests/testing/status_matchers.h"
+
+namespace pricer {
+namespace {
+
+using testing::GoldenJson;
+using testing::GoldenPath;
+using testing::GoldenSequences;
+using testing::GoldenTensors;
+using testing::LoadNetwork;
+using testing::MaxAbsDifference;
+using testing::OpenCheckpoint;
+using testing::PackAll;
+
+// Prints the figure so that a run documents how near the reference is.
+void ExpectNear(const std::string& what, const at::Tensor& ours, const at::Tensor& reference,
+                double tolerance) {
+  const double difference = MaxAbsDifference(ours, reference);
+  std::cout << what << ": max abs difference " << difference << std::endl;
+  EXPECT_LE(difference, tolerance) << what;
+}
+
+PeftAdapter LoadAdapter(const std::string& relative, const ModelConfig& config) {
+  absl::StatusOr<PeftAdapter> adapter = LoadPeftAdapter(GoldenPath(relative), config);
+  EXPECT_OK(adapter);
+  return *std::move(adapter);
+}
+
+class NetworkGoldenModelTest : public ::testing::TestWithParam<std::string> {};
+
+TEST_P(NetworkGoldenModelTest, LastLogitsAndHiddenStatesEqualTransformers) {
+  const at::NoGradGuard no_grad;
+  const std::string folder = "models/" + GetParam();
+  const auto checkpoint = OpenCheckpoint(folder);
+  const auto network = LoadNetwork(*checkpoint, WeightsKind::kFp32);
+  const GoldenTensors golden(folder + "/golden.safetensors");
+  const auto sequences = GoldenSequences(GoldenJson(folder + "/golden.json"));
+  const at::Tensor hidden = network->Forward(PackAll(sequences), {});
+  ExpectNear(folder + " hidden", hidden, golden.Get("last_hidden"), 1e-4);
+  ExpectNear(folder + " logits", network->Logits(hidden), golden.Get("last_logits"), 1e-4);
+}
+
+INSTANTIATE_TEST_SUITE_P(All, NetworkGoldenModelTest,
+                         ::testing::Values("gqa", "tied", "mqa", "llama3-rope", "rope-v4", "odd",
+                                           "sharded", "bf16"),
+                         [](const auto& info) {
+                           std::string name = info.param;
+                           std::replace(name.begin(), name.end(), '-', '_');
+                           return name;
+                         });
+
+TEST(NetworkTest, EveryPrefixGivesTheReferencesLogitsAtThatPosition) {
+  const at::NoGradGuard no_grad;
+  const auto checkpoint = OpenCheckpoint("models/gqa");
+  const auto network = LoadNetwork(*checkpoint, WeightsKind::kFp32);
+  const GoldenTensors golden("models/gqa/golden.safetensors");
+  const std::vector<int32_t> sequence = GoldenSequences(GoldenJson("models/gqa/golden.json"))[3];
+  std::vector<std::vector<int32_t>> prefixes;
+  for (size_t n = 1; n <= sequence.size(); ++n) {
+    prefixes.emplace_back(sequence.begin(), sequence.begin() + n);
+  }
+  const at::Tensor logits = network->Logits(network->Forward(PackAll(prefixes), {}));
+  ExpectNear("all positions", logits, golden.Get("all_logits.3"), 1e-4);
+}
+
+TEST(NetworkTest, Bf16StaysNearTheReferencesBf16) {
+  const at::NoGradGuard no_grad;
+  const auto checkpoint = OpenCheckpoint("models/bf16");
+  const auto network = LoadNetwork(*checkpoint, WeightsKind::kBf16, at::kBFloat16);
+  const GoldenTensors golden("models/bf16/golden.safetensors");
+  const auto sequences = GoldenSequences(GoldenJson("models/bf16/golden.json"));
+  const at::Tensor logits = network->Logits(network->Forward(PackAll(sequences), {}));
+  const at::Tensor exact = golden.Get("last_logits");
+  // As near to the fp32 answer as the reference's own bf16 is, up to a factor for luck.
+  const double theirs = MaxAbsDifference(golden.Get("last_logits_bf16"), exact);
+  ExpectNear("bf16 logits", logits, exact, 2 * theirs);
+}
+
+TEST(NetworkTest, StoredNf4GivesTheLogitsOfItsDecodedWeights) {
+  const at::NoGradGuard no_grad;
+  for (const std::string folder : {"nf4/checkpoint", "nf4/checkpoint-plain"}) {
+    const auto checkpoint = OpenCheckpoint(folder);
+    const auto network = LoadNetwork(*checkpoint, WeightsKind::kNf4);
+    const auto sequences = GoldenSequences(GoldenJson(folder + "/golden.json"));
+    const at::Tensor logits = network->Logits(network->Forward(PackAll(sequences), {}));
+    ExpectNear(folder, logits, GoldenTensors(folder + "/golden.safetensors").Get("last_logits"),
+               1e-4);
+  }
+}
+
+TEST(NetworkTest, QuantizingOnLoadGivesTheSameBitsAsTheStoredNf4) {
+  const at::NoGradGuard no_grad;
+  const auto stored = OpenCheckpoint("nf4/checkpoint");
+  const auto plain = OpenCheckpoint("models/gqa");
+  const auto sequences = GoldenSequences(GoldenJson("models/gqa/golden.json"));
+  const at::Tensor from_stored =
+      LoadNetwork(*stored, WeightsKind::kNf4)->Forward(PackAll(sequences), {});
+  const at::Tensor quantized =
+      LoadNetwork(*plain, WeightsKind::kNf4)->Forward(PackAll(sequences), {});
+  EXPECT_TRUE(at::equal(from_stored, quantized));
+}
+
+class NetworkGoldenAdapterTest : public ::testing::TestWithParam<std::string> {};
+
+TEST_P(NetworkGoldenAdapterTest, AnswersEqualPeft) {
+  const at::NoGradGuard no_grad;
+  const std::string folder = "adapters/" + GetParam();
+  const nlohmann::json golden = GoldenJson(folder + "/golden.json");
+  const GoldenTensors tensors(folder + "/golden.safetensors");
+  const auto checkpoint = OpenCheckpoint(golden.at("base"));
+  const auto network = LoadNetwork(*checkpoint, WeightsKind::kFp32);
+  const PeftAdapter adapter = LoadAdapter(folder, checkpoint->config());
+  const AdapterWeights* const weights[] = {&adapter.weights};
+  const at::Tensor hidden = network->Forward(PackAll(GoldenSequences(golden), 0), weights);
+  if (golden.at("task") == "SEQ_CLS") {
+    ExpectNear(folder, Network::BinLogits(hidden, adapter.weights.score),
+               tensors.Get("bin_logits"), 1e-4);
+  } else {
+    ExpectNear(folder, network->Logits(hidden), tensors.Get("last_logits"), 1e-4);
+  }
+}
+
+INSTANTIATE_TEST_SUITE_P(
+    All, NetworkGoldenAdapterTest,
+    ::testing::Values("causal-qv", "causal-qkvo", "causal-all-linear", "causal-regex",
+                      "causal-down", "causal-rslora", "causal-patterns", "causal-layers",
+                      "causal-exclude", "causal-bf16", "causal-tied", "causal-odd",
+                      "seqcls-all-linear", "seqcls-qv", "seqcls-rslora", "seqcls-nf4"),
+    [](const auto& info) {
+      std::string name = info.param;
+      std::replace(name.begin(), name.end(), '-', '_');
+      return name;
+    });
+
+// A batch of sequences without adapter and with two different ones.
+TEST(NetworkTest, AnAnswerIsTheSameBitsAloneAndInAMixedBatch) {
+  const at::NoGradGuard no_grad;
+  const auto checkpoint = OpenCheckpoint("models/gqa");
+  const auto network = LoadNetwork(*checkpoint, WeightsKind::kNf4);
+  const PeftAdapter first = LoadAdapter("adapters/causal-all-linear", checkpoint->config());
+  const PeftAdapter second = LoadAdapter("adapters/causal-patterns", checkpoint->config());
+  const AdapterWeights* const adapters[] = {&first.weights, &second.weights};
+  const auto sequences = GoldenSequences(GoldenJson("models/gqa/golden.json"));
+
+  std::vector<PackedSequence> mixed;
+  for (int32_t adapter : {-1, 0, 1}) {
+    for (const std::vector<int32_t>& ids : sequences) mixed.push_back({ids, adapter});
+  }
+  const at::Tensor together = network->Forward(Pack(mixed), adapters);
+  for (size_t i = 0; i < mixed.size(); ++i) {
+    const at::Tensor alone = network->Forward(Pack({mixed[i]}), adapters);
+    EXPECT_TRUE(at::equal(alone[0], together[i]))
+        << "sequence of " << mixed[i].ids.size() << " tokens, adapter " << mixed[i].adapter
+        << ": max difference " << MaxAbsDifference(alone[0], together[i]);
+  }
+}
+
+TEST(NetworkTest, AnAdapterWithZeroBChangesNothing) {
+  const at::NoGradGuard no_grad;
+  const auto checkpoint = OpenCheckpoint("models/gqa");
+  const auto network = LoadNetwork(*checkpoint, WeightsKind::kFp32);
+  PeftConfig config;
+  config.task = PeftTask::kCausalLm;
+  config.target_modules = {"all-linear"};
+  ASSERT_OK_AND_ASSIGN(const PeftAdapter adapter, MakeAdapter(config, checkpoint->config(), 0, 1));
+  const AdapterWeights* const weights[] = {&adapter.weights};
+  const auto sequences = GoldenSequences(GoldenJson("models/gqa/golden.json"));
+  EXPECT_EQ(MaxAbsDifference(network->Forward(PackAll(sequences, 0), weights),
+                             network->Forward(PackAll(sequences), {})),
+            0.0);
+}
+
+// d(sum of hidden * direction) / d(one value), by autograd and by central differences.
+TEST(NetworkTest, GradientsOfEveryAdapterTensorEqualFiniteDifferences) {
+  const auto checkpoint = OpenCheckpoint("models/odd");
+  const auto network = LoadNetwork(*checkpoint, WeightsKind::kFp32);
+  PeftAdapter adapter = LoadAdapter("adapters/causal-odd", checkpoint->config());
+  const AdapterWeights* const weights[] = {&adapter.weights};
+  const auto sequences = GoldenSequences(GoldenJson("models/odd/golden.json"));
+  const PackedBatch batch = PackAll({sequences[2], sequences[3]}, 0);
+  at::manual_seed(1);
+  const at::Tensor direction = at::randn({2, checkpoint->config().hidden_size});
+  const auto loss = [&] {
+    return (network->Forward(batch, weights).to(at::kDouble) * direction).sum();
+  };
+  std::vector<at::Tensor> tensors;
+  for (auto& layer : adapter.weights.layers) {
+    for (LoraWeights& lora : layer) {
+      for (at::Tensor& tensor : {std::ref(lora.a), std::ref(lora.b)}) {
+        if (tensor.defined()) tensors.push_back(tensor.set_requires_grad(true));
+      }
+    }
+  }
+  ASSERT_FALSE(tensors.empty());
+  loss().backward();
+  const at::NoGradGuard no_grad;
+  for (at::Tensor& tensor : tensors) {
+    ASSERT_TRUE(tensor.grad().defined());
+    // Along the gradient itself the derivative is its norm, and rounding matters least.
+    const at::Tensor unit = tensor.grad() / tensor.grad().norm();
+    const double step = 2e-3;
+    tensor.add_(unit, step);
+    const double above = loss().item<double>();
+    tensor.sub_(unit, 2 * step);
+    const double below = loss().item<double>();
+    tensor.add_(unit, step);
+    const double expected = tensor.grad().norm().item<double>();
+    EXPECT_NEAR((above - below) / (2 * step), expected, 0.01 * expected + 1e-3) << tensor.sizes();
+  }
+}
+
+}  // namespace
+}  // namespace pricer

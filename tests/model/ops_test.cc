@@ -1,0 +1,282 @@
+// Every op against a plain definition in ATen, forward and backward, in fp32 and bf16.
+
+#include <ATen/ATen.h>
+#include <ATen/core/grad_mode.h>
+#include <gmock/gmock.h>
+
+#include <algorithm>
+#include <cmath>
+#include <functional>
+#include <vector>
+
+#include "model/ops/attention.h"
+#include "model/ops/lora_linear.h"
+#include "model/ops/rms_norm.h"
+#include "model/ops/rotary.h"
+#include "model/ops/swiglu.h"
+
+namespace pricer {
+namespace {
+
+struct OpCase {
+  at::ScalarType dtype;
+  double tolerance;
+};
+
+class OpTest : public ::testing::TestWithParam<OpCase> {
+ protected:
+  void SetUp() override { at::manual_seed(7); }
+
+  at::Tensor Random(at::IntArrayRef shape, bool gradient = true) {
+    return at::randn(shape).to(GetParam().dtype).set_requires_grad(gradient);
+  }
+
+  void ExpectClose(const at::Tensor& ours, const at::Tensor& plain) {
+    ASSERT_EQ(ours.sizes(), plain.sizes());
+    // Relative to the largest value, since rounding is relative.
+    const double scale = std::max(1.0, plain.abs().max().item<double>());
+    EXPECT_LE((ours.to(at::kDouble) - plain.to(at::kDouble)).abs().max().item<double>(),
+              GetParam().tolerance * scale);
+  }
+
+  // Compares values and the gradients of sum(output * random) for every input.
+  void Compare(const std::function<at::Tensor(const std::vector<at::Tensor>&)>& ours,
+               const std::function<at::Tensor(const std::vector<at::Tensor>&)>& plain,
+               const std::vector<at::Tensor>& inputs) {
+    std::vector<at::Tensor> plain_inputs;
+    for (const at::Tensor& input : inputs) {
+      plain_inputs.push_back(
+          input.detach().to(at::kFloat).clone().set_requires_grad(input.requires_grad()));
+    }
+    const at::Tensor our_output = ours(inputs);
+    const at::Tensor plain_output = plain(plain_inputs);
+    ExpectClose(our_output, plain_output);
+    const at::Tensor direction = at::randn(plain_output.sizes());
+    (our_output.to(at::kFloat) * direction).sum().backward();
+    (plain_output * direction).sum().backward();
+    for (size_t i = 0; i < inputs.size(); ++i) {
+      if (inputs[i].requires_grad()) ExpectClose(inputs[i].grad(), plain_inputs[i].grad());
+    }
+  }
+};
+
+INSTANTIATE_TEST_SUITE_P(Dtypes, OpTest,
+                         ::testing::Values(OpCase{at::kFloat, 1e-5}, OpCase{at::kBFloat16, 4e-2}),
+                         [](const auto& info) {
+                           return info.param.dtype == at::kFloat ? "Fp32" : "Bf16";
+                         });
+
+at::Tensor PlainRmsNorm(const at::Tensor& x, const at::Tensor& weight, double epsilon) {
+  return weight * x * at::rsqrt(x.pow(2).mean(-1, true) + epsilon);
+}
+
+TEST_P(OpTest, AddRmsNormEqualsItsDefinition) {
+  for (int64_t hidden : {1, 31, 64, 100}) {
+    const at::Tensor weight = Random({hidden}, false);
+    const at::Tensor weight_f32 = weight.to(at::kFloat);
+    // Both outputs flow on, as in a decoder.
+    Compare(
+        [&](const auto& x) {
+          const AddRmsNormOutput out = AddRmsNorm(x[0], x[1], weight, 1e-5);
+          return at::cat({out.sum, out.normed}, 1);
+        },
+        [&](const auto& x) {
+          const at::Tensor sum = x[0] + x[1];
+          return at::cat({sum, PlainRmsNorm(sum, weight_f32, 1e-5)}, 1);
+        },
+        {Random({37, hidden}), Random({37, hidden})});
+  }
+}
+
+TEST_P(OpTest, RmsNormWithoutAdditionPassesTheStreamOn) {
+  const at::Tensor weight = Random({48}, false);
+  Compare(
+      [&](const auto& x) {
+        const AddRmsNormOutput out = AddRmsNorm(x[0], at::Tensor(), weight, 1e-5);
+        return at::cat({out.sum, out.normed}, 1);
+      },
+      [&](const auto& x) {
+        return at::cat({x[0], PlainRmsNorm(x[0], weight.to(at::kFloat), 1e-5)}, 1);
+      },
+      {Random({5, 48})});
+}
+
+TEST_P(OpTest, SwigluEqualsItsDefinition) {
+  for (int64_t ffn : {1, 33, 96}) {
+    Compare([](const auto& x) { return Swiglu(x[0]); },
+            [&](const auto& x) {
+              return at::silu(x[0].narrow(1, 0, ffn)) * x[0].narrow(1, ffn, ffn);
+            },
+            {Random({19, 2 * ffn})});
+  }
+}
+
+TEST(SwigluTest, SaturatesWithoutOverflow) {
+  const at::Tensor gate = at::tensor({-1e4f, -100.0f, -88.0f, 0.0f, 88.0f, 100.0f, 1e4f});
+  const at::Tensor in = at::cat({gate, at::ones({7})}).unsqueeze(0);
+  const at::Tensor out = Swiglu(in)[0];
+  const at::Tensor plain = at::silu(gate);
+  EXPECT_TRUE(at::allclose(out, plain, 1e-5, 1e-30)) << out << plain;
+}
+
+RotaryTable MakeTable(int64_t context, int64_t half) {
+  const at::Tensor angles =
+      at::outer(at::arange(context, at::kFloat), at::pow(100.0, -at::arange(half, at::kFloat) / half));
+  return {.cos = at::cos(angles), .sin = at::sin(angles)};
+}
+
+// Hugging Face's rotate_half form on [tokens, heads, D].
+at::Tensor PlainRotate(const at::Tensor& x, const at::Tensor& positions, const RotaryTable& table) {
+  const at::Tensor cos = at::cat({table.cos, table.cos}, 1).index_select(0, positions).unsqueeze(1);
+  const at::Tensor sin = at::cat({table.sin, table.sin}, 1).index_select(0, positions).unsqueeze(1);
+  const int64_t half = x.size(2) / 2;
+  const at::Tensor rotated = at::cat({-x.narrow(2, half, half), x.narrow(2, 0, half)}, 2);
+  return x * cos + rotated * sin;
+}
+
+struct PlainProblem {
+  AttentionShape shape;
+  PackedLayout layout;
+  RotaryTable table;
+};
+
+PlainProblem MakeProblem() {
+  PlainProblem problem{{.heads = 6, .kv_heads = 2, .head_dim = 8}, {}, MakeTable(64, 4)};
+  std::vector<at::Tensor> positions;
+  problem.layout.offsets = {0};
+  for (int64_t length : {1, 5, 33, 2}) {
+    problem.layout.offsets.push_back(problem.layout.offsets.back() + length);
+    positions.push_back(at::arange(length));
+  }
+  problem.layout.positions = at::cat(positions);
+  return problem;
+}
+
+// Attention of one sequence by its formula, for queries from `first_query` on.
+at::Tensor PlainSequence(const PlainProblem& problem, at::Tensor q, at::Tensor k,
+                         const at::Tensor& v, int64_t first_query) {
+  const AttentionShape& shape = problem.shape;
+  const int64_t tokens = k.size(0);
+  const auto heads = [&](const at::Tensor& x, int64_t count) {
+    return x.reshape({x.size(0), count, shape.head_dim});
+  };
+  const at::Tensor positions = at::arange(tokens);
+  q = PlainRotate(heads(q, shape.heads), positions.narrow(0, first_query, tokens - first_query),
+                  problem.table);
+  k = PlainRotate(heads(k, shape.kv_heads), positions, problem.table);
+  const int64_t group = shape.heads / shape.kv_heads;
+  const at::Tensor keys = k.repeat_interleave(group, 1).permute({1, 2, 0});
+  const at::Tensor values = heads(v, shape.kv_heads).repeat_interleave(group, 1).transpose(0, 1);
+  at::Tensor scores = at::matmul(q.transpose(0, 1), keys) / std::sqrt(double(shape.head_dim));
+  const at::Tensor future = at::ones({tokens, tokens}, at::kBool).triu(1).narrow(
+      0, first_query, tokens - first_query);
+  scores = scores.masked_fill(future, -1e30);
+  return at::matmul(at::softmax(scores, -1), values).transpose(0, 1).flatten(1);
+}
+
+TEST_P(OpTest, PackedAttentionEqualsItsDefinition) {
+  const PlainProblem problem = MakeProblem();
+  const int64_t q = 48, k = 16;
+  Compare(
+      [&](const auto& x) {
+        return PackedAttention(x[0].clone(), problem.layout, problem.shape, problem.table);
+      },
+      [&](const auto& x) {
+        std::vector<at::Tensor> out;
+        for (size_t b = 0; b + 1 < problem.layout.offsets.size(); ++b) {
+          const int64_t begin = problem.layout.offsets[b];
+          const at::Tensor rows = x[0].narrow(0, begin, problem.layout.offsets[b + 1] - begin);
+          out.push_back(PlainSequence(problem, rows.narrow(1, 0, q), rows.narrow(1, q, k),
+                                      rows.narrow(1, q + k, k), 0));
+        }
+        return at::cat(out);
+      },
+      {Random({problem.layout.offsets.back(), q + 2 * k})});
+}
+
+TEST_P(OpTest, LastTokenAttentionEqualsItsDefinition) {
+  const PlainProblem problem = MakeProblem();
+  const int64_t q = 48, k = 16;
+  const int64_t sequences = static_cast<int64_t>(problem.layout.offsets.size()) - 1;
+  Compare(
+      [&](const auto& x) {
+        return LastTokenAttention(x[0].clone(), x[1].clone(), problem.layout, problem.shape,
+                                  problem.table);
+      },
+      [&](const auto& x) {
+        std::vector<at::Tensor> out;
+        for (int64_t b = 0; b < sequences; ++b) {
+          const int64_t begin = problem.layout.offsets[b];
+          const int64_t tokens = problem.layout.offsets[b + 1] - begin;
+          const at::Tensor rows = x[1].narrow(0, begin, tokens);
+          out.push_back(PlainSequence(problem, x[0].narrow(0, b, 1), rows.narrow(1, 0, k),
+                                      rows.narrow(1, k, k), tokens - 1));
+        }
+        return at::cat(out);
+      },
+      {Random({sequences, q}), Random({problem.layout.offsets.back(), 2 * k})});
+}
+
+// Two fused linears of 24 and 40 outputs; rows 3 to 9 and 9 to 60 have adapters of other ranks, the first three none.
+std::vector<LoraSegment> Segments(const std::vector<at::Tensor>& x) {
+  return {{3, 9, {{0, 24, x[1], x[2], 0.5}, {24, 40, x[3], x[4], 2.0}}},
+          {9, 60, {{24, 40, x[5], x[6], 1.5}}}};
+}
+
+TEST_P(OpTest, LoraLinearEqualsItsDefinition) {
+  const at::Tensor weight = Random({64, 20}, false);
+  const at::Tensor bias = Random({64}, false);
+  const auto random_f32 = [&](at::IntArrayRef shape) {
+    return at::randn(shape).mul_(0.3).set_requires_grad(true);
+  };
+  const std::vector<at::Tensor> inputs = {
+      Random({60, 20}),      random_f32({4, 20}), random_f32({24, 4}), random_f32({2, 20}),
+      random_f32({40, 2}),   random_f32({8, 20}), random_f32({40, 8})};
+  Compare([&](const auto& x) { return LoraLinear(x[0], weight, bias, Segments(x)); },
+          [&](const auto& x) {
+            at::Tensor y = at::linear(x[0], weight.to(at::kFloat), bias.to(at::kFloat));
+            for (const LoraSegment& segment : Segments(x)) {
+              const at::Tensor rows = x[0].narrow(0, segment.begin, segment.end - segment.begin);
+              for (const LoraPart& part : segment.parts) {
+                const at::Tensor delta =
+                    part.scale * at::matmul(at::matmul(rows, part.a.t()), part.b.t());
+                y = y + at::constant_pad_nd(delta, {part.out_begin,
+                                                    64 - part.out_begin - part.out_size,
+                                                    segment.begin, 60 - segment.end});
+              }
+            }
+            return y;
+          },
+          inputs);
+}
+
+TEST(LoraLinearTest, ARowIsTheSameBitsWhateverTheOtherRows) {
+  at::manual_seed(3);
+  const at::NoGradGuard no_grad;
+  const at::Tensor x = at::randn({200, 96});
+  const at::Tensor weight = at::randn({48, 96});
+  const LoraPart part{0, 48, at::randn({8, 96}), at::randn({48, 8}), 0.7};
+  const at::Tensor all = LoraLinear(x, weight, at::Tensor(), {{0, 200, {part}}});
+  for (int64_t rows : {1, 2, 3, 7, 31, 32, 33, 150}) {
+    for (int64_t begin : {0, 13, 50}) {
+      const at::Tensor some =
+          LoraLinear(x.narrow(0, begin, rows), weight, at::Tensor(), {{0, rows, {part}}});
+      EXPECT_TRUE(at::equal(some, all.narrow(0, begin, rows))) << rows << " rows from " << begin;
+    }
+  }
+}
+
+TEST(RotaryTest, RotatingBackUndoesIt) {
+  at::manual_seed(3);
+  const RotaryTable table = MakeTable(16, 5);
+  const at::Tensor x = at::randn({16, 30});
+  const at::Tensor rotated = x.clone();
+  RotateInPlace(rotated, at::arange(16), table, 2);
+  EXPECT_FALSE(at::allclose(rotated, x));
+  EXPECT_TRUE(at::equal(rotated.narrow(1, 20, 10), x.narrow(1, 20, 10)));
+  RotateInPlace(rotated, at::arange(16), table, 2, /*inverse=*/true);
+  EXPECT_TRUE(at::allclose(rotated, x, 1e-5, 1e-6));
+}
+
+}  // namespace
+}  // namespace pricer
