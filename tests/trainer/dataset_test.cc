@@ -1,0 +1,92 @@
+#include "trainer/dataset.h"
+
+#include <gmock/gmock.h>
+
+#include <memory>
+
+#include "base/file.h"
+#include "tests/testing/status_matchers.h"
+#include "tests/testing/temp_dir.h"
+#include "tests/testing/tiny_model.h"
+
+namespace pricer {
+namespace {
+
+using ::testing::AllOf;
+using ::testing::HasSubstr;
+using testing::StatusIs;
+using testing::TempDir;
+
+class DatasetTest : public ::testing::Test {
+ protected:
+  void SetUp() override {
+    ASSERT_OK(testing::WriteTinyCheckpoint(dir_.File("base")));
+    ASSERT_OK_AND_ASSIGN(tokenizer_, Tokenizer::FromDirectory(dir_.File("base")));
+    prompt_.question = "Q?";
+    prompt_.prefix = "P: ";
+  }
+
+  std::string Write(const std::string& text) {
+    EXPECT_OK(WriteFile(dir_.File("items.jsonl"), text));
+    return dir_.File("items.jsonl");
+  }
+
+  TempDir dir_;
+  std::unique_ptr<Tokenizer> tokenizer_;
+  PromptTemplate prompt_;
+};
+
+TEST_F(DatasetTest, HoldsIdsAndPricesInTheOrderOfTheFile) {
+  const std::string path = Write(
+      "{\"id\":\"a\",\"title\":\"Cup\",\"price\":3.5}\n{\"id\":\"b\",\"title\":\"Jug\",\"price\":7}"
+      "\n");
+  ASSERT_OK_AND_ASSIGN(const Dataset dataset, LoadDataset(path, prompt_, *tokenizer_, {}));
+  EXPECT_THAT(dataset.Prices(), ::testing::ElementsAre(3.5, 7.0));
+  ASSERT_OK_AND_ASSIGN(const EncodedPrompt expected, EncodePrompt(prompt_, *tokenizer_, "Cup"));
+  EXPECT_EQ(dataset.examples[0].ids, expected.ids);
+  EXPECT_EQ(dataset.Lengths()[0], static_cast<int64_t>(expected.ids.size()));
+  EXPECT_TRUE(dataset.texts.empty());
+}
+
+TEST_F(DatasetTest, KeepsTextsWhereAskedAndStopsAtTheLimit) {
+  const std::string path = Write(
+      "{\"id\":\"a\",\"title\":\"Cup\",\"price\":3}\n{\"title\":\"Jug\",\"price\":7}\n"
+      "{\"title\":\"Pan\",\"price\":9}\n");
+  DatasetOptions options;
+  options.limit = 2;
+  options.keep_texts = true;
+  ASSERT_OK_AND_ASSIGN(const Dataset dataset, LoadDataset(path, prompt_, *tokenizer_, options));
+  EXPECT_THAT(dataset.texts, ::testing::ElementsAre("Cup", "Jug"));
+  EXPECT_THAT(dataset.item_ids, ::testing::ElementsAre("a", "2"));
+}
+
+TEST_F(DatasetTest, CountsRejectsAndTruncatedTexts) {
+  const std::string path = Write("{\"title\":\"" + std::string(100, 'x') +
+                                 "\",\"price\":3}\n{\"title\":\"Jug\",\"price\":-1}\n");
+  prompt_.max_prompt_tokens = 40;
+  DatasetOptions options;
+  options.reader.max_reject_share = 0.5;
+  options.reader.rejects_path = dir_.File("rejects.jsonl");
+  ASSERT_OK_AND_ASSIGN(const Dataset dataset, LoadDataset(path, prompt_, *tokenizer_, options));
+  EXPECT_EQ(dataset.truncated, 1);
+  EXPECT_EQ(dataset.summary.rejects, 1);
+  EXPECT_EQ(dataset.examples[0].ids.size(), 40u);
+  EXPECT_EQ(DescribeDataset(dataset), "1 items, 40 tokens, 1 truncated, 1 rejected");
+  EXPECT_THAT(ReadFile(dir_.File("rejects.jsonl")), testing::IsOkAndHolds(HasSubstr("\"row\":2")));
+}
+
+TEST_F(DatasetTest, RefusesAFileWithoutItems) {
+  const std::string path = Write("\n");
+  EXPECT_THAT(LoadDataset(path, prompt_, *tokenizer_, {}),
+              StatusIs(absl::StatusCode::kFailedPrecondition, HasSubstr(path)));
+}
+
+TEST_F(DatasetTest, NamesFileAndRowOfAPromptThatCannotBe) {
+  const std::string path = Write("{\"title\":\"Cup\",\"price\":3}\n");
+  prompt_.max_prompt_tokens = 3;
+  EXPECT_THAT(LoadDataset(path, prompt_, *tokenizer_, {}),
+              StatusIs(absl::StatusCode::kInvalidArgument, HasSubstr(path + ":1: ")));
+}
+
+}  // namespace
+}  // namespace pricer

@@ -1,0 +1,63 @@
+#include "trainer/option_checks.h"
+
+#include <gmock/gmock.h>
+
+#include <cmath>
+#include <limits>
+
+#include "base/file.h"
+#include "tests/testing/status_matchers.h"
+#include "tests/testing/temp_dir.h"
+
+namespace pricer {
+namespace {
+
+using ::testing::AllOf;
+using ::testing::HasSubstr;
+using testing::StatusIs;
+using testing::TempDir;
+
+TEST(OptionChecksTest, BoundsAreInclusiveAndNamed) {
+  EXPECT_OK(CheckBounds("--bins", 2, 2, 8));
+  EXPECT_OK(CheckBounds("--bins", 8, 2, 8));
+  EXPECT_THAT(CheckBounds("--bins", 9, 2, 8),
+              StatusIs(absl::StatusCode::kInvalidArgument, "--bins is 9; expected 2 to 8"));
+  EXPECT_THAT(CheckBounds("--lr", std::nan(""), 0.0, 1.0),
+              StatusIs(absl::StatusCode::kInvalidArgument));
+}
+
+TEST(OptionChecksTest, AnInputFileMustExistAndBeNoDirectory) {
+  TempDir dir;
+  ASSERT_OK(WriteFile(dir.File("data"), "x"));
+  EXPECT_OK(CheckFile("--data", dir.File("data")));
+  EXPECT_THAT(CheckFile("--data", dir.File("none")),
+              StatusIs(absl::StatusCode::kInvalidArgument,
+                       AllOf(HasSubstr("--data"), HasSubstr("none does not exist"))));
+  EXPECT_THAT(CheckFile("--data", dir.path()),
+              StatusIs(absl::StatusCode::kInvalidArgument, HasSubstr("is a directory")));
+}
+
+TEST(OptionChecksTest, AnInputDirectoryMustBeOne) {
+  TempDir dir;
+  ASSERT_OK(WriteFile(dir.File("data"), "x"));
+  EXPECT_OK(CheckDirectory("--base", dir.path()));
+  EXPECT_THAT(CheckDirectory("--base", dir.File("data")),
+              StatusIs(absl::StatusCode::kInvalidArgument, HasSubstr("--base")));
+}
+
+TEST(OptionChecksTest, AnOutputFileNeedsADirectoryAndReplacesOnlyFiles) {
+  TempDir dir;
+  EXPECT_OK(CheckOutputFile("--json", dir.File("out.json")));
+  ASSERT_OK(WriteFile(dir.File("out.json"), "old"));
+  EXPECT_OK(CheckOutputFile("--json", dir.File("out.json")));
+  EXPECT_THAT(CheckOutputFile("--json", dir.path()),
+              StatusIs(absl::StatusCode::kInvalidArgument, HasSubstr("not a regular file")));
+  EXPECT_THAT(CheckOutputFile("--json", "/dev/null"),
+              StatusIs(absl::StatusCode::kInvalidArgument, HasSubstr("not a regular file")));
+  EXPECT_THAT(CheckOutputFile("--json", dir.File("none/out.json")),
+              StatusIs(absl::StatusCode::kInvalidArgument, HasSubstr("none is not a directory")));
+  EXPECT_THAT(CheckOutputFile("--json", ""), StatusIs(absl::StatusCode::kInvalidArgument));
+}
+
+}  // namespace
+}  // namespace pricer

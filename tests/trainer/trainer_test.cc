@@ -1,0 +1,378 @@
+#include "trainer/trainer.h"
+
+#include <gmock/gmock.h>
+
+#include <cmath>
+#include <iostream>
+
+#include "absl/strings/str_cat.h"
+#include "tests/testing/golden.h"
+#include "tests/testing/status_matchers.h"
+#include "tests/testing/temp_dir.h"
+#include "tests/testing/tiny_model.h"
+
+namespace pricer {
+namespace {
+
+using testing::GoldenJson;
+using testing::GoldenPath;
+using testing::GoldenTensors;
+using testing::StatusIs;
+using testing::TempDir;
+
+// Name and tensor of everything that is tuned.
+std::vector<std::pair<std::string, at::Tensor>> Tensors(const AdapterWeights& weights) {
+  std::vector<std::pair<std::string, at::Tensor>> tensors = {{"score", weights.score}};
+  for (size_t layer = 0; layer < weights.layers.size(); ++layer) {
+    for (int p = 0; p < kProjectionCount; ++p) {
+      const LoraWeights& linear = weights.layers[layer][p];
+      if (!linear.defined()) continue;
+      const std::string name =
+          absl::StrCat(ModulePath(static_cast<int64_t>(layer), static_cast<Projection>(p)));
+      tensors.emplace_back(name + ".lora_A", linear.a);
+      tensors.emplace_back(name + ".lora_B", linear.b);
+    }
+  }
+  return tensors;
+}
+
+double MaxDifference(const AdapterWeights& a, const AdapterWeights& b) {
+  const auto left = Tensors(a);
+  const auto right = Tensors(b);
+  EXPECT_EQ(left.size(), right.size());
+  double largest = 0;
+  for (size_t i = 0; i < left.size(); ++i) {
+    const double difference =
+        testing::MaxAbsDifference(left[i].second.detach(), right[i].second.detach());
+    EXPECT_TRUE(std::isfinite(difference)) << left[i].first;
+    largest = std::max(largest, difference);
+  }
+  return largest;
+}
+
+// A tiny random base with a byte for each token, and rows whose price follows from one of their
+// ids.
+class TrainerTest : public ::testing::Test {
+ protected:
+  void SetUp() override {
+    ASSERT_OK(testing::WriteTinyCheckpoint(dir_.File("base")));
+    ASSERT_OK_AND_ASSIGN(checkpoint_, Checkpoint::Open(dir_.File("base")));
+    network_ = testing::LoadNetwork(*checkpoint_, WeightsKind::kFp32);
+    for (int32_t i = 0; i < 64; ++i) {
+      Example& example = examples_.emplace_back();
+      for (int32_t t = 0; t < 5 + i % 7; ++t) example.ids.push_back(10 + (i * 31 + t * 17) % 200);
+      example.ids.push_back(20 + i % 8);
+      example.price = 10.0 * std::pow(1.5, i % 8);
+    }
+  }
+
+  PeftAdapter NewAdapter() const {
+    PeftConfig config;
+    config.r = 4;
+    config.alpha = 8;
+    config.target_modules = {"all-linear"};
+    auto adapter = MakeAdapter(config, checkpoint_->config(), bins_.bins, /*seed=*/3);
+    EXPECT_OK(adapter);
+    return *std::move(adapter);
+  }
+
+  std::unique_ptr<Trainer> NewTrainer(const Trainer::Options& options = {}) const {
+    return NewTrainer(network_.get(), options);
+  }
+  std::unique_ptr<Trainer> NewTrainer(const Network* network,
+                                      const Trainer::Options& options) const {
+    auto trainer = Trainer::Create(network, NewAdapter(), options);
+    EXPECT_OK(trainer);
+    (*trainer)->set_schedule({.total_steps = 1000, .warmup_steps = 0});
+    return *std::move(trainer);
+  }
+
+  // Rows first .. first + count - 1 in micro-batches of `size`.
+  std::vector<MicroBatch> MicroBatches(int64_t first, int64_t count, int64_t size) const {
+    std::vector<MicroBatch> micro_batches;
+    for (int64_t begin = first; begin < first + count; begin += size) {
+      std::vector<int64_t> indices;
+      for (int64_t i = begin; i < begin + size; ++i) indices.push_back(i);
+      micro_batches.push_back(MakeMicroBatch(examples_, indices, bins_));
+    }
+    return micro_batches;
+  }
+
+  TempDir dir_;
+  std::unique_ptr<Checkpoint> checkpoint_;
+  std::unique_ptr<Network> network_;
+  std::vector<Example> examples_;
+  BinsSpec bins_ = {.bins = 32, .min_price = 5, .max_price = 400, .sigma = 0.75};
+};
+
+TEST_F(TrainerTest, TheFirstLossIsThatOfAUniformHead) {
+  ASSERT_OK_AND_ASSIGN(const StepResult result, NewTrainer()->TrainStep(MicroBatches(0, 16, 16)));
+  EXPECT_NEAR(result.loss, std::log(32.0), 1e-5);
+  EXPECT_EQ(result.rows, 16);
+  EXPECT_EQ(result.step, 0);
+}
+
+TEST_F(TrainerTest, TheLossFalls) {
+  const std::unique_ptr<Trainer> trainer =
+      NewTrainer({.learning_rate = 3e-3, .head_learning_rate = 3e-3});
+  double last = 0;
+  for (int step = 0; step < 40; ++step) {
+    ASSERT_OK_AND_ASSIGN(const StepResult result,
+                         trainer->TrainStep(MicroBatches(16 * (step % 4), 16, 16)));
+    last = result.loss;
+  }
+  // The price is a function of the last id, so little but the target's own entropy remains.
+  EXPECT_LT(last, 0.6 * std::log(32.0));
+}
+
+TEST_F(TrainerTest, OneBatchOf16EqualsFourOf4) {
+  const std::unique_ptr<Trainer> whole = NewTrainer();
+  const std::unique_ptr<Trainer> cut = NewTrainer();
+  for (int step = 0; step < 4; ++step) {
+    ASSERT_OK_AND_ASSIGN(const StepResult a, whole->TrainStep(MicroBatches(16 * step, 16, 16)));
+    ASSERT_OK_AND_ASSIGN(const StepResult b, cut->TrainStep(MicroBatches(16 * step, 16, 4)));
+    EXPECT_NEAR(a.loss, b.loss, 1e-5 * a.loss) << step;
+    EXPECT_NEAR(a.gradient_norm, b.gradient_norm, 1e-4 * a.gradient_norm) << step;
+    EXPECT_EQ(a.tokens, b.tokens);
+  }
+  EXPECT_LT(MaxDifference(whole->adapter().weights, cut->adapter().weights), 2e-5);
+}
+
+TEST_F(TrainerTest, EveryTensorHasAGradientByTheThirdStep) {
+  // Zero score rows give LoRA no gradient in the first step, zero B gives A none in the second.
+  const std::unique_ptr<Trainer> trainer = NewTrainer();
+  for (int step = 0; step < 3; ++step) ASSERT_OK(trainer->TrainStep(MicroBatches(0, 16, 16)));
+  for (const auto& [name, tensor] : Tensors(trainer->adapter().weights)) {
+    EXPECT_GT(tensor.grad().abs().max().item<double>(), 0.0) << name;
+  }
+}
+
+TEST_F(TrainerTest, TrainsOnAnNf4BaseToo) {
+  const std::unique_ptr<Network> nf4 = testing::LoadNetwork(*checkpoint_, WeightsKind::kNf4);
+  const std::unique_ptr<Trainer> trainer =
+      NewTrainer(nf4.get(), {.learning_rate = 3e-3, .head_learning_rate = 3e-3});
+  double first = 0;
+  double last = 0;
+  for (int step = 0; step < 12; ++step) {
+    ASSERT_OK_AND_ASSIGN(const StepResult result, trainer->TrainStep(MicroBatches(0, 16, 16)));
+    if (step == 0) first = result.loss;
+    last = result.loss;
+  }
+  EXPECT_LT(last, 0.9 * first);
+}
+
+TEST_F(TrainerTest, StepsAreTheSameEveryTime) {
+  const std::unique_ptr<Trainer> one = NewTrainer();
+  const std::unique_ptr<Trainer> two = NewTrainer();
+  for (int step = 0; step < 3; ++step) {
+    ASSERT_OK(one->TrainStep(MicroBatches(0, 16, 8)));
+    ASSERT_OK(two->TrainStep(MicroBatches(0, 16, 8)));
+  }
+  EXPECT_EQ(MaxDifference(one->adapter().weights, two->adapter().weights), 0.0);
+}
+
+TEST_F(TrainerTest, AStepThatIsNotFiniteChangesNothing) {
+  const std::unique_ptr<Trainer> trainer = NewTrainer();
+  ASSERT_OK(trainer->TrainStep(MicroBatches(0, 16, 16)));
+  const AdapterWeights before = trainer->CopyWeights();
+  std::vector<MicroBatch> bad = MicroBatches(0, 16, 16);
+  bad[0].targets[3][4] = std::nanf("");
+  EXPECT_THAT(trainer->TrainStep(bad),
+              StatusIs(absl::StatusCode::kInternal, ::testing::HasSubstr("training step 1")));
+  EXPECT_EQ(MaxDifference(before, trainer->adapter().weights), 0.0);
+  EXPECT_EQ(trainer->step(), 1);
+  EXPECT_OK(trainer->TrainStep(MicroBatches(0, 16, 16)));
+}
+
+TEST_F(TrainerTest, RefusesWrongOptionsByName) {
+  EXPECT_THAT(Trainer::Create(network_.get(), NewAdapter(), {.learning_rate = -1}),
+              StatusIs(absl::StatusCode::kInvalidArgument, ::testing::HasSubstr("learning rate")));
+  EXPECT_THAT(Trainer::Create(network_.get(), NewAdapter(), {.warmup_ratio = 1}),
+              StatusIs(absl::StatusCode::kInvalidArgument, ::testing::HasSubstr("warm-up ratio")));
+  PeftAdapter headless = NewAdapter();
+  headless.weights.score = at::Tensor();
+  EXPECT_THAT(Trainer::Create(network_.get(), std::move(headless), {}),
+              StatusIs(absl::StatusCode::kInvalidArgument, ::testing::HasSubstr("bins head")));
+}
+
+// Train with hooks that note what happens.
+class TrainLoopTest : public TrainerTest {
+ protected:
+  absl::StatusOr<TrainOutcome> RunTrain(const TrainPlan& plan, int64_t epochs) {
+    trainer_ = NewTrainer();
+    Dataset dataset;
+    dataset.examples = examples_;
+    Sampler sampler(dataset.Lengths(), {.seed = 1, .epochs = epochs, .batch_tokens = 60});
+    TrainHooks hooks;
+    hooks.validate = [this](const AdapterWeights&) -> absl::StatusOr<Validation> {
+      Validation validation;
+      validation.metrics.mae = maes_.empty() ? 1.0 : maes_[validations_.size()];
+      validation.logits = {{static_cast<float>(validation.metrics.mae)}};
+      return validation;
+    };
+    hooks.on_step = [this](const StepResult& result, int64_t total) {
+      steps_.push_back(result);
+      totals_.push_back(total);
+      return absl::OkStatus();
+    };
+    hooks.on_validation = [this](int64_t step, const Metrics&) {
+      validations_.push_back(step);
+      weights_.push_back(trainer_->CopyWeights());
+      return absl::OkStatus();
+    };
+    hooks.stop = [this] { return static_cast<int64_t>(steps_.size()) == stop_after_; };
+    return Train(trainer_.get(), &sampler, examples_, bins_, plan, hooks);
+  }
+
+  class FakeClock : public Clock {
+   public:
+    // Every step asks twice: before and after.
+    absl::Time Now() const override { return now += absl::Seconds(1); }
+    mutable absl::Time now = absl::FromUnixSeconds(0);
+  };
+
+  std::unique_ptr<Trainer> trainer_;
+  FakeClock clock_;
+  std::vector<double> maes_;
+  int64_t stop_after_ = -1;
+  std::vector<StepResult> steps_;
+  std::vector<int64_t> totals_;
+  std::vector<int64_t> validations_;
+  std::vector<AdapterWeights> weights_;
+};
+
+TEST_F(TrainLoopTest, TrainsOnEveryExampleOncePerEpoch) {
+  ASSERT_OK_AND_ASSIGN(const TrainOutcome outcome, RunTrain({.max_steps = 1000}, 2));
+  int64_t rows = 0;
+  for (const StepResult& step : steps_) rows += step.rows;
+  EXPECT_EQ(rows, 128);
+  EXPECT_EQ(outcome.steps, static_cast<int64_t>(steps_.size()));
+  EXPECT_EQ(totals_.front(), outcome.steps);
+  EXPECT_FALSE(outcome.stopped);
+}
+
+TEST_F(TrainLoopTest, EndsAfterMaxStepsWithTheWholeScheduleInThem) {
+  ASSERT_OK_AND_ASSIGN(const TrainOutcome outcome, RunTrain({.max_steps = 5}, 2));
+  EXPECT_EQ(outcome.steps, 5);
+  // 0.03 of 5 steps is one step of warm-up, then a cosine over four.
+  EXPECT_EQ(steps_[0].learning_rate, 0.0);
+  EXPECT_DOUBLE_EQ(steps_[1].learning_rate, 2e-4);
+  EXPECT_DOUBLE_EQ(steps_[3].learning_rate, 1e-4);
+  EXPECT_DOUBLE_EQ(steps_[3].head_learning_rate, 2.5e-4);
+}
+
+TEST_F(TrainLoopTest, ValidatesEverySoManyStepsAndAtTheEnd) {
+  ASSERT_OK(RunTrain({.max_steps = 7, .validation_every = 3}, 2));
+  EXPECT_THAT(validations_, ::testing::ElementsAre(3, 6, 7));
+}
+
+TEST_F(TrainLoopTest, ValidatesFourTimesUnlessToldOtherwise) {
+  ASSERT_OK(RunTrain({.max_steps = 8}, 2));
+  EXPECT_THAT(validations_, ::testing::ElementsAre(2, 4, 6, 8));
+}
+
+TEST_F(TrainLoopTest, KeepsTheTensorsWithTheLowestError) {
+  maes_ = {5.0, 3.0, 3.0, 4.0};
+  ASSERT_OK_AND_ASSIGN(const TrainOutcome outcome, RunTrain({.max_steps = 8}, 2));
+  EXPECT_EQ(outcome.best_step, 4);
+  EXPECT_EQ(outcome.best_validation->metrics.mae, 3.0);
+  EXPECT_EQ(outcome.best_validation->logits[0][0], 3.0f);
+  EXPECT_EQ(MaxDifference(outcome.best, weights_[1]), 0.0);
+  EXPECT_GT(MaxDifference(outcome.best, weights_[3]), 0.0);
+}
+
+TEST_F(TrainLoopTest, StopsBetweenStepsWhenAsked) {
+  stop_after_ = 2;
+  ASSERT_OK_AND_ASSIGN(const TrainOutcome outcome, RunTrain({.max_steps = 8}, 2));
+  EXPECT_TRUE(outcome.stopped);
+  EXPECT_EQ(outcome.steps, 2);
+}
+
+TEST_F(TrainLoopTest, FitsTheStepsIntoATimeBudgetAfterThree) {
+  // Each step takes one second by the clock, so 6.5 seconds allow six.
+  TrainPlan plan{.max_steps = 20, .time_budget = absl::Seconds(6.5), .clock = &clock_};
+  ASSERT_OK_AND_ASSIGN(const TrainOutcome outcome, RunTrain(plan, 8));
+  EXPECT_EQ(outcome.steps, 6);
+  EXPECT_EQ(totals_[1], 20);
+  EXPECT_EQ(totals_[3], 6);
+  EXPECT_EQ(steps_.back().learning_rate, 2e-4 * LrSchedule::WithWarmupRatio(6, 0.03).Factor(5));
+}
+
+TEST_F(TrainLoopTest, ATimeBudgetNeverAddsSteps) {
+  TrainPlan plan{.max_steps = 4, .time_budget = absl::Hours(1), .clock = &clock_};
+  ASSERT_OK_AND_ASSIGN(const TrainOutcome outcome, RunTrain(plan, 8));
+  EXPECT_EQ(outcome.steps, 4);
+}
+
+// The loss curves that PEFT and transformers' Trainer gave with the same rows, order and initial
+// tensors.
+class LossCurveTest : public ::testing::TestWithParam<std::string> {};
+
+Trainer::Options GoldenOptions(const nlohmann::json& json) {
+  Trainer::Options options;
+  options.learning_rate = json.at("learning_rate");
+  options.head_learning_rate = json.at("head_learning_rate");
+  options.max_gradient_norm = json.at("max_gradient_norm");
+  options.adamw.beta1 = json.at("betas")[0];
+  options.adamw.beta2 = json.at("betas")[1];
+  options.adamw.epsilon = json.at("epsilon");
+  options.adamw.weight_decay = json.at("weight_decay");
+  return options;
+}
+
+MicroBatch GoldenBatch(const GoldenTensors& rows, const std::vector<int64_t>& indices) {
+  const at::Tensor ids = rows.Get("ids").to(at::kInt).contiguous();
+  const at::Tensor offsets = rows.Get("offsets");
+  std::vector<PackedSequence> sequences;
+  for (int64_t i : indices) {
+    const int64_t begin = offsets[i].item<int64_t>();
+    const int64_t size = offsets[i + 1].item<int64_t>() - begin;
+    sequences.push_back({{ids.const_data_ptr<int32_t>() + begin, static_cast<size_t>(size)}, 0});
+  }
+  return {Pack(sequences), rows.Get("targets").index_select(0, at::tensor(indices))};
+}
+
+TEST_P(LossCurveTest, EqualsTheReferenceAtEveryStep) {
+  const std::string folder = "curves/" + GetParam();
+  const nlohmann::json golden = GoldenJson(folder + "/golden.json");
+  const nlohmann::json& options = golden.at("options");
+  const auto checkpoint = testing::OpenCheckpoint(golden.at("base"));
+  const auto network = testing::LoadNetwork(
+      *checkpoint, GetParam() == "nf4" ? WeightsKind::kNf4 : WeightsKind::kFp32);
+  ASSERT_OK_AND_ASSIGN(PeftAdapter initial,
+                       LoadPeftAdapter(GoldenPath(folder + "/initial"), checkpoint->config()));
+  ASSERT_OK_AND_ASSIGN(const std::unique_ptr<Trainer> trainer,
+                       Trainer::Create(network.get(), std::move(initial), GoldenOptions(options)));
+  trainer->set_schedule(
+      {.total_steps = options.at("total_steps"), .warmup_steps = options.at("warmup_steps")});
+  const GoldenTensors rows("curves/rows.safetensors");
+  const auto order = golden.at("order").get<std::vector<std::vector<int64_t>>>();
+  ASSERT_GE(order.size(), 30u);
+  double largest_loss = 0;
+  double largest_norm = 0;
+  for (size_t step = 0; step < order.size(); ++step) {
+    const nlohmann::json& expected = golden.at("steps")[step];
+    const MicroBatch batch = GoldenBatch(rows, order[step]);
+    ASSERT_OK_AND_ASSIGN(const StepResult result, trainer->TrainStep({&batch, 1}));
+    const double loss = expected.at("loss");
+    const double norm = expected.at("gradient_norm");
+    EXPECT_NEAR(result.loss, loss, 1e-5 * loss) << "step " << step;
+    EXPECT_NEAR(result.gradient_norm, norm, 1e-4 * norm) << "step " << step;
+    EXPECT_NEAR(result.learning_rate, expected.at("learning_rate").get<double>(), 1e-12);
+    EXPECT_NEAR(result.head_learning_rate, expected.at("head_learning_rate").get<double>(), 1e-12);
+    largest_loss = std::max(largest_loss, std::abs(result.loss - loss) / loss);
+    largest_norm = std::max(largest_norm, std::abs(result.gradient_norm - norm) / norm);
+  }
+  ASSERT_OK_AND_ASSIGN(const PeftAdapter final_adapter,
+                       LoadPeftAdapter(GoldenPath(folder + "/final"), checkpoint->config()));
+  const double tensors = MaxDifference(trainer->adapter().weights, final_adapter.weights);
+  EXPECT_LT(tensors, 1e-4);
+  std::cout << folder << ": loss within " << largest_loss << ", gradient norm within "
+            << largest_norm << " (relative), final tensors within " << tensors << std::endl;
+}
+
+INSTANTIATE_TEST_SUITE_P(Curves, LossCurveTest, ::testing::Values("fp32", "nf4"),
+                         [](const auto& info) { return info.param; });
+
+}  // namespace
+}  // namespace pricer

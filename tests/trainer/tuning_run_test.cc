@@ -1,0 +1,209 @@
+#include "trainer/tuning_run.h"
+
+#include <gmock/gmock.h>
+
+#include <cmath>
+#include <filesystem>
+#include <nlohmann/json.hpp>
+
+#include "absl/strings/str_cat.h"
+#include "absl/strings/str_split.h"
+#include "base/file.h"
+#include "model/adapter.h"
+#include "tests/testing/golden.h"
+#include "tests/testing/status_matchers.h"
+#include "tests/testing/temp_dir.h"
+#include "tests/testing/tiny_model.h"
+#include "trainer/inference.h"
+
+namespace pricer {
+namespace {
+
+using ::testing::HasSubstr;
+using ::testing::Not;
+using testing::StatusIs;
+using testing::TempDir;
+
+constexpr auto kInvalid = absl::StatusCode::kInvalidArgument;
+
+// Titles of one letter, each letter with its price.
+std::string Items(int count) {
+  std::string items;
+  for (int i = 0; i < count; ++i) {
+    const char letter = static_cast<char>('a' + i % 8);
+    absl::StrAppend(&items, "{\"title\":\"", std::string(1, letter),
+                    "\",\"price\":", std::round(10 * std::pow(1.6, i % 8)), "}\n");
+  }
+  return items;
+}
+
+class TuningRunTest : public ::testing::Test {
+ protected:
+  void SetUp() override {
+    ASSERT_OK(testing::WriteTinyCheckpoint(dir_.File("base")));
+    ASSERT_OK(WriteFile(dir_.File("train.jsonl"), Items(64)));
+    ASSERT_OK(WriteFile(dir_.File("validation.jsonl"), Items(24)));
+  }
+
+  TuningOptions Options() const {
+    TuningOptions options;
+    options.base = {.directory = dir_.File("base"), .weights = "nf4", .dtype = "fp32"};
+    options.data = dir_.File("train.jsonl");
+    options.validation = dir_.File("validation.jsonl");
+    options.output = dir_.File("adapters");
+    options.name = "shop";
+    options.runs = dir_.File("runs");
+    options.prompt.question = "Q?";
+    options.prompt.prefix = "$";
+    options.lora_rank = 4;
+    options.bins = 32;
+    options.training.learning_rate = 3e-3;
+    options.training.head_learning_rate = 3e-3;
+    options.epochs = 8;
+    options.batch_tokens = 128;
+    options.micro_batch_tokens = 64;
+    return options;
+  }
+
+  nlohmann::json ReadManifest(const TuningOutcome& outcome) const {
+    return nlohmann::json::parse(*ReadFile(outcome.published.directory + "/pricer.json"));
+  }
+
+  TempDir dir_;
+};
+
+TEST_F(TuningRunTest, PublishesAnAdapterThatBeatsTheMedian) {
+  ASSERT_OK_AND_ASSIGN(const TuningOutcome outcome, RunTuning(Options()));
+  EXPECT_FALSE(outcome.interrupted);
+  EXPECT_EQ(outcome.published.version, 1);
+  EXPECT_EQ(outcome.published.directory, dir_.File("adapters/shop/1"));
+  const nlohmann::json manifest = ReadManifest(outcome);
+  EXPECT_EQ(manifest.at("weights"), "nf4");
+  EXPECT_EQ(manifest.at("base").at("name"), "base");
+  EXPECT_EQ(manifest.at("head").at("bins"), 32);
+  EXPECT_EQ(manifest.at("golden").size(), 16u);
+  const nlohmann::json& evaluation = manifest.at("evaluation");
+  EXPECT_LT(evaluation.at("mae").get<double>(),
+            0.6 * evaluation.at("training_median_mae").get<double>());
+}
+
+TEST_F(TuningRunTest, GoldenPricesComeOutOfThePublishedFiles) {
+  ASSERT_OK_AND_ASSIGN(const TuningOutcome outcome, RunTuning(Options()));
+  ASSERT_OK_AND_ASSIGN(const auto checkpoint, Checkpoint::Open(dir_.File("base")));
+  ASSERT_OK_AND_ASSIGN(const std::string fingerprint, checkpoint->Fingerprint());
+  ASSERT_OK_AND_ASSIGN(
+      const PublishedAdapter published,
+      LoadPublishedAdapter(outcome.published.directory, checkpoint->config(), fingerprint));
+  ASSERT_OK_AND_ASSIGN(const auto tokenizer, Tokenizer::FromDirectory(dir_.File("base")));
+  const auto network = testing::LoadNetwork(*checkpoint, WeightsKind::kNf4);
+  const Manifest& manifest = published.manifest;
+  for (const GoldenItem& golden : manifest.golden) {
+    ASSERT_OK_AND_ASSIGN(const EncodedPrompt encoded,
+                         EncodePrompt(manifest.prompt, *tokenizer, golden.item));
+    const Prompt prompt = encoded.ids;
+    ASSERT_OK_AND_ASSIGN(const auto logits,
+                         ComputeBinLogits(*network, published.adapter.weights, {&prompt, 1}, 1000,
+                                          [](int64_t) { return absl::OkStatus(); }));
+    ASSERT_OK_AND_ASSIGN(
+        const PriceDistribution distribution,
+        PriceDistribution::FromLogits(manifest.bins.min_price, manifest.bins.max_price, logits[0],
+                                      manifest.temperature));
+    const PriceInterval interval =
+        distribution.CentralInterval(kGoldenCoverage, manifest.ConformalOffset(kGoldenCoverage));
+    EXPECT_NEAR(distribution.Quantile(0.5), golden.price, 1e-4 * golden.price);
+    EXPECT_NEAR(interval.low, golden.low, 1e-4 * golden.low);
+    EXPECT_NEAR(interval.high, golden.high, 1e-4 * golden.high);
+  }
+}
+
+TEST_F(TuningRunTest, TheSameRunPublishesTheSameBytesAsTheNextVersion) {
+  TuningOptions options = Options();
+  options.max_steps = 6;
+  ASSERT_OK_AND_ASSIGN(const TuningOutcome first, RunTuning(options));
+  options.runs = dir_.File("other-runs");
+  ASSERT_OK_AND_ASSIGN(const TuningOutcome second, RunTuning(options));
+  EXPECT_EQ(second.published.version, 2);
+  for (const char* file :
+       {"/pricer.json", "/adapter_model.safetensors", "/adapter_config.json", "/_READY"}) {
+    EXPECT_EQ(*ReadFile(first.published.directory + file),
+              *ReadFile(second.published.directory + file))
+        << file;
+  }
+}
+
+TEST_F(TuningRunTest, TheManifestHoldsNoPathAndNoThreadCount) {
+  TuningOptions options = Options();
+  options.max_steps = 2;
+  ASSERT_OK_AND_ASSIGN(const TuningOutcome outcome, RunTuning(options));
+  const std::string text = *ReadFile(outcome.published.directory + "/pricer.json");
+  EXPECT_THAT(text, Not(HasSubstr(dir_.path())));
+  EXPECT_THAT(text, Not(HasSubstr("threads")));
+  EXPECT_THAT(text, HasSubstr("\"lora_r\""));
+}
+
+TEST_F(TuningRunTest, LeavesOptionsAndOneMetricsLinePerStepAndValidation) {
+  TuningOptions options = Options();
+  options.max_steps = 6;
+  options.validation_every = 4;
+  ASSERT_OK_AND_ASSIGN(const TuningOutcome outcome, RunTuning(options));
+  EXPECT_EQ(outcome.run_directory, dir_.File("runs/shop-1"));
+  const nlohmann::json written =
+      nlohmann::json::parse(*ReadFile(outcome.run_directory + "/options.json"));
+  EXPECT_EQ(written.at("data"), options.data);
+  EXPECT_EQ(written.at("question"), "Q?");
+  EXPECT_EQ(written.at("lr"), "0.003");
+  int steps = 0;
+  int validations = 0;
+  for (absl::string_view line : absl::StrSplit(*ReadFile(outcome.run_directory + "/metrics.jsonl"),
+                                               '\n', absl::SkipEmpty())) {
+    const nlohmann::json json = nlohmann::json::parse(line);
+    json.contains("validation") ? ++validations : ++steps;
+    if (json.contains("loss")) EXPECT_EQ(json.at("step"), steps);
+  }
+  EXPECT_EQ(steps, 6);
+  EXPECT_EQ(validations, 2);
+}
+
+TEST_F(TuningRunTest, ReportsRejectsAndListsThemInTheRun) {
+  ASSERT_OK(WriteFile(dir_.File("train.jsonl"), Items(64) + "{\"title\":\"x\",\"price\":-1}\n"));
+  TuningOptions options = Options();
+  options.max_steps = 1;
+  options.max_reject_share = 0.1;
+  ASSERT_OK_AND_ASSIGN(const TuningOutcome outcome, RunTuning(options));
+  EXPECT_EQ(outcome.rejects, 1);
+  EXPECT_THAT(ReadFile(outcome.run_directory + "/rejects-train.jsonl"),
+              testing::IsOkAndHolds(HasSubstr("\"row\":65")));
+}
+
+TEST_F(TuningRunTest, RefusesTooFewValidationItems) {
+  ASSERT_OK(WriteFile(dir_.File("validation.jsonl"), Items(7)));
+  EXPECT_THAT(RunTuning(Options()),
+              StatusIs(absl::StatusCode::kFailedPrecondition, HasSubstr("7 items; at least 8")));
+}
+
+TEST_F(TuningRunTest, ChecksEveryOptionBeforeAnythingIsMade) {
+  const auto refuses = [this](const std::string& part, auto change) {
+    TuningOptions options = Options();
+    change(options);
+    EXPECT_THAT(RunTuning(options), StatusIs(kInvalid, HasSubstr(part)));
+  };
+  refuses("--base", [](TuningOptions& o) { o.base.directory = "/no/base"; });
+  refuses("--data", [](TuningOptions& o) { o.data = "/no/data"; });
+  refuses("--validation", [](TuningOptions& o) { o.validation = "/no/data"; });
+  refuses("Shop", [](TuningOptions& o) { o.name = "Shop"; });
+  refuses("--lora-r", [](TuningOptions& o) { o.lora_rank = 0; });
+  refuses("--lora-alpha", [](TuningOptions& o) { o.lora_alpha = 0; });
+  refuses("--bins", [](TuningOptions& o) { o.bins = 1; });
+  refuses("--sigma", [](TuningOptions& o) { o.sigma = -1; });
+  refuses("--epochs", [](TuningOptions& o) { o.epochs = -1; });
+  refuses("--batch-tokens", [](TuningOptions& o) { o.batch_tokens = 0; });
+  refuses("--micro-batch-tokens", [](TuningOptions& o) { o.micro_batch_tokens = 0; });
+  refuses("--validation-items", [](TuningOptions& o) { o.validation_items = 7; });
+  refuses("learning rate", [](TuningOptions& o) { o.training.learning_rate = 2; });
+  refuses("--weights", [](TuningOptions& o) { o.base.weights = "int3"; });
+  refuses("nose_proj", [](TuningOptions& o) { o.target_modules = {"nose_proj"}; });
+  EXPECT_FALSE(std::filesystem::exists(dir_.File("adapters")));
+}
+
+}  // namespace
+}  // namespace pricer

@@ -1,0 +1,65 @@
+#include "trainer/base_model.h"
+
+#include <ATen/Parallel.h>
+
+#include <filesystem>
+
+#include "absl/strings/str_cat.h"
+#include "base/status_macros.h"
+#include "trainer/option_checks.h"
+
+namespace pricer {
+
+absl::Status BaseOptions::Validate() const {
+  RETURN_IF_ERROR(CheckDirectory("--base", directory));
+  if (weights != "auto" && !ParseWeightsKind(weights).ok()) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("--weights is ", weights, "; expected nf4, bf16 or fp32"));
+  }
+  if (!ParseComputeDtype(dtype).ok()) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("--dtype is ", dtype, "; expected auto, fp32 or bf16"));
+  }
+  return CheckBounds("--threads", threads, 0, 1024);
+}
+
+absl::StatusOr<BaseModel> OpenBase(const BaseOptions& options, bool needs_tokenizer) {
+  BaseModel base;
+  ASSIGN_OR_RETURN(base.checkpoint, Checkpoint::Open(options.directory));
+  if (needs_tokenizer || std::filesystem::exists(base.checkpoint->tokenizer_path())) {
+    ASSIGN_OR_RETURN(base.tokenizer, Tokenizer::FromDirectory(options.directory));
+  }
+  base.name = std::filesystem::weakly_canonical(options.directory).filename().string();
+  return base;
+}
+
+absl::StatusOr<std::unique_ptr<Network>> LoadNetwork(const BaseModel& base,
+                                                     const BaseOptions& options,
+                                                     absl::string_view weights) {
+  NetworkOptions network;
+  ASSIGN_OR_RETURN(network.weights,
+                   ParseWeightsKind(options.weights == "auto" ? weights : options.weights));
+  ASSIGN_OR_RETURN(network.dtype, ParseComputeDtype(options.dtype));
+  if (options.threads > 0) at::set_num_threads(options.threads);
+  return Network::Load(*base.checkpoint, network);
+}
+
+absl::string_view DtypeText(at::ScalarType dtype) {
+  return dtype == at::kBFloat16 ? "bf16" : "fp32";
+}
+
+absl::StatusOr<PromptTemplate> MakePrompt(const PromptOptions& options,
+                                          absl::string_view currency) {
+  const std::string preset = options.preset.empty() ? "default" : options.preset;
+  ASSIGN_OR_RETURN(PromptTemplate prompt, PromptTemplate::Preset(preset, currency));
+  if (options.question.has_value()) prompt.question = *options.question;
+  if (options.prefix.has_value()) prompt.prefix = *options.prefix;
+  if (options.question.has_value() || options.prefix.has_value()) prompt.preset = "custom";
+  if (options.max_prompt_tokens.has_value()) {
+    prompt.max_prompt_tokens = *options.max_prompt_tokens;
+  }
+  RETURN_IF_ERROR(prompt.Validate());
+  return prompt;
+}
+
+}  // namespace pricer

@@ -1,0 +1,58 @@
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <optional>
+#include <string>
+
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "absl/strings/string_view.h"
+#include "model/checkpoint.h"
+#include "model/network.h"
+#include "model/prompt.h"
+#include "model/tokenizer.h"
+
+namespace pricer {
+
+// Where a job's base model is and how it computes.
+struct BaseOptions {
+  std::string directory;
+  std::string weights;  // "nf4", "bf16", "fp32"; "auto" = the job's own choice
+  std::string dtype = "auto";
+  // Of libtorch; 0 = as many as it finds cores.
+  int threads = 0;
+
+  // InvalidArgument names the option.
+  absl::Status Validate() const;
+};
+
+// A checkpoint and its tokenizer, without the weights in memory.
+struct BaseModel {
+  std::unique_ptr<Checkpoint> checkpoint;
+  std::unique_ptr<Tokenizer> tokenizer;  // null where the directory has none
+  std::string name;                      // last part of the directory's path
+};
+
+// NotFound where the directory has no tokenizer and `needs_tokenizer`.
+absl::StatusOr<BaseModel> OpenBase(const BaseOptions& options, bool needs_tokenizer);
+
+// Loads the weights, `weights` being the kind where the options say "auto". Sets libtorch's
+// threads.
+absl::StatusOr<std::unique_ptr<Network>> LoadNetwork(const BaseModel& base,
+                                                     const BaseOptions& options,
+                                                     absl::string_view weights);
+
+absl::string_view DtypeText(at::ScalarType dtype);  // "fp32" or "bf16"
+
+// The wording of prompts. What is absent is the preset's.
+struct PromptOptions {
+  std::string preset;  // empty = "default"
+  std::optional<std::string> question;
+  std::optional<std::string> prefix;
+  std::optional<int64_t> max_prompt_tokens;
+};
+
+absl::StatusOr<PromptTemplate> MakePrompt(const PromptOptions& options, absl::string_view currency);
+
+}  // namespace pricer

@@ -1,0 +1,25 @@
+#pragma once
+
+#include <functional>
+
+#include "absl/status/statusor.h"
+
+namespace CLI {
+class App;
+}  // namespace CLI
+
+namespace pricer {
+
+// One subcommand of pricer-trainer. Every commands/<name>.h exports
+//   Command Add<Name>Command(CLI::App& parent);
+// which adds the subcommand and its options to `parent`.
+struct Command {
+  // Owned by the parent; `app->parsed()` tells whether this subcommand was chosen.
+  CLI::App* app = nullptr;
+  // Runs with the options that were parsed and returns the exit code: 0 done, 3 done with rejects,
+  // 4 gate not passed, 75 resumable, 130 interrupted with nothing kept. InvalidArgument means wrong
+  // usage (exit code 2), any other error means failed (1).
+  std::function<absl::StatusOr<int>()> run;
+};
+
+}  // namespace pricer

@@ -1,0 +1,63 @@
+#include "trainer/commands/common_options.h"
+
+#include <CLI/CLI.hpp>
+#include <vector>
+
+namespace pricer {
+namespace {
+
+// "price=cost" entries to a map; throws what CLI11 reports as wrong usage.
+void ParseColumns(const std::vector<std::string>& entries,
+                  std::map<std::string, std::string>* columns) {
+  for (const std::string& entry : entries) {
+    const size_t equals = entry.find('=');
+    if (equals == std::string::npos || equals == 0) {
+      throw CLI::ValidationError("--field", entry + " is not of the form FIELD=COLUMN");
+    }
+    const auto [it, added] = columns->emplace(entry.substr(0, equals), entry.substr(equals + 1));
+    if (!added) throw CLI::ValidationError("--field", it->first + " is given twice");
+  }
+}
+
+}  // namespace
+
+void AddBaseOptions(CLI::App* app, BaseOptions* options, const std::string& weights_help) {
+  app->add_option("--base", options->directory, "Checkpoint directory of the base model")
+      ->required();
+  app->add_option(
+      "--weights", options->weights,
+      "What the base's linear layers are rounded to: nf4, bf16 or fp32; " + weights_help);
+  app->add_option("--dtype", options->dtype,
+                  "Compute in fp32 or bf16; auto = bf16 where the processor multiplies it natively")
+      ->capture_default_str();
+  app->add_option("--threads", options->threads, "Threads of the tensor library; 0 = all cores")
+      ->capture_default_str();
+}
+
+void AddPromptOptions(CLI::App* app, PromptOptions* options) {
+  app->add_option("--preset", options->preset, "Wording of the prompt: default or reference");
+  app->add_option("--question", options->question,
+                  "Question before the item, instead of the preset's");
+  app->add_option("--prefix", options->prefix,
+                  "What the price follows on after the item, instead of the preset's");
+  app->add_option("--max-prompt-tokens", options->max_prompt_tokens,
+                  "Longest prompt; the item's text is cut to fit");
+}
+
+void AddRowOptions(CLI::App* app, std::string* currency,
+                   std::map<std::string, std::string>* columns, double* max_reject_share) {
+  app->add_option("--currency", *currency, "ISO code; rows in another currency are rejected")
+      ->capture_default_str();
+  app->add_option_function<std::vector<std::string>>(
+         "--field",
+         [columns](const std::vector<std::string>& entries) { ParseColumns(entries, columns); },
+         "FIELD=COLUMN: the column of the file that holds a field (id, title, brand, category, "
+         "description, details, text, price, currency); can be repeated")
+      ->expected(1)
+      ->take_all();
+  app->add_option("--max-reject-share", *max_reject_share,
+                  "Stop where more than this share of the rows is rejected")
+      ->capture_default_str();
+}
+
+}  // namespace pricer

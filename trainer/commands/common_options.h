@@ -1,0 +1,26 @@
+#pragma once
+
+#include <map>
+#include <string>
+
+#include "trainer/base_model.h"
+
+namespace CLI {
+class App;
+}  // namespace CLI
+
+namespace pricer {
+
+// Options that several subcommands have. The targets must outlive the parsing.
+
+// --base, --weights, --dtype, --threads. `weights_help` says what "auto" means here.
+void AddBaseOptions(CLI::App* app, BaseOptions* options, const std::string& weights_help);
+
+// --preset, --question, --prefix, --max-prompt-tokens.
+void AddPromptOptions(CLI::App* app, PromptOptions* options);
+
+// --currency, --field, --max-reject-share.
+void AddRowOptions(CLI::App* app, std::string* currency,
+                   std::map<std::string, std::string>* columns, double* max_reject_share);
+
+}  // namespace pricer

@@ -1,0 +1,57 @@
+#include "trainer/commands/evaluate.h"
+
+#include <CLI/CLI.hpp>
+#include <memory>
+
+#include "absl/strings/str_format.h"
+#include "base/status_macros.h"
+#include "trainer/commands/common_options.h"
+#include "trainer/evaluation.h"
+
+namespace pricer {
+namespace {
+
+absl::StatusOr<int> Run(const EvaluationOptions& options) {
+  const auto outcome = RunEvaluation(options);
+  if (absl::IsCancelled(outcome.status())) {
+    absl::FPrintF(stderr, "interrupted: neither %s nor %s was written\n", options.predictions,
+                  options.json);
+    return 130;
+  }
+  RETURN_IF_ERROR(outcome.status());
+  absl::PrintF("%s", EvaluationTable(options.adapter.empty() ? "base" : "adapter", outcome->metrics,
+                                     outcome->baseline));
+  absl::PrintF("predictions: %s\nmetrics: %s\n", options.predictions, options.json);
+  if (outcome->rejects == 0) return 0;
+  absl::PrintF("%d rows were rejected: %s.rejects.jsonl\n", outcome->rejects, options.predictions);
+  return 3;
+}
+
+}  // namespace
+
+Command AddEvaluateCommand(CLI::App& parent) {
+  auto options = std::make_shared<EvaluationOptions>();
+  options->base.weights = "auto";
+  CLI::App* app = parent.add_subcommand(
+      "evaluate", "Price the items of a file with a base or an adapter and measure the errors");
+  AddBaseOptions(app, &options->base, "if not given, what the adapter was tuned on, else nf4");
+  app->add_option("--adapter", options->adapter,
+                  "Directory of an adapter; without one the base writes prices as text");
+  app->add_option("--data", options->data, "Items with prices: JSON lines, plain or .gz")
+      ->required();
+  app->add_option("--train-data", options->train_data,
+                  "Items whose median price is the baseline where the adapter does not know it; if "
+                  "not given, --data");
+  app->add_option("--predictions", options->predictions, "Writes one JSON line for each item")
+      ->required();
+  app->add_option("--json", options->json, "Writes the metrics as JSON")->required();
+  app->add_option("--limit", options->limit, "Only the first so many items; 0 = all")
+      ->capture_default_str();
+  app->add_option("--batch-tokens", options->batch_tokens, "Tokens of one forward pass")
+      ->capture_default_str();
+  AddRowOptions(app, &options->currency, &options->columns, &options->max_reject_share);
+  AddPromptOptions(app, &options->prompt);
+  return {app, [options] { return Run(*options); }};
+}
+
+}  // namespace pricer

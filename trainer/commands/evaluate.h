@@ -1,0 +1,10 @@
+#pragma once
+
+#include "trainer/commands/command.h"
+
+namespace pricer {
+
+// `evaluate`: prices the items of a file and measures the errors. See trainer/evaluation.h.
+Command AddEvaluateCommand(CLI::App& parent);
+
+}  // namespace pricer

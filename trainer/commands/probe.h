@@ -1,0 +1,10 @@
+#pragma once
+
+#include "trainer/commands/command.h"
+
+namespace pricer {
+
+// `probe`: next-token log-probabilities, or bin logits, of raw prompts. See trainer/probe.h.
+Command AddProbeCommand(CLI::App& parent);
+
+}  // namespace pricer

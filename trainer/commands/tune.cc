@@ -1,0 +1,130 @@
+#include "trainer/commands/tune.h"
+
+#include <CLI/CLI.hpp>
+#include <memory>
+#include <vector>
+
+#include "absl/strings/str_cat.h"
+#include "absl/strings/str_format.h"
+#include "base/status_macros.h"
+#include "trainer/commands/common_options.h"
+#include "trainer/report.h"
+#include "trainer/tuning_run.h"
+
+namespace pricer {
+namespace {
+
+void AddDataOptions(CLI::App* app, TuningOptions* options) {
+  app->add_option("--data", options->data, "Training items: JSON lines, plain or .gz")->required();
+  app->add_option("--validation", options->validation, "Validation items, likewise")->required();
+  app->add_option("--output", options->output, "Folder of adapters to publish into")->required();
+  app->add_option("--name", options->name,
+                  "Name of the adapter; the next version of it is published")
+      ->required();
+  app->add_option("--runs", options->runs, "Folder that keeps options and metrics of each run")
+      ->capture_default_str();
+  AddRowOptions(app, &options->currency, &options->columns, &options->max_reject_share);
+}
+
+void AddAdapterOptions(CLI::App* app, TuningOptions* options) {
+  app->add_option("--lora-r", options->lora_rank, "Rank of the LoRA matrices")
+      ->capture_default_str();
+  app->add_option("--lora-alpha", options->lora_alpha, "LoRA scale = alpha / r")
+      ->capture_default_str();
+  app->add_option("--target-modules", options->target_modules,
+                  "Linear layers with LoRA: names with commas between, or all-linear")
+      ->delimiter(',')
+      ->capture_default_str();
+  app->add_option("--bins", options->bins, "Bins of the price head, even in ln(price)")
+      ->capture_default_str();
+  app->add_option("--sigma", options->sigma, "Width of the smoothed target, in bins")
+      ->capture_default_str();
+}
+
+void AddTrainingOptions(CLI::App* app, TuningOptions* options) {
+  Trainer::Options& training = options->training;
+  app->add_option("--epochs", options->epochs,
+                  "Passes over the training items; 0 = one, or as many as --max-steps takes")
+      ->capture_default_str();
+  app->add_option("--max-steps", options->max_steps, "Most optimizer steps; 0 = all of the epochs")
+      ->capture_default_str();
+  app->add_option("--max-minutes", options->max_minutes,
+                  "Time for the steps: after the first three their number is lowered to what "
+                  "this allows; 0 = no limit")
+      ->capture_default_str();
+  app->add_option("--batch-tokens", options->batch_tokens, "Tokens of an optimizer step")
+      ->capture_default_str();
+  app->add_option("--micro-batch-tokens", options->micro_batch_tokens,
+                  "Tokens of one forward and backward pass; bounds the memory")
+      ->capture_default_str();
+  app->add_option("--lr", training.learning_rate, "Learning rate of the LoRA matrices")
+      ->capture_default_str();
+  app->add_option("--head-lr", training.head_learning_rate, "Learning rate of the price head")
+      ->capture_default_str();
+  app->add_option("--warmup-ratio", training.warmup_ratio, "Share of the steps with a rising rate")
+      ->capture_default_str();
+  app->add_option("--weight-decay", training.adamw.weight_decay, "Decoupled, on all tuned tensors")
+      ->capture_default_str();
+  app->add_option("--max-grad-norm", training.max_gradient_norm,
+                  "Gradients are scaled down to this norm; 0 = never")
+      ->capture_default_str();
+  app->add_option_function<std::vector<double>>(
+         "--betas",
+         [&training](const std::vector<double>& betas) {
+           training.adamw.beta1 = betas[0];
+           training.adamw.beta2 = betas[1];
+         },
+         "Of AdamW: two numbers with a comma between [0.9,0.999]")
+      ->delimiter(',')
+      ->expected(2);
+  app->add_option("--eps", training.adamw.epsilon, "Of AdamW")->capture_default_str();
+  app->add_option("--seed", options->seed, "Of the order of items and the first matrices")
+      ->capture_default_str();
+  app->add_option("--validation-items", options->validation_items,
+                  "Rows of the validation file that are used")
+      ->capture_default_str();
+  app->add_option("--validation-every", options->validation_every,
+                  "Steps between two validations; 0 = four in the run")
+      ->capture_default_str();
+}
+
+int Report(const TuningOptions& options, const TuningOutcome& outcome) {
+  if (outcome.interrupted) {
+    absl::FPrintF(stderr,
+                  "interrupted after %d steps: nothing was published; options and metrics so far "
+                  "are in %s\n",
+                  outcome.steps, outcome.run_directory);
+    return 130;
+  }
+  absl::PrintF("published %s (version %d of %s): the tensors after step %d of %d\n",
+               outcome.published.directory, outcome.published.version, options.name,
+               outcome.best_step, outcome.steps);
+  absl::PrintF("validation, %d items: %s\n", outcome.validation.items,
+               MetricsLine(outcome.validation));
+  absl::PrintF("options and metrics: %s\n", outcome.run_directory);
+  if (outcome.rejects > 0) {
+    absl::PrintF("%d rows were rejected: %s/rejects-*.jsonl\n", outcome.rejects,
+                 outcome.run_directory);
+  }
+  return outcome.rejects > 0 ? 3 : 0;
+}
+
+}  // namespace
+
+Command AddTuneCommand(CLI::App& parent) {
+  auto options = std::make_shared<TuningOptions>();
+  options->base.weights = "nf4";
+  CLI::App* app = parent.add_subcommand(
+      "tune", "Fine-tune a LoRA adapter with a price head and publish it as the next version");
+  AddBaseOptions(app, &options->base, "nf4 if not given");
+  AddDataOptions(app, options.get());
+  AddPromptOptions(app, &options->prompt);
+  AddAdapterOptions(app, options.get());
+  AddTrainingOptions(app, options.get());
+  return {app, [options]() -> absl::StatusOr<int> {
+            ASSIGN_OR_RETURN(const TuningOutcome outcome, RunTuning(*options));
+            return Report(*options, outcome);
+          }};
+}
+
+}  // namespace pricer

@@ -1,0 +1,78 @@
+#include "trainer/dataset.h"
+
+#include <memory>
+#include <utility>
+
+#include "absl/status/status.h"
+#include "absl/strings/str_cat.h"
+#include "base/status_macros.h"
+#include "trainer/interrupt.h"
+
+namespace pricer {
+namespace {
+
+absl::Status AddExample(const Item& item, const PromptTemplate& prompt, const Tokenizer& tokenizer,
+                        bool keep_texts, Dataset* dataset) {
+  std::string text = ItemText(item);
+  ASSIGN_OR_RETURN(EncodedPrompt encoded, EncodePrompt(prompt, tokenizer, text));
+  if (encoded.truncated) ++dataset->truncated;
+  dataset->examples.push_back({.ids = std::move(encoded.ids), .price = *item.price});
+  if (keep_texts) {
+    dataset->item_ids.push_back(item.id);
+    dataset->texts.push_back(std::move(text));
+  }
+  return absl::OkStatus();
+}
+
+}  // namespace
+
+std::vector<int64_t> Dataset::Lengths() const {
+  std::vector<int64_t> lengths;
+  lengths.reserve(examples.size());
+  for (const Example& example : examples) {
+    lengths.push_back(static_cast<int64_t>(example.ids.size()));
+  }
+  return lengths;
+}
+
+std::vector<double> Dataset::Prices() const {
+  std::vector<double> prices;
+  prices.reserve(examples.size());
+  for (const Example& example : examples) prices.push_back(example.price);
+  return prices;
+}
+
+absl::StatusOr<Dataset> LoadDataset(const std::string& path, const PromptTemplate& prompt,
+                                    const Tokenizer& tokenizer, const DatasetOptions& options) {
+  Dataset dataset;
+  dataset.path = path;
+  ASSIGN_OR_RETURN(const std::unique_ptr<ItemReader> reader,
+                   ItemReader::Open(path, options.reader));
+  Item item;
+  while (options.limit == 0 || static_cast<int64_t>(dataset.examples.size()) < options.limit) {
+    ASSIGN_OR_RETURN(const bool found, reader->Next(&item));
+    if (!found) break;
+    if (InterruptRequested()) return absl::CancelledError(absl::StrCat("reading ", path));
+    absl::Status status = AddExample(item, prompt, tokenizer, options.keep_texts, &dataset);
+    if (!status.ok()) {
+      return absl::Status(status.code(),
+                          absl::StrCat(path, ":", reader->row(), ": ", status.message()));
+    }
+  }
+  dataset.summary = {.rows = reader->rows(), .rejects = reader->rejects()};
+  if (dataset.examples.empty()) {
+    return absl::FailedPreconditionError(
+        absl::StrCat(path, ": no item in ", reader->rows(), " rows"));
+  }
+  return dataset;
+}
+
+std::string DescribeDataset(const Dataset& dataset) {
+  int64_t tokens = 0;
+  for (const Example& example : dataset.examples)
+    tokens += static_cast<int64_t>(example.ids.size());
+  return absl::StrCat(dataset.examples.size(), " items, ", tokens, " tokens, ", dataset.truncated,
+                      " truncated, ", dataset.summary.rejects, " rejected");
+}
+
+}  // namespace pricer

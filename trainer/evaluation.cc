@@ -1,0 +1,209 @@
+#include "trainer/evaluation.h"
+
+#include <filesystem>
+#include <memory>
+#include <optional>
+#include <utility>
+#include <vector>
+
+#include "absl/strings/str_cat.h"
+#include "absl/strings/str_format.h"
+#include "base/file.h"
+#include "base/logging.h"
+#include "base/status_macros.h"
+#include "model/adapter.h"
+#include "trainer/dataset.h"
+#include "trainer/generate.h"
+#include "trainer/inference.h"
+#include "trainer/interrupt.h"
+#include "trainer/option_checks.h"
+#include "trainer/progress.h"
+
+namespace pricer {
+namespace {
+
+// What prices the items.
+struct Pricer {
+  std::optional<PeftAdapter> adapter;
+  std::optional<Manifest> manifest;  // of a published adapter
+  PromptTemplate prompt;
+  std::string currency;
+
+  bool reads_bins() const { return manifest.has_value(); }
+  const AdapterWeights* weights() const {
+    return adapter.has_value() ? &adapter->weights : nullptr;
+  }
+};
+
+absl::StatusOr<Pricer> PublishedPricer(const EvaluationOptions& options, const BaseModel& base) {
+  ASSIGN_OR_RETURN(const std::string fingerprint, base.checkpoint->Fingerprint());
+  ASSIGN_OR_RETURN(PublishedAdapter published,
+                   LoadPublishedAdapter(options.adapter, base.checkpoint->config(), fingerprint));
+  Pricer pricer;
+  pricer.prompt = published.manifest.prompt;
+  pricer.currency = published.manifest.currency;
+  pricer.adapter = std::move(published.adapter);
+  pricer.manifest = std::move(published.manifest);
+  return pricer;
+}
+
+absl::StatusOr<Pricer> MakePricer(const EvaluationOptions& options, const BaseModel& base) {
+  if (!options.adapter.empty() && std::filesystem::exists(options.adapter + "/pricer.json")) {
+    return PublishedPricer(options, base);
+  }
+  Pricer pricer;
+  pricer.currency = options.currency;
+  PromptOptions prompt = options.prompt;
+  // Adapters of other programs are of the published recipe.
+  if (prompt.preset.empty() && !options.adapter.empty()) prompt.preset = "reference";
+  ASSIGN_OR_RETURN(pricer.prompt, MakePrompt(prompt, options.currency));
+  if (options.adapter.empty()) return pricer;
+  ASSIGN_OR_RETURN(pricer.adapter, LoadPeftAdapter(options.adapter, base.checkpoint->config()));
+  if (pricer.adapter->config.task == PeftTask::kSeqCls) {
+    return absl::FailedPreconditionError(absl::StrCat(
+        options.adapter, ": a SEQ_CLS adapter without pricer.json has no price range"));
+  }
+  return pricer;
+}
+
+ItemReaderOptions ReaderOptions(const EvaluationOptions& options, const std::string& currency) {
+  ItemReaderOptions reader;
+  reader.columns = options.columns;
+  reader.currency = currency;
+  reader.max_reject_share = options.max_reject_share;
+  return reader;
+}
+
+// The constant that unparsable rows get and that the model has to beat.
+absl::StatusOr<Baseline> FindBaseline(const EvaluationOptions& options, const Pricer& pricer,
+                                      const std::vector<double>& truths) {
+  Baseline baseline{.median_of = "training items", .median = 0, .metrics = {}};
+  if (!options.train_data.empty()) {
+    ASSIGN_OR_RETURN(const std::vector<Item> items,
+                     ReadItems(options.train_data, ReaderOptions(options, pricer.currency)));
+    std::vector<double> prices;
+    for (const Item& item : items) prices.push_back(*item.price);
+    if (prices.empty()) {
+      return absl::FailedPreconditionError(absl::StrCat(options.train_data, ": no item"));
+    }
+    baseline.median = MedianOf(prices);
+  } else if (pricer.reads_bins() && pricer.manifest->evaluation.count("training_median") > 0) {
+    baseline.median = pricer.manifest->evaluation.at("training_median");
+  } else {
+    baseline.median_of = "evaluated items";
+    baseline.median = MedianOf(truths);
+  }
+  baseline.metrics = MeasureConstant(baseline.median, truths);
+  return baseline;
+}
+
+absl::StatusOr<std::vector<ScoredPrice>> ReadPrices(const Network& network, const Pricer& pricer,
+                                                    absl::Span<const Prompt> prompts,
+                                                    const std::vector<double>& truths,
+                                                    int64_t batch_tokens,
+                                                    const BatchObserver& observer) {
+  const Manifest& manifest = *pricer.manifest;
+  ASSIGN_OR_RETURN(const std::vector<std::vector<float>> logits,
+                   ComputeBinLogits(network, *pricer.weights(), prompts, batch_tokens, observer));
+  std::vector<ScoredPrice> scores;
+  for (size_t i = 0; i < logits.size(); ++i) {
+    ASSIGN_OR_RETURN(const PriceDistribution distribution,
+                     PriceDistribution::FromLogits(manifest.bins.min_price, manifest.bins.max_price,
+                                                   logits[i], manifest.temperature));
+    scores.push_back(
+        ScoreDistribution(distribution, manifest.ConformalOffset(kIntervalCoverage), truths[i]));
+  }
+  return scores;
+}
+
+absl::StatusOr<std::vector<ScoredPrice>> GenerateScores(
+    const Network& network, const Pricer& pricer, const Tokenizer& tokenizer,
+    absl::Span<const Prompt> prompts, const std::vector<double>& truths, double fallback,
+    int64_t batch_tokens, const BatchObserver& observer, int64_t* unparsable) {
+  ASSIGN_OR_RETURN(
+      const std::vector<GeneratedPrice> generated,
+      GeneratePrices(network, pricer.weights(), tokenizer, prompts, batch_tokens, observer));
+  std::vector<ScoredPrice> scores;
+  for (size_t i = 0; i < generated.size(); ++i) {
+    if (!generated[i].price.has_value()) ++*unparsable;
+    scores.push_back(ScorePoint(generated[i].price.value_or(fallback), truths[i]));
+  }
+  return scores;
+}
+
+void WarnOfDifferences(const Pricer& pricer, const Network& network) {
+  if (!pricer.reads_bins()) return;
+  const absl::string_view weights = WeightsKindName(network.options().weights);
+  const absl::string_view dtype = DtypeText(network.options().dtype);
+  if (weights == pricer.manifest->weights && dtype == pricer.manifest->dtype) return;
+  LogWarning(absl::StrCat("the adapter was tuned on ", pricer.manifest->weights, " weights in ",
+                          pricer.manifest->dtype, " and is evaluated on ", weights, " in ", dtype));
+}
+
+absl::Status WriteResults(const EvaluationOptions& options, const Dataset& data,
+                          const std::vector<ScoredPrice>& scores,
+                          const EvaluationOutcome& outcome) {
+  std::string lines;
+  for (size_t i = 0; i < scores.size(); ++i) {
+    absl::StrAppend(&lines, PredictionLine(data.item_ids[i], scores[i]));
+  }
+  RETURN_IF_ERROR(WriteFileAtomically(options.predictions, lines));
+  return WriteFileAtomically(options.json, EvaluationJson(outcome.metrics, outcome.baseline));
+}
+
+}  // namespace
+
+absl::Status EvaluationOptions::Validate() const {
+  RETURN_IF_ERROR(base.Validate());
+  if (!adapter.empty()) RETURN_IF_ERROR(CheckDirectory("--adapter", adapter));
+  RETURN_IF_ERROR(CheckFile("--data", data));
+  if (!train_data.empty()) RETURN_IF_ERROR(CheckFile("--train-data", train_data));
+  RETURN_IF_ERROR(CheckOutputFile("--predictions", predictions));
+  RETURN_IF_ERROR(CheckOutputFile("--json", json));
+  RETURN_IF_ERROR(MakePrompt(prompt, currency).status());
+  RETURN_IF_ERROR(CheckBounds("--max-reject-share", max_reject_share, 0.0, 1.0));
+  RETURN_IF_ERROR(CheckBounds<int64_t>("--limit", limit, 0, kManyItems));
+  return CheckBounds<int64_t>("--batch-tokens", batch_tokens, 1, kManyItems);
+}
+
+absl::StatusOr<EvaluationOutcome> RunEvaluation(const EvaluationOptions& options) {
+  RETURN_IF_ERROR(options.Validate());
+  ASSIGN_OR_RETURN(const BaseModel base, OpenBase(options.base, /*needs_tokenizer=*/true));
+  ASSIGN_OR_RETURN(const Pricer pricer, MakePricer(options, base));
+  DatasetOptions dataset{.reader = ReaderOptions(options, pricer.currency),
+                         .limit = options.limit,
+                         .keep_texts = true};
+  dataset.reader.rejects_path = options.predictions + ".rejects.jsonl";
+  ASSIGN_OR_RETURN(const Dataset data,
+                   LoadDataset(options.data, pricer.prompt, *base.tokenizer, dataset));
+  const std::vector<double> truths = data.Prices();
+  EvaluationOutcome outcome;
+  outcome.rejects = data.summary.rejects;
+  ASSIGN_OR_RETURN(outcome.baseline, FindBaseline(options, pricer, truths));
+  ASSIGN_OR_RETURN(
+      const std::unique_ptr<Network> network,
+      LoadNetwork(base, options.base, pricer.reads_bins() ? pricer.manifest->weights : "nf4"));
+  WarnOfDifferences(pricer, *network);
+
+  std::vector<Prompt> prompts;
+  for (const Example& example : data.examples) prompts.push_back(example.ids);
+  Progress bar(stderr, StderrProgress("pricing", "items", static_cast<int64_t>(prompts.size())));
+  const auto observe = [&](int64_t done) -> absl::Status {
+    bar.Update(done, absl::StrFormat("%.1f items/s", static_cast<double>(done) /
+                                                         absl::ToDoubleSeconds(bar.elapsed())));
+    return InterruptRequested() ? absl::CancelledError("evaluation") : absl::OkStatus();
+  };
+  int64_t unparsable = 0;
+  auto scores =
+      pricer.reads_bins()
+          ? ReadPrices(*network, pricer, prompts, truths, options.batch_tokens, observe)
+          : GenerateScores(*network, pricer, *base.tokenizer, prompts, truths,
+                           outcome.baseline.median, options.batch_tokens, observe, &unparsable);
+  RETURN_IF_ERROR(scores.status());
+  outcome.metrics = Measure(*scores);
+  outcome.metrics.unparsable = unparsable;
+  RETURN_IF_ERROR(WriteResults(options, data, *scores, outcome));
+  return outcome;
+}
+
+}  // namespace pricer

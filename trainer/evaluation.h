@@ -1,0 +1,53 @@
+#pragma once
+
+#include <cstdint>
+#include <map>
+#include <string>
+
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "trainer/base_model.h"
+#include "trainer/metrics.h"
+#include "trainer/report.h"
+
+// Prices the items of a file and measures the errors: what `pricer-trainer evaluate` does.
+
+namespace pricer {
+
+struct EvaluationOptions {
+  BaseOptions base;
+  // A published version or a plain PEFT directory; empty = the base alone. With a bins head prices
+  // are read from it; otherwise they are generated as text.
+  std::string adapter;
+  std::string data;
+  // Whose median is the baseline where the adapter does not know its own training median; empty =
+  // `data`.
+  std::string train_data;
+  std::string predictions;  // written line by line as PredictionLine has it
+  std::string json;         // EvaluationJson
+
+  // Of the base alone, or of a plain PEFT directory; a published adapter brings its own.
+  PromptOptions prompt;
+  std::string currency = "USD";
+  std::map<std::string, std::string> columns;
+  double max_reject_share = 0.01;
+
+  int64_t limit = 0;  // items; 0 = all
+  int64_t batch_tokens = 2048;
+
+  // InvalidArgument names the option.
+  absl::Status Validate() const;
+};
+
+struct EvaluationOutcome {
+  Metrics metrics;
+  Baseline baseline;
+  int64_t rejects = 0;
+};
+
+// Both files are written when all is done, or not at all. Cancelled once InterruptRequested().
+// Rejected rows go to
+// `<predictions>.rejects.jsonl`.
+absl::StatusOr<EvaluationOutcome> RunEvaluation(const EvaluationOptions& options);
+
+}  // namespace pricer

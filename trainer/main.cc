@@ -1,0 +1,55 @@
+// pricer-trainer: chooses the subcommand; commands/<name>.cc owns its options.
+
+#include <CLI/CLI.hpp>
+#include <vector>
+
+#include "absl/strings/str_format.h"
+#include "trainer/commands/catalog.h"
+#include "trainer/commands/evaluate.h"
+#include "trainer/commands/import.h"
+#include "trainer/commands/probe.h"
+#include "trainer/commands/tune.h"
+#include "trainer/interrupt.h"
+
+namespace pricer {
+namespace {
+
+constexpr int kFailed = 1;
+constexpr int kWrongUsage = 2;
+
+int RunChosen(const std::vector<Command>& commands) {
+  for (const Command& command : commands) {
+    if (!command.app->parsed()) continue;
+    const absl::StatusOr<int> exit_code = command.run();
+    if (exit_code.ok()) return *exit_code;
+    absl::FPrintF(stderr, "pricer-trainer %s: %s\n", command.app->get_name(),
+                  exit_code.status().message());
+    return absl::IsInvalidArgument(exit_code.status()) ? kWrongUsage : kFailed;
+  }
+  return kWrongUsage;
+}
+
+int Main(int argc, char** argv) {
+  CLI::App app{"Tunes and measures models that price products from their text"};
+  app.set_version_flag("--version", "pricer-trainer " PRICER_VERSION);
+  app.set_config("--config", "", "TOML file with the options of a subcommand in its [section]");
+  app.allow_config_extras(CLI::config_extras_mode::error);
+  app.require_subcommand(1);
+  // So that --config can stand after the subcommand.
+  app.fallthrough();
+  const std::vector<Command> commands = {AddCatalogCommand(app), AddImportCommand(app),
+                                         AddTuneCommand(app), AddEvaluateCommand(app),
+                                         AddProbeCommand(app)};
+  try {
+    app.parse(argc, argv);
+  } catch (const CLI::ParseError& error) {
+    return app.exit(error) == 0 ? 0 : kWrongUsage;
+  }
+  CatchInterrupts();
+  return RunChosen(commands);
+}
+
+}  // namespace
+}  // namespace pricer
+
+int main(int argc, char** argv) { return pricer::Main(argc, argv); }

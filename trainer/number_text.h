@@ -1,0 +1,22 @@
+#pragma once
+
+#include <optional>
+
+#include "absl/strings/string_view.h"
+
+namespace pricer {
+
+// The first number of a text that grows at its end.
+struct FirstNumber {
+  // Absent where there is no digit yet.
+  std::optional<double> value;
+  // Whether the number cannot change any more, whatever text follows.
+  bool complete = false;
+};
+
+// Digits, with commas before groups of exactly three ("1,299"), and an optional fraction ("12.50",
+// ".5"). Currency signs, words and signs before it are skipped: "$1,299.00" is 1299, "12,5" is 12,
+// "3." is 3.
+FirstNumber FindFirstNumber(absl::string_view text);
+
+}  // namespace pricer

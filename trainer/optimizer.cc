@@ -1,0 +1,70 @@
+#include "trainer/optimizer.h"
+
+#include <ATen/core/grad_mode.h>
+
+#include <algorithm>
+#include <cmath>
+
+#include "absl/strings/str_cat.h"
+#include "base/check.h"
+
+namespace pricer {
+
+absl::Status AdamW::Options::Validate() const {
+  const auto is_beta = [](double beta) { return beta >= 0.0 && beta < 1.0; };
+  if (!is_beta(beta1) || !is_beta(beta2)) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("betas are ", beta1, " and ", beta2, "; each must be in [0, 1)"));
+  }
+  if (!(epsilon > 0.0) || !std::isfinite(epsilon)) {
+    return absl::InvalidArgumentError(absl::StrCat("epsilon is ", epsilon, "; it must be > 0"));
+  }
+  if (!(weight_decay >= 0.0) || !std::isfinite(weight_decay)) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("weight decay is ", weight_decay, "; it must be >= 0"));
+  }
+  return absl::OkStatus();
+}
+
+AdamW::AdamW(std::vector<Group> groups, const Options& options) : options_(options) {
+  for (Group& group : groups) {
+    State& state = groups_.emplace_back();
+    for (at::Tensor& parameter : group) {
+      parameter.set_requires_grad(true);
+      parameter.mutable_grad() = at::zeros_like(parameter.detach());
+      state.gradients.push_back(parameter.grad());
+      state.first_moments.push_back(at::zeros_like(parameter.detach()));
+      state.second_moments.push_back(at::zeros_like(parameter.detach()));
+      state.steps.push_back(at::zeros({}, at::kFloat));
+      all_gradients_.push_back(parameter.grad());
+    }
+    state.parameters = std::move(group);
+  }
+}
+
+void AdamW::ZeroGradients() { at::_foreach_zero_(all_gradients_); }
+
+double AdamW::ClipGradients(double max_norm) {
+  const double norm =
+      at::linalg_vector_norm(at::stack(at::_foreach_norm(all_gradients_, 2)), 2).item<double>();
+  if (max_norm <= 0.0) return norm;
+  const double scale = max_norm / (norm + 1e-6);
+  if (scale < 1.0) at::_foreach_mul_(all_gradients_, scale);
+  return norm;
+}
+
+void AdamW::Step(absl::Span<const double> learning_rates) {
+  PRICER_CHECK(learning_rates.size() == groups_.size());
+  const at::NoGradGuard no_grad;
+  for (size_t i = 0; i < groups_.size(); ++i) {
+    State& state = groups_[i];
+    if (state.parameters.empty()) continue;
+    at::_foreach_add_(state.steps, 1);
+    at::_fused_adamw_(state.parameters, state.gradients, state.first_moments, state.second_moments,
+                      /*max_exp_avg_sqs=*/{}, state.steps, learning_rates[i], options_.beta1,
+                      options_.beta2, options_.weight_decay, options_.epsilon, /*amsgrad=*/false,
+                      /*maximize=*/false);
+  }
+}
+
+}  // namespace pricer

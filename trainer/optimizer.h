@@ -1,0 +1,56 @@
+#pragma once
+
+#include <ATen/ATen.h>
+
+#include <cstdint>
+#include <vector>
+
+#include "absl/status/status.h"
+#include "absl/types/span.h"
+
+namespace pricer {
+
+// AdamW, arXiv 1711.05101: decoupled weight decay on every tensor, moments in fp32, bias-corrected.
+// The moments belong to the optimizer; the tensors are updated in place. One thread.
+class AdamW {
+ public:
+  struct Options {
+    double beta1 = 0.9;
+    double beta2 = 0.999;
+    double epsilon = 1e-8;
+    double weight_decay = 0.0;
+
+    // Betas in [0, 1), epsilon > 0, decay >= 0; InvalidArgument names the field.
+    absl::Status Validate() const;
+  };
+
+  // Tensors that share a learning rate: fp32 leaves, contiguous.
+  using Group = std::vector<at::Tensor>;
+
+  // From here on every tensor requires gradients and has one, of zeros.
+  AdamW(std::vector<Group> groups, const Options& options);
+
+  void ZeroGradients();
+
+  // Global L2 norm of all gradients. If `max_norm` > 0 they are scaled so that the norm is at most
+  // that; the result is the norm before. As torch.nn.utils.clip_grad_norm_.
+  double ClipGradients(double max_norm);
+
+  // One update with one learning rate for each group. REQUIRES: as many rates as groups.
+  void Step(absl::Span<const double> learning_rates);
+
+ private:
+  struct State {
+    std::vector<at::Tensor> parameters;
+    std::vector<at::Tensor> gradients;  // the tensors' own .grad
+    std::vector<at::Tensor> first_moments;
+    std::vector<at::Tensor> second_moments;
+    std::vector<at::Tensor> steps;  // scalars fp32: updates made so far
+  };
+
+  std::vector<State> groups_;
+  std::vector<at::Tensor> all_gradients_;
+  Options options_;
+};
+
+}  // namespace pricer

@@ -1,0 +1,49 @@
+#include "trainer/option_checks.h"
+
+#include <unistd.h>
+
+#include <filesystem>
+
+namespace pricer {
+namespace {
+
+absl::Status Refuse(absl::string_view option, absl::string_view path, absl::string_view reason) {
+  return absl::InvalidArgumentError(absl::StrCat(option, ": ", path, " ", reason));
+}
+
+}  // namespace
+
+absl::Status CheckFile(absl::string_view option, const std::string& path) {
+  std::error_code error;
+  if (!std::filesystem::exists(path, error)) return Refuse(option, path, "does not exist");
+  if (std::filesystem::is_directory(path, error)) return Refuse(option, path, "is a directory");
+  if (access(path.c_str(), R_OK) != 0) return Refuse(option, path, "cannot be read");
+  return absl::OkStatus();
+}
+
+absl::Status CheckDirectory(absl::string_view option, const std::string& path) {
+  std::error_code error;
+  if (std::filesystem::is_directory(path, error)) return absl::OkStatus();
+  return Refuse(option, path, "is not a directory");
+}
+
+absl::Status CheckOutputFile(absl::string_view option, const std::string& path) {
+  std::error_code error;
+  if (path.empty()) return Refuse(option, path, "is empty; expected a file name");
+  // A finished file is renamed into place, which would replace a device or a pipe.
+  if (std::filesystem::exists(path, error) && !std::filesystem::is_regular_file(path, error)) {
+    return Refuse(option, path, "exists and is not a regular file");
+  }
+  const std::filesystem::path parent = std::filesystem::path(path).parent_path();
+  const std::string directory = parent.empty() ? "." : parent.string();
+  if (!std::filesystem::is_directory(directory, error)) {
+    return Refuse(option, path,
+                  absl::StrCat("cannot be written: ", directory, " is not a directory"));
+  }
+  if (access(directory.c_str(), W_OK) != 0) {
+    return Refuse(option, path, absl::StrCat("cannot be written: no permission in ", directory));
+  }
+  return absl::OkStatus();
+}
+
+}  // namespace pricer

@@ -1,0 +1,33 @@
+#pragma once
+
+#include <cstdint>
+#include <string>
+
+#include "absl/status/status.h"
+#include "absl/strings/str_cat.h"
+#include "absl/strings/string_view.h"
+
+// Checks of single options, before anything is loaded. InvalidArgument names the option and its
+// value.
+
+namespace pricer {
+
+// Above any count of items, tokens or steps.
+inline constexpr int64_t kManyItems = int64_t{1} << 40;
+
+template <typename T>
+absl::Status CheckBounds(absl::string_view option, T value, T low, T high) {
+  if (value >= low && value <= high) return absl::OkStatus();
+  return absl::InvalidArgumentError(
+      absl::StrCat(option, " is ", value, "; expected ", low, " to ", high));
+}
+
+// An existing file, or directory, that is to be read.
+absl::Status CheckFile(absl::string_view option, const std::string& path);
+absl::Status CheckDirectory(absl::string_view option, const std::string& path);
+
+// A file to be written: its directory exists and can be written to; the path is a regular file or
+// free.
+absl::Status CheckOutputFile(absl::string_view option, const std::string& path);
+
+}  // namespace pricer

@@ -1,0 +1,44 @@
+#pragma once
+
+#include <cstdio>
+#include <memory>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "trainer/metrics.h"
+
+namespace pricer {
+
+// What a run leaves behind in RUNS/<run>/: options.json, and metrics.jsonl with one object for each
+// step and each validation. A line is on its way to the disk when Append returns. One thread.
+class RunLog {
+ public:
+  // Claims the first free RUNS/<name>-<n>, n from 1, by making the directory.
+  static absl::StatusOr<RunLog> Create(const std::string& runs, const std::string& name);
+
+  const std::string& directory() const { return directory_; }
+
+  // Texts by name, as the options were in effect.
+  absl::Status WriteOptions(const std::vector<std::pair<std::string, std::string>>& options);
+
+  absl::Status Append(const std::vector<std::pair<std::string, double>>& fields);
+  // {"step", "validation": {...}}.
+  absl::Status AppendValidation(int64_t step, const Metrics& metrics);
+
+ private:
+  struct Closer {
+    void operator()(std::FILE* file) const { std::fclose(file); }
+  };
+
+  RunLog(std::string directory, std::FILE* metrics)
+      : directory_(std::move(directory)), metrics_(metrics) {}
+  absl::Status AppendLine(const std::string& json);
+
+  std::string directory_;
+  std::unique_ptr<std::FILE, Closer> metrics_;
+};
+
+}  // namespace pricer

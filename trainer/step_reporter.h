@@ -1,0 +1,31 @@
+#pragma once
+
+#include <cstdint>
+
+#include "absl/status/status.h"
+#include "trainer/progress.h"
+#include "trainer/run_log.h"
+#include "trainer/trainer.h"
+
+namespace pricer {
+
+// Tells people (standard error) and metrics.jsonl how a tuning run goes. Speeds leave validations
+// out. One thread.
+class StepReporter {
+ public:
+  // `log` must outlive the reporter.
+  explicit StepReporter(RunLog* log);
+
+  absl::Status Step(const StepResult& result, int64_t total_steps);
+  absl::Status Validated(int64_t step, const Metrics& metrics);
+
+ private:
+  RunLog* const log_;
+  Progress bar_;
+  int64_t rows_ = 0;
+  int64_t tokens_ = 0;
+  absl::Duration validation_time_;
+  absl::Duration step_end_;
+};
+
+}  // namespace pricer

@@ -1,0 +1,198 @@
+#include "trainer/trainer.h"
+
+#include <algorithm>
+#include <cmath>
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+#include "base/status_macros.h"
+#include "model/torch_status.h"
+
+namespace pricer {
+namespace {
+
+// Steps after which a time budget is turned into a number of steps.
+constexpr int64_t kTimedSteps = 3;
+
+std::vector<AdamW::Group> ParameterGroups(const AdapterWeights& weights) {
+  AdamW::Group lora;
+  for (const auto& layer : weights.layers) {
+    for (const LoraWeights& linear : layer) {
+      if (!linear.defined()) continue;
+      lora.push_back(linear.a);
+      lora.push_back(linear.b);
+    }
+  }
+  return {std::move(lora), {weights.score}};
+}
+
+std::vector<MicroBatch> FetchStep(Sampler* sampler, absl::Span<const Example> examples,
+                                  const BinsSpec& bins, int64_t micro_batch_tokens) {
+  std::vector<MicroBatch> micro_batches;
+  const std::vector<int64_t> items = sampler->NextStep();
+  for (const auto& run : SplitByTokens(items, sampler->lengths(), micro_batch_tokens)) {
+    micro_batches.push_back(MakeMicroBatch(examples, run, bins));
+  }
+  return micro_batches;
+}
+
+absl::Status CheckRange(absl::string_view name, double value, double low, double high) {
+  if (value >= low && value <= high) return absl::OkStatus();
+  return absl::InvalidArgumentError(
+      absl::StrCat(name, " is ", value, "; it must be from ", low, " to ", high));
+}
+
+}  // namespace
+
+absl::Status Trainer::Options::Validate() const {
+  RETURN_IF_ERROR(CheckRange("learning rate", learning_rate, 0.0, 1.0));
+  RETURN_IF_ERROR(CheckRange("head learning rate", head_learning_rate, 0.0, 1.0));
+  RETURN_IF_ERROR(CheckRange("warm-up ratio", warmup_ratio, 0.0, 0.9));
+  RETURN_IF_ERROR(CheckRange("max gradient norm", max_gradient_norm, 0.0, 1e6));
+  return adamw.Validate();
+}
+
+absl::StatusOr<std::unique_ptr<Trainer>> Trainer::Create(const Network* network,
+                                                         PeftAdapter adapter,
+                                                         const Options& options) {
+  RETURN_IF_ERROR(options.Validate());
+  if (!adapter.weights.score.defined()) {
+    return absl::InvalidArgumentError("the adapter has no bins head to train");
+  }
+  return CatchTorch("preparing the optimizer", [&]() -> absl::StatusOr<std::unique_ptr<Trainer>> {
+    return std::unique_ptr<Trainer>(new Trainer(network, std::move(adapter), options));
+  });
+}
+
+Trainer::Trainer(const Network* network, PeftAdapter adapter, const Options& options)
+    : network_(network),
+      adapter_(std::move(adapter)),
+      options_(options),
+      optimizer_(ParameterGroups(adapter_.weights), options.adamw) {}
+
+void Trainer::PlanSteps(int64_t total_steps) {
+  schedule_ = LrSchedule::WithWarmupRatio(total_steps, options_.warmup_ratio);
+}
+
+AdapterWeights Trainer::CopyWeights() const {
+  AdapterWeights copy = adapter_.weights;
+  for (auto& layer : copy.layers) {
+    for (LoraWeights& linear : layer) {
+      if (!linear.defined()) continue;
+      linear.a = linear.a.detach().clone();
+      linear.b = linear.b.detach().clone();
+    }
+  }
+  copy.score = copy.score.detach().clone();
+  return copy;
+}
+
+// Gradients add up over the micro-batches of one step and are zeroed before the first; activations
+// live for one micro-batch; moments and weights for the whole run.
+double Trainer::AccumulateGradients(absl::Span<const MicroBatch> micro_batches, double rows) {
+  const AdapterWeights* const weights = &adapter_.weights;
+  double loss_sum = 0;
+  optimizer_.ZeroGradients();
+  for (const MicroBatch& micro_batch : micro_batches) {
+    const at::Tensor hidden_bh = network_->Forward(micro_batch.batch, {&weights, 1});
+    const at::Tensor logits = Network::BinLogits(hidden_bh, weights->score);
+    const at::Tensor loss = CrossEntropySum(logits, micro_batch.targets) / rows;
+    loss.backward();
+    loss_sum += loss.item<double>();
+  }
+  return loss_sum;
+}
+
+absl::StatusOr<StepResult> Trainer::TrainStep(absl::Span<const MicroBatch> micro_batches) {
+  StepResult result;
+  result.step = step_;
+  for (const MicroBatch& micro_batch : micro_batches) {
+    result.rows += micro_batch.batch.sequence_count();
+    result.tokens += micro_batch.batch.token_count();
+  }
+  const std::string what = absl::StrCat("training step ", step_);
+  return CatchTorch(what, [&]() -> absl::StatusOr<StepResult> {
+    result.loss = AccumulateGradients(micro_batches, static_cast<double>(result.rows));
+    result.gradient_norm = optimizer_.ClipGradients(options_.max_gradient_norm);
+    if (!std::isfinite(result.loss) || !std::isfinite(result.gradient_norm)) {
+      return absl::InternalError(absl::StrCat(what, ": loss is ", result.loss,
+                                              " and gradient norm ", result.gradient_norm,
+                                              "; a lower learning rate may help"));
+    }
+    const double factor = schedule_.Factor(step_);
+    result.learning_rate = options_.learning_rate * factor;
+    result.head_learning_rate = options_.head_learning_rate * factor;
+    optimizer_.Step({result.learning_rate, result.head_learning_rate});
+    ++step_;
+    return result;
+  });
+}
+
+namespace {
+
+// The one run of Train: what it keeps between steps.
+struct TrainRun {
+  Trainer* const trainer;
+  const TrainPlan& plan;
+  const TrainHooks& hooks;
+  int64_t total_steps;
+  absl::Duration step_time;
+  TrainOutcome outcome;
+
+  int64_t ValidationEvery() const {
+    return plan.validation_every > 0 ? plan.validation_every : (total_steps + 3) / 4;
+  }
+
+  void FitTimeBudget() {
+    if (trainer->step() != kTimedSteps || plan.time_budget == absl::InfiniteDuration()) return;
+    const double affordable =
+        absl::FDivDuration(plan.time_budget, step_time) * static_cast<double>(kTimedSteps);
+    const int64_t steps = std::max(kTimedSteps, static_cast<int64_t>(affordable));
+    total_steps = std::min(total_steps, steps);
+    trainer->PlanSteps(total_steps);
+  }
+
+  absl::Status ValidateIfDue() {
+    const int64_t done = trainer->step();
+    if (done != total_steps && done % ValidationEvery() != 0) return absl::OkStatus();
+    AdapterWeights weights = trainer->CopyWeights();
+    ASSIGN_OR_RETURN(Validation validation, hooks.validate(weights));
+    RETURN_IF_ERROR(hooks.on_validation(done, validation.metrics));
+    const std::optional<Validation>& best = outcome.best_validation;
+    if (best.has_value() && best->metrics.mae <= validation.metrics.mae) return absl::OkStatus();
+    outcome.best = std::move(weights);
+    outcome.best_step = done;
+    outcome.best_validation = std::move(validation);
+    return absl::OkStatus();
+  }
+};
+
+}  // namespace
+
+absl::StatusOr<TrainOutcome> Train(Trainer* trainer, Sampler* sampler,
+                                   absl::Span<const Example> examples, const BinsSpec& bins,
+                                   const TrainPlan& plan, const TrainHooks& hooks) {
+  TrainRun run{.trainer = trainer,
+               .plan = plan,
+               .hooks = hooks,
+               .total_steps = sampler->CountSteps(plan.max_steps),
+               .step_time = {},
+               .outcome = {}};
+  trainer->PlanSteps(run.total_steps);
+  while (trainer->step() < run.total_steps) {
+    run.outcome.stopped = hooks.stop();
+    if (run.outcome.stopped) break;
+    const absl::Time start = plan.clock->Now();
+    const std::vector<MicroBatch> micro_batches =
+        FetchStep(sampler, examples, bins, plan.micro_batch_tokens);
+    ASSIGN_OR_RETURN(const StepResult result, trainer->TrainStep(micro_batches));
+    run.step_time += plan.clock->Now() - start;
+    run.FitTimeBudget();
+    RETURN_IF_ERROR(hooks.on_step(result, run.total_steps));
+    RETURN_IF_ERROR(run.ValidateIfDue());
+  }
+  run.outcome.steps = trainer->step();
+  return std::move(run.outcome);
+}
+
+}  // namespace pricer

@@ -1,0 +1,125 @@
+#pragma once
+
+#include <cstdint>
+#include <functional>
+#include <memory>
+#include <optional>
+#include <vector>
+
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "absl/time/time.h"
+#include "absl/types/span.h"
+#include "base/clock.h"
+#include "model/adapter.h"
+#include "model/network.h"
+#include "trainer/dataset.h"
+#include "trainer/loss.h"
+#include "trainer/lr_schedule.h"
+#include "trainer/metrics.h"
+#include "trainer/optimizer.h"
+#include "trainer/sampler.h"
+
+namespace pricer {
+
+struct StepResult {
+  int64_t step = 0;          // from 0
+  double loss = 0;           // mean over the rows of the step, nats
+  double gradient_norm = 0;  // before clipping
+  double learning_rate = 0;
+  double head_learning_rate = 0;
+  int64_t rows = 0;
+  int64_t tokens = 0;
+};
+
+// Tunes one adapter over a frozen network: its state is the adapter, the optimizer's moments and
+// the step number. One thread (each step uses ATen's intra-op threads).
+class Trainer {
+ public:
+  struct Options {
+    double learning_rate = 2e-4;       // of the LoRA tensors
+    double head_learning_rate = 5e-4;  // of the score rows
+    double warmup_ratio = 0.03;
+    double max_gradient_norm = 1.0;  // 0 = gradients are not clipped
+    AdamW::Options adamw;
+
+    // InvalidArgument names the field and its bounds.
+    absl::Status Validate() const;
+  };
+
+  // `network` must outlive the trainer. InvalidArgument where the adapter has no bins head or the
+  // options are wrong.
+  static absl::StatusOr<std::unique_ptr<Trainer>> Create(const Network* network,
+                                                         PeftAdapter adapter,
+                                                         const Options& options);
+
+  // The learning rates follow this from the next step on. REQUIRES: total_steps >= 1.
+  void PlanSteps(int64_t total_steps);
+  void set_schedule(const LrSchedule& schedule) { schedule_ = schedule; }
+
+  // One update from one or more micro-batches: the gradient is that of the mean loss over all their
+  // rows, however they are cut. Internal (the adapter is as it was) where loss or gradient is not
+  // finite.
+  absl::StatusOr<StepResult> TrainStep(absl::Span<const MicroBatch> micro_batches);
+
+  // Steps made so far.
+  int64_t step() const { return step_; }
+  const PeftAdapter& adapter() const { return adapter_; }
+  // A copy of the tensors as they are now, without gradients.
+  AdapterWeights CopyWeights() const;
+
+ private:
+  Trainer(const Network* network, PeftAdapter adapter, const Options& options);
+  double AccumulateGradients(absl::Span<const MicroBatch> micro_batches, double rows);
+
+  const Network* const network_;
+  PeftAdapter adapter_;
+  const Options options_;
+  LrSchedule schedule_;
+  AdamW optimizer_;
+  int64_t step_ = 0;
+};
+
+// What Train does besides steps.
+struct TrainPlan {
+  int64_t max_steps = 1;
+  int64_t micro_batch_tokens = 1024;
+  // Steps between two validations; there is always one after the last step. 0 = four in the whole
+  // run.
+  int64_t validation_every = 0;
+  // After a few steps max_steps is lowered to what this time allows at their speed (validation not
+  // counted).
+  absl::Duration time_budget = absl::InfiniteDuration();
+  const Clock* clock = Clock::System();
+};
+
+// What the adapter makes of the held-out items.
+struct Validation {
+  Metrics metrics;
+  std::vector<std::vector<float>> logits;  // [items][bins]
+};
+
+struct TrainHooks {
+  std::function<absl::StatusOr<Validation>(const AdapterWeights& weights)> validate;
+  // After every step, with the number of steps that the run will have.
+  std::function<absl::Status(const StepResult& result, int64_t total_steps)> on_step;
+  std::function<absl::Status(int64_t steps_done, const Metrics& metrics)> on_validation;
+  // Asked before every step: true ends the run.
+  std::function<bool()> stop;
+};
+
+struct TrainOutcome {
+  int64_t steps = 0;
+  bool stopped = false;
+  // The tensors that had the lowest validation MAE, and after how many steps.
+  AdapterWeights best;
+  int64_t best_step = 0;
+  std::optional<Validation> best_validation;
+};
+
+// Runs the sampler's steps through the trainer until the plan ends or the stop hook says so.
+absl::StatusOr<TrainOutcome> Train(Trainer* trainer, Sampler* sampler,
+                                   absl::Span<const Example> examples, const BinsSpec& bins,
+                                   const TrainPlan& plan, const TrainHooks& hooks);
+
+}  // namespace pricer

@@ -1,0 +1,273 @@
+#include "trainer/tuning_run.h"
+
+#include <cmath>
+#include <cstdio>
+#include <filesystem>
+#include <limits>
+#include <memory>
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+#include "absl/strings/str_format.h"
+#include "absl/strings/str_join.h"
+#include "base/file.h"
+#include "base/sha256.h"
+#include "base/status_macros.h"
+#include "trainer/inference.h"
+#include "trainer/interrupt.h"
+#include "trainer/option_checks.h"
+#include "trainer/publication.h"
+#include "trainer/run_log.h"
+#include "trainer/step_reporter.h"
+
+namespace pricer {
+namespace {
+
+using NamedTexts = std::vector<std::pair<std::string, std::string>>;
+
+// The options that decide what comes out, as the manifest records them: no path, no thread count.
+NamedTexts ResultOptions(const TuningOptions& options) {
+  const Trainer::Options& training = options.training;
+  return {{"lora_r", absl::StrCat(options.lora_rank)},
+          {"lora_alpha", absl::StrCat(options.lora_alpha)},
+          {"target_modules", absl::StrJoin(options.target_modules, ",")},
+          {"bins", absl::StrCat(options.bins)},
+          {"sigma", absl::StrCat(options.sigma)},
+          {"lr", absl::StrCat(training.learning_rate)},
+          {"head_lr", absl::StrCat(training.head_learning_rate)},
+          {"warmup_ratio", absl::StrCat(training.warmup_ratio)},
+          {"max_grad_norm", absl::StrCat(training.max_gradient_norm)},
+          {"betas", absl::StrCat(training.adamw.beta1, ",", training.adamw.beta2)},
+          {"eps", absl::StrCat(training.adamw.epsilon)},
+          {"weight_decay", absl::StrCat(training.adamw.weight_decay)},
+          {"epochs", absl::StrCat(options.epochs)},
+          {"max_steps", absl::StrCat(options.max_steps)},
+          {"max_minutes", absl::StrCat(options.max_minutes)},
+          {"batch_tokens", absl::StrCat(options.batch_tokens)},
+          {"micro_batch_tokens", absl::StrCat(options.micro_batch_tokens)},
+          {"validation_items", absl::StrCat(options.validation_items)},
+          {"validation_every", absl::StrCat(options.validation_every)},
+          {"max_reject_share", absl::StrCat(options.max_reject_share)},
+          {"fields", absl::StrJoin(options.columns, ",", absl::PairFormatter("="))},
+          {"seed", absl::StrCat(options.seed)}};
+}
+
+NamedTexts AllOptions(const TuningOptions& options, const PromptTemplate& prompt) {
+  NamedTexts all = {{"base", options.base.directory},
+                    {"data", options.data},
+                    {"validation", options.validation},
+                    {"output", options.output},
+                    {"name", options.name},
+                    {"runs", options.runs},
+                    {"weights", options.base.weights},
+                    {"dtype", options.base.dtype},
+                    {"threads", absl::StrCat(options.base.threads)},
+                    {"currency", options.currency},
+                    {"preset", prompt.preset},
+                    {"question", prompt.question},
+                    {"prefix", prompt.prefix},
+                    {"max_prompt_tokens", absl::StrCat(prompt.max_prompt_tokens)}};
+  for (auto& option : ResultOptions(options)) all.push_back(std::move(option));
+  return all;
+}
+
+// All that is known before the weights are loaded.
+struct Inputs {
+  BaseModel base;
+  std::string fingerprint;
+  PromptTemplate prompt;
+  Dataset train;
+  Dataset validation;
+  BinsSpec bins;
+  std::string data_digest;
+};
+
+absl::StatusOr<Dataset> LoadPart(const TuningOptions& options, const Inputs& inputs,
+                                 const std::string& path, const std::string& rejects_path,
+                                 int64_t limit) {
+  DatasetOptions dataset;
+  dataset.reader.columns = options.columns;
+  dataset.reader.currency = options.currency;
+  dataset.reader.max_reject_share = options.max_reject_share;
+  dataset.reader.rejects_path = rejects_path;
+  dataset.limit = limit;
+  dataset.keep_texts = limit > 0;
+  return LoadDataset(path, inputs.prompt, *inputs.base.tokenizer, dataset);
+}
+
+absl::StatusOr<Inputs> LoadInputs(const TuningOptions& options, const PromptTemplate& prompt,
+                                  const std::string& run_directory) {
+  Inputs inputs;
+  inputs.prompt = prompt;
+  ASSIGN_OR_RETURN(inputs.base, OpenBase(options.base, /*needs_tokenizer=*/true));
+  ASSIGN_OR_RETURN(inputs.fingerprint, inputs.base.checkpoint->Fingerprint());
+  ASSIGN_OR_RETURN(inputs.validation,
+                   LoadPart(options, inputs, options.validation,
+                            run_directory + "/rejects-validation.jsonl", options.validation_items));
+  if (static_cast<int64_t>(inputs.validation.examples.size()) < kMinGoldenItems) {
+    return absl::FailedPreconditionError(
+        absl::StrCat(options.validation, ": ", inputs.validation.examples.size(),
+                     " items; at least ", kMinGoldenItems, " are needed"));
+  }
+  ASSIGN_OR_RETURN(inputs.train, LoadPart(options, inputs, options.data,
+                                          run_directory + "/rejects-train.jsonl", /*limit=*/0));
+  ASSIGN_OR_RETURN(inputs.bins,
+                   BinsSpec::FromPrices(inputs.train.Prices(), options.bins, options.sigma));
+  ASSIGN_OR_RETURN(const std::string train_digest, Sha256HexOfFile(options.data));
+  ASSIGN_OR_RETURN(const std::string validation_digest, Sha256HexOfFile(options.validation));
+  inputs.data_digest = Sha256Hex(absl::StrCat(train_digest, "\n", validation_digest, "\n"));
+  return inputs;
+}
+
+absl::StatusOr<PeftAdapter> NewAdapter(const TuningOptions& options, const Inputs& inputs) {
+  PeftConfig config;
+  config.task = PeftTask::kSeqCls;
+  config.r = options.lora_rank;
+  config.alpha = options.lora_alpha;
+  config.target_modules = options.target_modules;
+  config.base_model_name = inputs.base.name;
+  return MakeAdapter(config, inputs.base.checkpoint->config(), options.bins, options.seed);
+}
+
+absl::StatusOr<Validation> Validate(const Network& network, const Inputs& inputs,
+                                    const AdapterWeights& weights, int64_t batch_tokens) {
+  std::vector<Prompt> prompts;
+  for (const Example& example : inputs.validation.examples) prompts.push_back(example.ids);
+  const auto observe = [](int64_t) -> absl::Status {
+    return InterruptRequested() ? absl::CancelledError("validation") : absl::OkStatus();
+  };
+  Validation validation;
+  ASSIGN_OR_RETURN(validation.logits,
+                   ComputeBinLogits(network, weights, prompts, batch_tokens, observe));
+  std::vector<ScoredPrice> scores;
+  for (size_t i = 0; i < prompts.size(); ++i) {
+    ASSIGN_OR_RETURN(const PriceDistribution distribution,
+                     PriceDistribution::FromLogits(inputs.bins.min_price, inputs.bins.max_price,
+                                                   validation.logits[i]));
+    scores.push_back(ScoreDistribution(distribution, /*conformal_offset=*/0.0,
+                                       inputs.validation.examples[i].price));
+  }
+  validation.metrics = Measure(scores);
+  return validation;
+}
+
+absl::StatusOr<TrainOutcome> TrainAdapter(const TuningOptions& options, const Inputs& inputs,
+                                          const Network& network, Trainer* trainer, RunLog* log) {
+  constexpr int64_t kUnlimited = std::numeric_limits<int64_t>::max();
+  const int64_t default_epochs = options.max_steps > 0 ? kUnlimited : 1;
+  Sampler sampler(inputs.train.Lengths(),
+                  {.seed = options.seed,
+                   .epochs = options.epochs > 0 ? options.epochs : default_epochs,
+                   .batch_tokens = options.batch_tokens});
+  TrainPlan plan;
+  plan.max_steps = options.max_steps > 0 ? options.max_steps : kUnlimited;
+  plan.micro_batch_tokens = options.micro_batch_tokens;
+  plan.validation_every = options.validation_every;
+  if (options.max_minutes > 0) plan.time_budget = absl::Minutes(options.max_minutes);
+  StepReporter reporter(log);
+  TrainHooks hooks;
+  hooks.validate = [&](const AdapterWeights& weights) {
+    return Validate(network, inputs, weights, options.micro_batch_tokens);
+  };
+  hooks.on_step = [&](const StepResult& result, int64_t total) {
+    return reporter.Step(result, total);
+  };
+  hooks.on_validation = [&](int64_t step, const Metrics& metrics) {
+    return reporter.Validated(step, metrics);
+  };
+  hooks.stop = InterruptRequested;
+  return Train(trainer, &sampler, inputs.train.examples, inputs.bins, plan, hooks);
+}
+
+Manifest NewManifest(const TuningOptions& options, const Inputs& inputs, const Network& network,
+                     const TrainOutcome& outcome) {
+  Manifest manifest;
+  manifest.base_fingerprint = inputs.fingerprint;
+  manifest.base_name = inputs.base.name;
+  manifest.weights = std::string(WeightsKindName(network.options().weights));
+  manifest.dtype = std::string(DtypeText(network.options().dtype));
+  manifest.prompt = inputs.prompt;
+  manifest.currency = options.currency;
+  manifest.bins = inputs.bins;
+  manifest.data_digest = inputs.data_digest;
+  manifest.trainer_version = PRICER_VERSION;
+  for (auto& [name, value] : ResultOptions(options)) manifest.trainer_options[name] = value;
+  manifest.trainer_options["steps"] = absl::StrCat(outcome.steps);
+  manifest.trainer_options["published_step"] = absl::StrCat(outcome.best_step);
+  return manifest;
+}
+
+void DescribeInputs(const TuningOptions& options, const Inputs& inputs) {
+  absl::FPrintF(stderr, "training: %s\nvalidation: %s\n", DescribeDataset(inputs.train),
+                DescribeDataset(inputs.validation));
+  absl::FPrintF(stderr, "prices: %d bins from %.2f to %.2f %s\n", inputs.bins.bins,
+                inputs.bins.min_price, inputs.bins.max_price, options.currency);
+}
+
+// Cancelled where the run was interrupted; `outcome` then says how far it came.
+absl::Status TuneAndPublish(const TuningOptions& options, const PromptTemplate& prompt, RunLog* log,
+                            TuningOutcome* outcome) {
+  ASSIGN_OR_RETURN(const Inputs inputs, LoadInputs(options, prompt, log->directory()));
+  outcome->rejects = inputs.train.summary.rejects + inputs.validation.summary.rejects;
+  DescribeInputs(options, inputs);
+  ASSIGN_OR_RETURN(const std::unique_ptr<Network> network,
+                   LoadNetwork(inputs.base, options.base, /*weights=*/"nf4"));
+  ASSIGN_OR_RETURN(PeftAdapter adapter, NewAdapter(options, inputs));
+  const PeftConfig config = adapter.config;
+  ASSIGN_OR_RETURN(const std::unique_ptr<Trainer> trainer,
+                   Trainer::Create(network.get(), std::move(adapter), options.training));
+  auto trained = TrainAdapter(options, inputs, *network, trainer.get(), log);
+  outcome->steps = trainer->step();
+  RETURN_IF_ERROR(trained.status());
+  if (trained->stopped) return absl::CancelledError("tuning");
+
+  outcome->best_step = trained->best_step;
+  outcome->validation = trained->best_validation->metrics;
+  Manifest manifest = NewManifest(options, inputs, *network, *trained);
+  RETURN_IF_ERROR(Calibrate(inputs.validation, trained->best_validation->logits,
+                            MedianOf(inputs.train.Prices()), &manifest));
+  const PeftAdapter tuned{.config = config, .weights = std::move(trained->best)};
+  ASSIGN_OR_RETURN(outcome->published,
+                   PublishAdapter(tuned, std::move(manifest), options.output, options.name));
+  return absl::OkStatus();
+}
+
+}  // namespace
+
+absl::Status TuningOptions::Validate() const {
+  RETURN_IF_ERROR(base.Validate());
+  RETURN_IF_ERROR(CheckFile("--data", data));
+  RETURN_IF_ERROR(CheckFile("--validation", validation));
+  RETURN_IF_ERROR(ValidateAdapterName(name));
+  RETURN_IF_ERROR(MakePrompt(prompt, currency).status());
+  RETURN_IF_ERROR(training.Validate());
+  RETURN_IF_ERROR(CheckBounds<int64_t>("--lora-r", lora_rank, 1, 4096));
+  RETURN_IF_ERROR(CheckBounds("--lora-alpha", lora_alpha, 1e-6, 1e6));
+  RETURN_IF_ERROR(CheckBounds("--bins", bins, 2, 4096));
+  RETURN_IF_ERROR(CheckBounds("--sigma", sigma, 1e-3, 100.0));
+  RETURN_IF_ERROR(CheckBounds<int64_t>("--epochs", epochs, 0, 10000));
+  RETURN_IF_ERROR(CheckBounds<int64_t>("--max-steps", max_steps, 0, kManyItems));
+  RETURN_IF_ERROR(CheckBounds("--max-minutes", max_minutes, 0.0, 1e6));
+  RETURN_IF_ERROR(CheckBounds<int64_t>("--batch-tokens", batch_tokens, 1, kManyItems));
+  RETURN_IF_ERROR(CheckBounds<int64_t>("--micro-batch-tokens", micro_batch_tokens, 1, kManyItems));
+  RETURN_IF_ERROR(
+      CheckBounds<int64_t>("--validation-items", validation_items, kMinGoldenItems, kManyItems));
+  RETURN_IF_ERROR(CheckBounds<int64_t>("--validation-every", validation_every, 0, kManyItems));
+  RETURN_IF_ERROR(CheckBounds("--max-reject-share", max_reject_share, 0.0, 1.0));
+  return absl::OkStatus();
+}
+
+absl::StatusOr<TuningOutcome> RunTuning(const TuningOptions& options) {
+  RETURN_IF_ERROR(options.Validate());
+  ASSIGN_OR_RETURN(const PromptTemplate prompt, MakePrompt(options.prompt, options.currency));
+  ASSIGN_OR_RETURN(RunLog log, RunLog::Create(options.runs, options.name));
+  RETURN_IF_ERROR(log.WriteOptions(AllOptions(options, prompt)));
+  TuningOutcome outcome;
+  outcome.run_directory = log.directory();
+  const absl::Status status = TuneAndPublish(options, prompt, &log, &outcome);
+  outcome.interrupted = absl::IsCancelled(status);
+  if (!outcome.interrupted) RETURN_IF_ERROR(status);
+  return outcome;
+}
+
+}  // namespace pricer
