@@ -1,0 +1,233 @@
+#include "server/adapter_registry.h"
+
+#include <algorithm>
+#include <limits>
+#include <set>
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+#include "absl/strings/str_join.h"
+#include "base/check.h"
+
+namespace pricer {
+namespace {
+
+// Of unloaded versions; refused ones are listed as long as they are in the folder.
+constexpr int kMaxEndedRecords = 100;
+constexpr size_t kMaxListedInMessage = 10;
+constexpr char kRemovedReason[] = "removed from the adapter folder";
+
+std::string Describe(absl::string_view name, std::optional<int64_t> version) {
+  std::string text = absl::StrCat("adapter \"", name, "\"");
+  if (version.has_value()) absl::StrAppend(&text, " version ", *version);
+  return text;
+}
+
+}  // namespace
+
+AdapterRegistry::AdapterRegistry(std::string default_adapter, Metrics* metrics, const Clock* clock)
+    : default_adapter_(std::move(default_adapter)), metrics_(metrics), clock_(clock) {}
+
+absl::StatusOr<AdapterHandle> AdapterRegistry::Find(absl::string_view name,
+                                                    std::optional<int64_t> version) const {
+  MutexLock lock(&mutex_);
+  std::string default_name;
+  if (name.empty()) {
+    absl::StatusOr<std::string> resolved = DefaultName();
+    if (!resolved.ok()) return resolved.status();
+    default_name = *std::move(resolved);
+    name = default_name;
+  }
+  const Record* record = nullptr;
+  if (version.has_value()) {
+    const auto found = records_.find(AdapterKey{std::string(name), *version});
+    if (found != records_.end()) record = &found->second;
+  } else {
+    record = Newest(name);
+  }
+  if (record == nullptr || record->adapter == nullptr) return NotFound(name, version);
+  return record->adapter;
+}
+
+absl::StatusOr<std::string> AdapterRegistry::DefaultName() const {
+  if (!default_adapter_.empty()) return default_adapter_;
+  std::set<absl::string_view> names;
+  for (const auto& [key, record] : records_) {
+    if (record.adapter != nullptr) names.insert(key.name);
+  }
+  if (names.size() == 1) return std::string(*names.begin());
+  if (names.empty()) return absl::NotFoundError("no adapter is available");
+  return absl::InvalidArgumentError(
+      absl::StrCat("adapter.name: empty, this server has no default adapter and serves several: ",
+                   AvailableText()));
+}
+
+const AdapterRegistry::Record* AdapterRegistry::Newest(absl::string_view name) const {
+  auto record =
+      records_.upper_bound(AdapterKey{std::string(name), std::numeric_limits<int64_t>::max()});
+  while (record != records_.begin()) {
+    --record;
+    if (record->first.name != name) break;
+    if (record->second.adapter != nullptr) return &record->second;
+  }
+  return nullptr;
+}
+
+absl::Status AdapterRegistry::NotFound(absl::string_view name,
+                                       std::optional<int64_t> version) const {
+  if (version.has_value()) {
+    const auto found = records_.find(AdapterKey{std::string(name), *version});
+    if (found != records_.end()) {
+      const AdapterStatus& status = found->second.status;
+      std::string message =
+          absl::StrCat(Describe(name, version), " is in state ", AdapterStateName(status.state));
+      if (!status.reason.empty()) absl::StrAppend(&message, ": ", status.reason);
+      const bool other_base = status.refusal == absl::StatusCode::kFailedPrecondition;
+      return other_base ? absl::FailedPreconditionError(message) : absl::NotFoundError(message);
+    }
+  }
+  return absl::NotFoundError(
+      absl::StrCat(Describe(name, version), " is not available; available: ", AvailableText()));
+}
+
+std::string AdapterRegistry::AvailableText() const {
+  std::vector<std::string> available;
+  size_t count = 0;
+  for (const auto& [key, record] : records_) {
+    if (record.adapter == nullptr) continue;
+    if (++count <= kMaxListedInMessage) {
+      available.push_back(absl::StrCat(key.name, "/", key.version));
+    }
+  }
+  if (available.empty()) return "none";
+  if (count > available.size()) {
+    available.push_back(absl::StrCat("and ", count - available.size(), " more"));
+  }
+  return absl::StrJoin(available, ", ");
+}
+
+std::vector<AdapterStatus> AdapterRegistry::List(absl::string_view name) const {
+  MutexLock lock(&mutex_);
+  std::vector<AdapterStatus> statuses;
+  for (const auto& [key, record] : records_) {
+    if (!name.empty() && key.name != name) continue;
+    statuses.push_back(record.status);
+    statuses.back().serves_by_default = record.adapter != nullptr && Newest(key.name) == &record;
+  }
+  return statuses;
+}
+
+void AdapterRegistry::Discover(const AdapterKey& key) {
+  MutexLock lock(&mutex_);
+  Record& record = records_[key];
+  PRICER_CHECK(record.adapter == nullptr);
+  record.status = AdapterStatus();
+  record.status.key = key;
+  SetState(&record, AdapterState::kStart);
+}
+
+void AdapterRegistry::BeginLoad(const AdapterKey& key) {
+  MutexLock lock(&mutex_);
+  SetState(&records_.at(key), AdapterState::kLoading);
+}
+
+void AdapterRegistry::Publish(AdapterHandle adapter, absl::Duration load_time) {
+  MutexLock lock(&mutex_);
+  Record& record = records_.at(adapter->key);
+  record.status.reason = adapter->warning;
+  record.status.digest = adapter->digest;
+  record.status.memory_bytes = adapter->memory_bytes;
+  record.status.load_time = load_time;
+  record.adapter = std::move(adapter);
+  metrics_->AdapterLoaded(load_time);
+  SetState(&record, AdapterState::kAvailable);
+}
+
+void AdapterRegistry::Refuse(const AdapterKey& key, const absl::Status& reason) {
+  MutexLock lock(&mutex_);
+  Record& record = records_.at(key);
+  PRICER_CHECK(record.adapter == nullptr);
+  record.status.reason = std::string(reason.message());
+  record.status.refusal = reason.code();
+  metrics_->AdapterLoadFailed(clock_->Now());
+  SetState(&record, AdapterState::kEnd);
+}
+
+void AdapterRegistry::Unload(const AdapterKey& key) {
+  MutexLock lock(&mutex_);
+  Record& record = records_.at(key);
+  PRICER_CHECK(record.adapter != nullptr);
+  record.status.reason = kRemovedReason;
+  retired_.push_back(std::exchange(record.adapter, nullptr));
+  SetState(&record, AdapterState::kUnloading);
+}
+
+void AdapterRegistry::Forget(const AdapterKey& key) {
+  MutexLock lock(&mutex_);
+  records_.erase(key);
+  ReportStates();
+}
+
+int AdapterRegistry::FreeUnused() {
+  std::vector<AdapterHandle> unused;
+  {
+    MutexLock lock(&mutex_);
+    std::erase_if(retired_, [&unused](AdapterHandle& adapter) {
+      // Nobody can take another handle of a retired version, so that 1 stays 1.
+      if (adapter.use_count() > 1) return false;
+      unused.push_back(std::move(adapter));
+      return true;
+    });
+    for (const AdapterHandle& adapter : unused) EndUnloaded(adapter->key);
+    if (!unused.empty()) DropOldestEnded();
+  }
+  return static_cast<int>(unused.size());
+}
+
+void AdapterRegistry::EndUnloaded(const AdapterKey& key) {
+  const auto found = records_.find(key);
+  // Found in the folder again in the meantime, and perhaps serving.
+  if (found == records_.end() || found->second.status.state != AdapterState::kUnloading) return;
+  const bool still_held =
+      std::any_of(retired_.begin(), retired_.end(),
+                  [&key](const AdapterHandle& adapter) { return adapter->key == key; });
+  if (still_held) return;
+  metrics_->AdapterEnded(key);
+  found->second.status.memory_bytes = 0;
+  SetState(&found->second, AdapterState::kEnd);
+}
+
+void AdapterRegistry::SetState(Record* record, AdapterState state) {
+  record->status.state = state;
+  record->status.changed_at = clock_->Now();
+  ReportStates();
+}
+
+void AdapterRegistry::ReportStates() {
+  std::array<int64_t, kAdapterStateCount> counts{};
+  for (const auto& [key, record] : records_) ++counts[static_cast<int>(record.status.state)];
+  metrics_->AdapterStatesChanged(counts);
+}
+
+void AdapterRegistry::DropOldestEnded() {
+  const auto is_unloaded = [](const Record& record) {
+    return record.status.state == AdapterState::kEnd &&
+           record.status.refusal == absl::StatusCode::kOk;
+  };
+  int ended = 0;
+  for (const auto& [key, record] : records_) ended += is_unloaded(record) ? 1 : 0;
+  for (; ended > kMaxEndedRecords; --ended) {
+    auto oldest = records_.end();
+    for (auto it = records_.begin(); it != records_.end(); ++it) {
+      if (!is_unloaded(it->second)) continue;
+      if (oldest == records_.end() ||
+          it->second.status.changed_at < oldest->second.status.changed_at) {
+        oldest = it;
+      }
+    }
+    records_.erase(oldest);
+  }
+  ReportStates();
+}
+
+}  // namespace pricer

@@ -1,0 +1,105 @@
+#pragma once
+
+#include <array>
+#include <cstdint>
+#include <map>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "absl/base/thread_annotations.h"
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "absl/strings/string_view.h"
+#include "absl/time/time.h"
+#include "base/clock.h"
+#include "base/mutex.h"
+#include "server/loaded_adapter.h"
+#include "server/metrics.h"
+
+namespace pricer {
+
+// What is known of one version.
+struct AdapterStatus {
+  AdapterKey key;
+  AdapterState state = AdapterState::kStart;
+  // kEnd: why it was refused or unloaded. kAvailable: its warning, if any.
+  std::string reason;
+  // Code of the refusal; OK for a version that was not refused.
+  absl::StatusCode refusal = absl::StatusCode::kOk;
+  std::string digest;
+  int64_t memory_bytes = 0;
+  absl::Duration load_time;
+  absl::Time changed_at;
+  // The newest available version of its name.
+  bool serves_by_default = false;
+};
+
+// What is live. The watcher tells it what happens to versions; requests take handles from it.
+// Thread-safe; no call loads, frees or waits while the lock is held, so that requests never wait
+// for an adapter to come or go.
+//
+// The registry holds on to an unloaded version until the last request has let go of it, so that
+// FreeUnused, and not a request, frees its memory.
+class AdapterRegistry {
+ public:
+  // `default_adapter` answers requests that name none; empty = the only adapter there is. `metrics`
+  // and `clock` must outlive the registry.
+  AdapterRegistry(std::string default_adapter, Metrics* metrics, const Clock* clock);
+
+  // The version that a request gets; absent `version` = the newest available one. NotFound names
+  // what was asked for and lists what there is; FailedPrecondition for a version that was refused
+  // as made for another base; InvalidArgument where no name is given and several adapters could be
+  // meant.
+  absl::StatusOr<AdapterHandle> Find(absl::string_view name, std::optional<int64_t> version) const;
+
+  // Every version known, ordered by name and version; an empty `name` = all adapters.
+  std::vector<AdapterStatus> List(absl::string_view name = "") const;
+
+  // The rest is for the watcher.
+
+  // kStart: found in the folder, or found again.
+  void Discover(const AdapterKey& key);
+  // kLoading. REQUIRES: discovered.
+  void BeginLoad(const AdapterKey& key);
+  // kAvailable: from now on requests may get it.
+  void Publish(AdapterHandle adapter, absl::Duration load_time);
+  // kEnd, with the reason. Other versions stay as they are.
+  void Refuse(const AdapterKey& key, const absl::Status& reason);
+  // kUnloading: requests get it no more. REQUIRES: available.
+  void Unload(const AdapterKey& key);
+  // Drops the record of a refused version that is gone from the folder.
+  void Forget(const AdapterKey& key);
+  // Frees unloaded versions that no request holds any more, on the calling thread: kEnd. Returns
+  // how many.
+  int FreeUnused();
+
+ private:
+  struct Record {
+    AdapterStatus status;
+    AdapterHandle adapter;  // kAvailable alone
+  };
+
+  void SetState(Record* record, AdapterState state) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  void ReportStates() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  // Unloading -> kEnd, once nothing of the version is held any more.
+  void EndUnloaded(const AdapterKey& key) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  // Keeps the list of ended versions short.
+  void DropOldestEnded() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  const Record* Newest(absl::string_view name) const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  absl::StatusOr<std::string> DefaultName() const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  absl::Status NotFound(absl::string_view name, std::optional<int64_t> version) const
+      ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  std::string AvailableText() const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+
+  const std::string default_adapter_;
+  Metrics* const metrics_;
+  const Clock* const clock_;
+
+  mutable Mutex mutex_;
+  std::map<AdapterKey, Record> records_ ABSL_GUARDED_BY(mutex_);
+  // Unloaded versions that requests may still hold.
+  std::vector<AdapterHandle> retired_ ABSL_GUARDED_BY(mutex_);
+};
+
+}  // namespace pricer

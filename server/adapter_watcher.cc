@@ -1,0 +1,214 @@
+#include "server/adapter_watcher.h"
+
+#include <algorithm>
+#include <utility>
+#include <vector>
+
+#include "absl/strings/str_cat.h"
+#include "base/check.h"
+#include "base/logging.h"
+
+namespace pricer {
+namespace {
+
+constexpr int kAbsentPollsToUnload = 2;
+// Doubling stops here, long after the longest delay is reached.
+constexpr int kMaxDoublings = 30;
+constexpr size_t kMaxWarnedEntries = 1000;
+
+// Reasons that may be gone on the next try though no file changed.
+bool MayPass(absl::StatusCode code) {
+  switch (code) {
+    case absl::StatusCode::kUnavailable:
+    case absl::StatusCode::kResourceExhausted:
+    case absl::StatusCode::kPermissionDenied:
+    case absl::StatusCode::kNotFound:
+    case absl::StatusCode::kInternal:
+    case absl::StatusCode::kUnknown:
+      return true;
+    default:
+      return false;
+  }
+}
+
+std::vector<LogField> FieldsOf(const AdapterKey& key) {
+  return {{"adapter", key.name}, {"version", absl::StrCat(key.version)}};
+}
+
+}  // namespace
+
+AdapterWatcher::AdapterWatcher(const AdapterWatcherOptions& options, LoadFunction load,
+                               AdapterRegistry* registry, Metrics* metrics, const Clock* clock)
+    : options_(options),
+      load_(std::move(load)),
+      registry_(registry),
+      metrics_(metrics),
+      clock_(clock) {}
+
+AdapterWatcher::~AdapterWatcher() { Stop(); }
+
+void AdapterWatcher::Start() {
+  thread_ = std::thread([this] { Run(); });
+}
+
+void AdapterWatcher::Stop() {
+  {
+    MutexLock lock(&mutex_);
+    stopping_ = true;
+    stop_.SignalAll();
+  }
+  if (thread_.joinable()) thread_.join();
+}
+
+void AdapterWatcher::Run() {
+  while (true) {
+    {
+      MutexLock lock(&mutex_);
+      if (!stopping_) stop_.WaitWithTimeout(&mutex_, options_.poll_interval);
+      if (stopping_) return;
+    }
+    // The next poll looks again; the reason is logged and counted there.
+    Poll().IgnoreError();
+  }
+}
+
+bool AdapterWatcher::stopping() const {
+  MutexLock lock(&mutex_);
+  return stopping_;
+}
+
+absl::Status AdapterWatcher::Poll() {
+  const absl::StatusOr<FolderScan> scan = ScanSameRoot();
+  ReportReadable(scan.status());
+  if (scan.ok()) {
+    WarnOfForeignEntries(*scan);
+    LoadNew(*scan);
+    UnloadAbsent(*scan);
+  } else {
+    for (auto& [key, known] : known_) known.absent_polls = 0;
+  }
+  registry_->FreeUnused();
+  return scan.status();
+}
+
+absl::StatusOr<FolderScan> AdapterWatcher::ScanSameRoot() {
+  absl::StatusOr<FolderScan> scan = ScanAdapterFolder(options_.root);
+  if (!scan.ok()) return scan;
+  if (root_.has_value() && !(*root_ == scan->root)) {
+    if (!HoldsAllAvailable(*scan)) {
+      return absl::UnavailableError(absl::StrCat(
+          options_.root, ": has become another directory, which lacks versions that are served"));
+    }
+    for (auto& [key, known] : known_) known.absent_polls = 0;
+  }
+  root_ = scan->root;
+  return scan;
+}
+
+bool AdapterWatcher::HoldsAllAvailable(const FolderScan& scan) const {
+  return std::all_of(known_.begin(), known_.end(), [&scan](const auto& entry) {
+    return !entry.second.available || scan.versions.count(entry.first) > 0;
+  });
+}
+
+void AdapterWatcher::ReportReadable(const absl::Status& status) {
+  metrics_->AdapterRootReadable(status.ok());
+  if (status.ok() == readable_) return;
+  readable_ = status.ok();
+  if (readable_) {
+    LogInfo("the adapter folder is readable again", {{"path", options_.root}});
+  } else {
+    LogWarning("the adapter folder is not readable; every adapter stays as it is",
+               {{"path", options_.root}, {"error", std::string(status.message())}});
+  }
+}
+
+void AdapterWatcher::WarnOfForeignEntries(const FolderScan& scan) {
+  for (const std::string& entry : scan.foreign_entries) {
+    if (warned_entries_.size() >= kMaxWarnedEntries || !warned_entries_.insert(entry).second)
+      continue;
+    LogWarning("ignored in the adapter folder: not an adapter's name",
+               {{"path", absl::StrCat(options_.root, "/", entry)}});
+  }
+}
+
+void AdapterWatcher::LoadNew(const FolderScan& scan) {
+  for (const AdapterKey& key : scan.versions) {
+    const auto [known, is_new] = known_.try_emplace(key);
+    if (is_new) registry_->Discover(key);
+    known->second.absent_polls = 0;
+  }
+  std::vector<AdapterKey> order(scan.versions.begin(), scan.versions.end());
+  std::sort(order.begin(), order.end(), [](const AdapterKey& a, const AdapterKey& b) {
+    return a.name != b.name ? a.name < b.name : a.version > b.version;
+  });
+  for (const AdapterKey& key : order) {
+    if (stopping()) return;
+    Known& known = known_.at(key);
+    if (!known.available && ShouldTry(key, known)) LoadVersion(key, &known);
+  }
+}
+
+bool AdapterWatcher::ShouldTry(const AdapterKey& key, const Known& known) const {
+  if (known.failures == 0) return true;
+  if (clock_->Now() < known.next_try) return false;
+  return MayPass(known.refusal) ||
+         VersionSignature(AdapterDirectory(options_.root, key)) != known.signature;
+}
+
+void AdapterWatcher::LoadVersion(const AdapterKey& key, Known* known) {
+  const std::string directory = AdapterDirectory(options_.root, key);
+  // Taken before the files are read: a change while they are read is a change.
+  known->signature = VersionSignature(directory);
+  if (known->failures > 0) registry_->Discover(key);
+  registry_->BeginLoad(key);
+  const absl::Time start = clock_->Now();
+  absl::StatusOr<AdapterHandle> adapter = load_(directory);
+  if (absl::IsCancelled(adapter.status())) return;
+  if (!adapter.ok()) {
+    Refuse(key, adapter.status(), known);
+    return;
+  }
+  PRICER_CHECK((*adapter)->key == key);
+  const absl::Duration load_time = clock_->Now() - start;
+  std::vector<LogField> fields = FieldsOf(key);
+  fields.push_back({"digest", (*adapter)->digest});
+  fields.push_back({"load_seconds", absl::StrCat(absl::ToDoubleSeconds(load_time))});
+  if (!(*adapter)->warning.empty()) fields.push_back({"warning", (*adapter)->warning});
+  registry_->Publish(*std::move(adapter), load_time);
+  known->available = true;
+  known->failures = 0;
+  LogInfo("adapter available", fields);
+}
+
+void AdapterWatcher::Refuse(const AdapterKey& key, const absl::Status& reason, Known* known) {
+  registry_->Refuse(key, reason);
+  const double factor = static_cast<double>(1 << std::min(known->failures, kMaxDoublings));
+  known->refusal = reason.code();
+  known->next_try =
+      clock_->Now() + std::min(options_.max_retry_delay, options_.min_retry_delay * factor);
+  ++known->failures;
+  std::vector<LogField> fields = FieldsOf(key);
+  fields.push_back({"error", std::string(reason.message())});
+  LogError("adapter refused", fields);
+}
+
+void AdapterWatcher::UnloadAbsent(const FolderScan& scan) {
+  for (auto entry = known_.begin(); entry != known_.end();) {
+    auto& [key, known] = *entry;
+    known.absent_polls = scan.MayHold(key) ? 0 : known.absent_polls + 1;
+    if (known.absent_polls < kAbsentPollsToUnload) {
+      ++entry;
+      continue;
+    }
+    if (known.available) {
+      registry_->Unload(key);
+      LogInfo("adapter unloaded: gone from the folder", FieldsOf(key));
+    } else {
+      registry_->Forget(key);
+    }
+    entry = known_.erase(entry);
+  }
+}
+
+}  // namespace pricer

@@ -1,0 +1,113 @@
+#pragma once
+
+#include <cstdint>
+#include <functional>
+#include <map>
+#include <optional>
+#include <set>
+#include <string>
+#include <thread>
+
+#include "absl/base/thread_annotations.h"
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "absl/time/time.h"
+#include "base/clock.h"
+#include "base/mutex.h"
+#include "server/adapter_folder.h"
+#include "server/adapter_registry.h"
+#include "server/loaded_adapter.h"
+#include "server/metrics.h"
+
+namespace pricer {
+
+struct AdapterWatcherOptions {
+  // The adapter folder.
+  std::string root;
+  // Between two looks at the folder. Polling, because network file systems announce nothing.
+  absl::Duration poll_interval = absl::Seconds(1);
+  // Before a refused version is tried again, if there is a reason to; doubled with every failure.
+  absl::Duration min_retry_delay = absl::Seconds(1);
+  absl::Duration max_retry_delay = absl::Minutes(5);
+};
+
+// Makes the registry follow the adapter folder, from one thread of its own. Loads run on that
+// thread, one after the other, newest versions of a name first: they take nothing from requests but
+// the processor.
+//
+// 1. A version is loaded when it is found with its marker. It is never loaded again while it is
+// available: versions are
+//    immutable, a changed adapter is a new version.
+// 2. A refused version is tried again when its files changed, or when the reason may pass by itself
+// (I/O, memory), never
+//    before its retry delay is over.
+// 3. A version is unloaded when two looks in a row at the same directory did not find it. A root
+// that cannot be read, or
+//    that has become another directory which lacks a version that is served, changes nothing: it
+//    counts as unreadable. Another directory that holds all versions served, such as a volume
+//    mounted anew, takes the old one's place.
+class AdapterWatcher {
+ public:
+  // Reads and checks the version in a directory; may take long. Cancelled = the server is stopping.
+  using LoadFunction = std::function<absl::StatusOr<AdapterHandle>(const std::string& directory)>;
+
+  // `registry`, `metrics` and `clock` must outlive the watcher.
+  AdapterWatcher(const AdapterWatcherOptions& options, LoadFunction load, AdapterRegistry* registry,
+                 Metrics* metrics, const Clock* clock);
+  // Stop().
+  ~AdapterWatcher();
+  AdapterWatcher(const AdapterWatcher&) = delete;
+  AdapterWatcher& operator=(const AdapterWatcher&) = delete;
+
+  // One look at the folder, with all loads and unloads that follow from it. Unavailable where the
+  // root was not readable. Not while the thread runs.
+  absl::Status Poll();
+
+  // Polls on a thread of its own, the first time after one interval.
+  void Start();
+  // Ends the thread, after the load that runs.
+  void Stop();
+
+ private:
+  // What the watcher remembers of a version in the folder.
+  struct Known {
+    bool available = false;
+    int absent_polls = 0;
+    // Of a refused version.
+    absl::StatusCode refusal = absl::StatusCode::kOk;
+    std::string signature;
+    int failures = 0;
+    absl::Time next_try = absl::InfinitePast();
+  };
+
+  absl::StatusOr<FolderScan> ScanSameRoot();
+  bool HoldsAllAvailable(const FolderScan& scan) const;
+  void ReportReadable(const absl::Status& status);
+  void WarnOfForeignEntries(const FolderScan& scan);
+  void LoadNew(const FolderScan& scan);
+  void LoadVersion(const AdapterKey& key, Known* known);
+  void Refuse(const AdapterKey& key, const absl::Status& reason, Known* known);
+  bool ShouldTry(const AdapterKey& key, const Known& known) const;
+  void UnloadAbsent(const FolderScan& scan);
+  void Run();
+  bool stopping() const;
+
+  const AdapterWatcherOptions options_;
+  const LoadFunction load_;
+  AdapterRegistry* const registry_;
+  Metrics* const metrics_;
+  const Clock* const clock_;
+
+  // Only by whoever polls.
+  std::map<AdapterKey, Known> known_;
+  std::optional<DirectoryIdentity> root_;
+  std::set<std::string> warned_entries_;
+  bool readable_ = true;
+
+  mutable Mutex mutex_;
+  CondVar stop_;
+  bool stopping_ ABSL_GUARDED_BY(mutex_) = false;
+  std::thread thread_;
+};
+
+}  // namespace pricer

@@ -1,0 +1,12 @@
+#pragma once
+
+#include "absl/strings/string_view.h"
+
+namespace pricer {
+
+// Of the release, "1.2.3".
+absl::string_view BuildVersion();
+// Commit that this program was built from, or "unknown".
+absl::string_view BuildCommit();
+
+}  // namespace pricer

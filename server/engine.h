@@ -1,0 +1,43 @@
+#pragma once
+
+#include <memory>
+#include <string>
+
+#include "absl/status/statusor.h"
+#include "absl/strings/string_view.h"
+#include "model/prompt.h"
+#include "server/batch_predictor.h"
+#include "server/loaded_adapter.h"
+
+namespace pricer {
+
+// What an engine computes with.
+struct EngineInfo {
+  // Fingerprint of the base model.
+  std::string model_fingerprint;
+  std::string weights;  // "nf4", "bf16", "fp32"
+  std::string dtype;    // "fp32", "bf16"
+  std::string device;   // "cpu"
+};
+
+// All that the server needs of the model; what knows tensors is behind it.
+class Engine {
+ public:
+  virtual ~Engine() = default;
+
+  virtual const EngineInfo& info() const = 0;
+
+  // For the batch thread alone.
+  virtual BatchPredictor* predictor() = 0;
+
+  // Renders, tokenizes and truncates. Thread-safe.
+  virtual absl::StatusOr<EncodedPrompt> Encode(const PromptTemplate& prompt,
+                                               absl::string_view item_text) const = 0;
+
+  // Reads and checks the files of ADAPTERS/<name>/<version>/; a link that leads out of the folder
+  // is refused. The adapter's key is that name and version. Thread-safe.
+  virtual absl::StatusOr<std::shared_ptr<LoadedAdapter>> LoadAdapter(
+      const std::string& directory) const = 0;
+};
+
+}  // namespace pricer

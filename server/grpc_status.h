@@ -1,0 +1,13 @@
+#pragma once
+
+#include <grpcpp/support/status.h>
+
+#include "absl/status/status.h"
+
+namespace pricer {
+
+// The one map from our statuses to gRPC's: the same code, and the message as valid UTF-8 and short
+// enough for a header.
+grpc::Status ToGrpcStatus(const absl::Status& status);
+
+}  // namespace pricer

@@ -1,0 +1,68 @@
+#include "server/listeners.h"
+
+#include <grpc/support/log.h>
+#include <grpcpp/ext/proto_server_reflection_plugin.h>
+#include <grpcpp/impl/server_builder_option.h>
+#include <grpcpp/impl/server_builder_plugin.h>
+#include <grpcpp/security/server_credentials.h>
+#include <grpcpp/server_builder.h>
+
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+#include "base/logging.h"
+
+namespace pricer {
+namespace {
+
+// Linking gRPC's reflection library adds it to every server; this takes it out of one.
+class WithoutReflection final : public grpc::ServerBuilderOption {
+ public:
+  void UpdateArguments(grpc::ChannelArguments* /*arguments*/) override {}
+  void UpdatePlugins(std::vector<std::unique_ptr<grpc::ServerBuilderPlugin>>* plugins) override {
+    std::erase_if(*plugins, [](const std::unique_ptr<grpc::ServerBuilderPlugin>& plugin) {
+      return plugin->name() == grpc::reflection::ProtoServerReflectionPlugin().name();
+    });
+  }
+};
+
+void LogGrpcLine(gpr_log_func_args* line) {
+  const std::vector<LogField> fields = {{"source", absl::StrCat(line->file, ":", line->line)}};
+  switch (line->severity) {
+    case GPR_LOG_SEVERITY_DEBUG:
+      return Log(LogLevel::kDebug, line->message, fields);
+    case GPR_LOG_SEVERITY_INFO:
+      return Log(LogLevel::kInfo, line->message, fields);
+    default:
+      // What matters comes back to the caller as a status; gRPC's errors are its own account of it.
+      return Log(LogLevel::kWarning, line->message, fields);
+  }
+}
+
+}  // namespace
+
+absl::StatusOr<Listener> Listen(const ListenerOptions& options,
+                                const std::vector<grpc::Service*>& services) {
+  Listener listener;
+  grpc::ServerBuilder builder;
+  // By default two processes can listen on one port and share its callers.
+  builder.AddChannelArgument(GRPC_ARG_ALLOW_REUSEPORT, 0);
+  builder.SetMaxReceiveMessageSize(options.max_request_bytes);
+  builder.AddListeningPort(options.address, grpc::InsecureServerCredentials(), &listener.port);
+  if (!options.reflection) builder.SetOption(std::make_unique<WithoutReflection>());
+  for (grpc::Service* const service : services) builder.RegisterService(service);
+  listener.server = builder.BuildAndStart();
+  if (listener.server == nullptr || listener.port == 0) {
+    return absl::FailedPreconditionError(
+        absl::StrCat(options.flag, " ", options.address,
+                     ": cannot listen there; is the port taken by another process?"));
+  }
+  return listener;
+}
+
+void RedirectGrpcLog() {
+  grpc::reflection::InitProtoReflectionServerBuilderPlugin();
+  gpr_set_log_function(LogGrpcLine);
+}
+
+}  // namespace pricer

@@ -1,0 +1,21 @@
+#include "server/metrics.h"
+
+namespace pricer {
+
+absl::string_view AdapterStateName(AdapterState state) {
+  switch (state) {
+    case AdapterState::kStart:
+      return "start";
+    case AdapterState::kLoading:
+      return "loading";
+    case AdapterState::kAvailable:
+      return "available";
+    case AdapterState::kUnloading:
+      return "unloading";
+    case AdapterState::kEnd:
+      return "end";
+  }
+  return "unknown";
+}
+
+}  // namespace pricer

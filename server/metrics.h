@@ -1,0 +1,50 @@
+#pragma once
+
+#include <array>
+#include <cstdint>
+
+#include "absl/status/status.h"
+#include "absl/strings/string_view.h"
+#include "absl/time/time.h"
+#include "server/loaded_adapter.h"
+
+namespace pricer {
+
+// Life of an adapter version. Transitions go down the list; a version that is refused goes from
+// kLoading to kEnd, and one that is loaded again begins anew at kStart.
+enum class AdapterState { kStart, kLoading, kAvailable, kUnloading, kEnd };
+inline constexpr int kAdapterStateCount = 5;
+
+// "start", "loading", ...
+absl::string_view AdapterStateName(AdapterState state);
+
+// Why the queue did not take a task; the `reason` label of pricer_admission_refused_total.
+enum class RefusalReason { kQueueFull, kExpired, kStopping };
+inline constexpr int kRefusalReasonCount = 3;
+
+// What the server tells about itself. This base class keeps nothing; PrometheusMetrics exports it
+// all. Implementations are thread-safe and quick: some calls are made under a lock.
+class Metrics {
+ public:
+  virtual ~Metrics() = default;
+
+  // A call ended. `method` is "PredictPrice" or the like: a name of the protocol, never of a
+  // caller's choosing.
+  virtual void CallEnded(absl::string_view /*method*/, absl::StatusCode /*code*/) {}
+  // An item was priced for a caller. REQUIRES: a handle of the adapter is held.
+  virtual void ItemPriced(const AdapterKey& /*adapter*/) {}
+  virtual void BatchComputed(int64_t /*items*/, int64_t /*tokens*/, absl::Duration /*compute*/) {}
+  // A task left the queue for a batch after this long.
+  virtual void TaskWaited(absl::Duration /*queue*/) {}
+  virtual void QueueChanged(int64_t /*items*/, int64_t /*tokens*/) {}
+  virtual void AdmissionRefused(RefusalReason /*reason*/) {}
+  // How many versions are in each state now.
+  virtual void AdapterStatesChanged(const std::array<int64_t, kAdapterStateCount>& /*counts*/) {}
+  virtual void AdapterLoaded(absl::Duration /*load*/) {}
+  virtual void AdapterLoadFailed(absl::Time /*when*/) {}
+  // Nobody holds this version any more.
+  virtual void AdapterEnded(const AdapterKey& /*adapter*/) {}
+  virtual void AdapterRootReadable(bool /*readable*/) {}
+};
+
+}  // namespace pricer

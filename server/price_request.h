@@ -1,0 +1,59 @@
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <optional>
+#include <string>
+
+#include "absl/status/statusor.h"
+#include "absl/time/time.h"
+#include "model/price_distribution.h"
+#include "pricer/v1/pricing.pb.h"
+#include "server/loaded_adapter.h"
+#include "server/price_answer.h"
+
+// Messages of pricing.proto to native types and back. Every error is InvalidArgument, unless said
+// otherwise, and names the field and, where there is one, the limit.
+
+namespace pricer {
+
+inline constexpr int kMaxItemsPerCall = 1024;
+// Of all text fields of an item together.
+inline constexpr size_t kMaxItemTextBytes = 64 * 1024;
+inline constexpr size_t kMaxItemIdBytes = 1024;
+inline constexpr int kMaxQuantiles = 64;
+inline constexpr int kMaxIntervalCoverages = 16;
+// The largest message that the pricing service reads.
+inline constexpr int kMaxRequestBytes = 16 * 1024 * 1024;
+
+// Which adapter version is asked for.
+struct AdapterChoice {
+  std::string name;                // empty = the default adapter
+  std::optional<int64_t> version;  // absent = the newest available
+};
+
+// NotFound for a label that does not exist, FailedPrecondition for the base model: it has no price
+// head.
+absl::StatusOr<AdapterChoice> ChoiceFromProto(const v1::AdapterSpec& proto);
+
+absl::StatusOr<PriceOptions> OptionsFromProto(const v1::PredictOptions& proto);
+
+// The text that the model reads of an item.
+absl::StatusOr<std::string> ItemTextFromProto(const v1::Item& proto);
+
+absl::Status CheckItemCount(int count);
+
+// What is said of a prediction beside its prices.
+struct PredictionContext {
+  const LoadedAdapter& adapter;
+  const std::string& model_fingerprint;
+  int prompt_tokens = 0;
+  bool truncated = false;
+  absl::Duration queue_time;
+  absl::Duration compute_time;
+};
+
+void FillPrediction(const PriceDistribution& distribution, const PriceOptions& options,
+                    const PredictionContext& context, v1::Prediction* proto);
+
+}  // namespace pricer

@@ -1,0 +1,225 @@
+#include "server/pricing_service.h"
+
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+#include "absl/time/clock.h"
+#include "base/status_macros.h"
+#include "server/grpc_status.h"
+#include "server/proto_text.h"
+
+namespace pricer {
+namespace {
+
+constexpr char kRetryPushback[] = "grpc-retry-pushback-ms";
+
+// What all items of a call share. Lives from the call's start to OnDone, which gRPC calls after
+// Finish alone; whoever finishes the call is therefore the last to touch it.
+class PricingCall : public grpc::ServerUnaryReactor {
+ public:
+  PricingCall(absl::string_view method, const PricingBackend& backend, Metrics* metrics,
+              grpc::CallbackServerContext* context)
+      : method_(method), backend_(backend), metrics_(metrics), context_(context) {}
+
+  void OnCancel() override { cancelled_->store(true, std::memory_order_relaxed); }
+  void OnDone() override { delete this; }
+
+ protected:
+  using DoneFunction = std::function<void(TaskResult result, int prompt_tokens, bool truncated)>;
+
+  // Takes the adapter version that the whole call is answered with.
+  absl::Status Prepare(const v1::AdapterSpec& adapter, const v1::PredictOptions& options) {
+    ASSIGN_OR_RETURN(options_, OptionsFromProto(options));
+    ASSIGN_OR_RETURN(const AdapterChoice choice, ChoiceFromProto(adapter));
+    ASSIGN_OR_RETURN(adapter_, backend_.registry->Find(choice.name, choice.version));
+    deadline_ = absl::FromChrono(context_->deadline());
+    return absl::OkStatus();
+  }
+
+  // Tokenizes and queues; `done` is called exactly once where this returns OK, else never.
+  absl::Status ScheduleItem(const v1::Item& item, DoneFunction done) {
+    ASSIGN_OR_RETURN(const std::string text, ItemTextFromProto(item));
+    absl::StatusOr<EncodedPrompt> encoded =
+        backend_.engine->Encode(adapter_->manifest.prompt, text);
+    if (!encoded.ok()) {
+      return absl::Status(encoded.status().code(),
+                          absl::StrCat("item: ", encoded.status().message()));
+    }
+    EncodedPrompt prompt = *std::move(encoded);
+    const int prompt_tokens = static_cast<int>(prompt.ids.size());
+    PriceTask task;
+    task.ids = std::move(prompt.ids);
+    task.adapter = adapter_;
+    task.deadline = deadline_;
+    task.cancelled = cancelled_;
+    task.done = [done = std::move(done), prompt_tokens, truncated = prompt.truncated](
+                    TaskResult result) { done(std::move(result), prompt_tokens, truncated); };
+    return backend_.scheduler->Schedule(std::move(task));
+  }
+
+  void Fill(const TaskResult& result, int prompt_tokens, bool truncated,
+            v1::Prediction* prediction) const {
+    FillPrediction(*result.distribution, options_,
+                   {.adapter = *adapter_,
+                    .model_fingerprint = backend_.engine->info().model_fingerprint,
+                    .prompt_tokens = prompt_tokens,
+                    .truncated = truncated,
+                    .queue_time = result.queue_time,
+                    .compute_time = result.compute_time},
+                   prediction);
+  }
+
+  void End(const absl::Status& status) {
+    metrics_->CallEnded(method_, status.code());
+    if (absl::IsResourceExhausted(status)) {
+      context_->AddTrailingMetadata(
+          kRetryPushback,
+          absl::StrCat(absl::ToInt64Milliseconds(backend_.scheduler->RetryDelay())));
+    }
+    adapter_.reset();
+    Finish(ToGrpcStatus(status));
+  }
+
+  bool cancelled() const { return cancelled_->load(std::memory_order_relaxed); }
+  const PricingBackend& backend() const { return backend_; }
+
+ private:
+  const absl::string_view method_;
+  const PricingBackend& backend_;
+  Metrics* const metrics_;
+  grpc::CallbackServerContext* const context_;
+  const std::shared_ptr<std::atomic<bool>> cancelled_ = std::make_shared<std::atomic<bool>>(false);
+
+  AdapterHandle adapter_;
+  PriceOptions options_;
+  absl::Time deadline_;
+};
+
+class PredictPriceCall final : public PricingCall {
+ public:
+  using PricingCall::PricingCall;
+
+  void Start(const v1::PredictPriceRequest& request, v1::PredictPriceResponse* response) {
+    absl::Status status = Prepare(request.adapter(), request.options());
+    if (status.ok()) {
+      status = ScheduleItem(
+          request.item(), [this, response](TaskResult result, int prompt_tokens, bool truncated) {
+            if (result.distribution.ok()) {
+              Fill(result, prompt_tokens, truncated, response->mutable_prediction());
+            }
+            End(result.distribution.status());
+          });
+    }
+    if (!status.ok()) End(status);
+  }
+};
+
+class BatchPredictPricesCall final : public PricingCall {
+ public:
+  using PricingCall::PricingCall;
+
+  void Start(const v1::BatchPredictPricesRequest& request,
+             v1::BatchPredictPricesResponse* response) {
+    absl::Status status = CheckItemCount(request.items_size());
+    if (status.ok()) status = Prepare(request.adapter(), request.options());
+    if (status.ok()) {
+      // All made here, so that each is then written by one thread alone.
+      for (const v1::Item& item : request.items()) response->add_results()->set_id(item.id());
+      pending_.store(request.items_size() + 1, std::memory_order_relaxed);
+      status =
+          backend().pool->Submit([this, &request, response] { ScheduleAll(request, response); });
+    }
+    if (!status.ok()) {
+      response->Clear();
+      End(status);
+    }
+  }
+
+ private:
+  void ScheduleAll(const v1::BatchPredictPricesRequest& request,
+                   v1::BatchPredictPricesResponse* response) {
+    for (int i = 0; i < request.items_size(); ++i) {
+      v1::ItemResult* result = response->mutable_results(i);
+      const absl::Status status =
+          cancelled()
+              ? absl::CancelledError("the caller has gone")
+              : ScheduleItem(request.items(i),
+                             [this, result](TaskResult task, int prompt_tokens, bool truncated) {
+                               ItemDone(task, prompt_tokens, truncated, result);
+                             });
+      if (!status.ok()) ItemFailed(status, result);
+    }
+    OneDone();
+  }
+
+  void ItemDone(const TaskResult& task, int prompt_tokens, bool truncated, v1::ItemResult* result) {
+    if (!task.distribution.ok()) {
+      ItemFailed(task.distribution.status(), result);
+      return;
+    }
+    Fill(task, prompt_tokens, truncated, result->mutable_prediction());
+    OneDone();
+  }
+
+  void ItemFailed(const absl::Status& status, v1::ItemResult* result) {
+    result->mutable_error()->set_code(static_cast<int>(ToGrpcStatus(status).error_code()));
+    result->mutable_error()->set_message(ToValidUtf8(status.message()));
+    OneDone();
+  }
+
+  void OneDone() {
+    if (pending_.fetch_sub(1, std::memory_order_acq_rel) > 1) return;
+    End(cancelled() ? absl::CancelledError("the caller has gone") : absl::OkStatus());
+  }
+
+  // Items without a result, and one more for the loop that queues them.
+  std::atomic<int> pending_{0};
+};
+
+}  // namespace
+
+absl::StatusOr<const PricingBackend*> PricingService::Backend() const {
+  if (refusing_.load(std::memory_order_relaxed)) {
+    return absl::UnavailableError("the server is stopping");
+  }
+  const PricingBackend* const backend = backend_.load(std::memory_order_acquire);
+  if (backend == nullptr) return absl::UnavailableError("the server is starting");
+  return backend;
+}
+
+namespace {
+
+template <typename Call, typename Request, typename Response>
+grpc::ServerUnaryReactor* StartCall(absl::string_view method,
+                                    const absl::StatusOr<const PricingBackend*>& backend,
+                                    Metrics* metrics, grpc::CallbackServerContext* context,
+                                    const Request& request, Response* response) {
+  if (!backend.ok()) {
+    metrics->CallEnded(method, backend.status().code());
+    grpc::ServerUnaryReactor* const reactor = context->DefaultReactor();
+    reactor->Finish(ToGrpcStatus(backend.status()));
+    return reactor;
+  }
+  // Deletes itself when gRPC is done with it.
+  Call* const call = new Call(method, **backend, metrics, context);
+  call->Start(request, response);
+  return call;
+}
+
+}  // namespace
+
+grpc::ServerUnaryReactor* PricingService::PredictPrice(grpc::CallbackServerContext* context,
+                                                       const v1::PredictPriceRequest* request,
+                                                       v1::PredictPriceResponse* response) {
+  return StartCall<PredictPriceCall>("PredictPrice", Backend(), metrics_, context, *request,
+                                     response);
+}
+
+grpc::ServerUnaryReactor* PricingService::BatchPredictPrices(
+    grpc::CallbackServerContext* context, const v1::BatchPredictPricesRequest* request,
+    v1::BatchPredictPricesResponse* response) {
+  return StartCall<BatchPredictPricesCall>("BatchPredictPrices", Backend(), metrics_, context,
+                                           *request, response);
+}
+
+}  // namespace pricer

@@ -1,0 +1,63 @@
+#pragma once
+
+#include <atomic>
+#include <functional>
+#include <memory>
+#include <string>
+
+#include "absl/status/status.h"
+#include "absl/time/time.h"
+#include "base/clock.h"
+#include "pricer/v1/pricing.grpc.pb.h"
+#include "server/adapter_registry.h"
+#include "server/batch_scheduler.h"
+#include "server/engine.h"
+#include "server/metrics.h"
+#include "server/price_request.h"
+#include "server/worker_pool.h"
+
+namespace pricer {
+
+// What calls are answered with. All outlive the calls.
+struct PricingBackend {
+  const Engine* engine = nullptr;
+  const AdapterRegistry* registry = nullptr;
+  BatchScheduler* scheduler = nullptr;
+  // Tokenizes the items of BatchPredictPrices, so that a large call holds up neither small ones nor
+  // probes.
+  WorkerPool* pool = nullptr;
+};
+
+// pricer.v1.PricingService. Proto in, native types, proto out. PredictPrice tokenizes on gRPC's
+// thread (well under a millisecond), BatchPredictPrices on the pool; no thread waits for a result:
+// the batch thread finishes the call.
+class PricingService final : public v1::PricingService::CallbackService {
+ public:
+  // `metrics` must outlive the service.
+  explicit PricingService(Metrics* metrics) : metrics_(metrics) {}
+
+  // Calls are answered with Unavailable before Serve and after Refuse. `backend` must outlive all
+  // calls.
+  void Serve(const PricingBackend* backend) { backend_.store(backend, std::memory_order_release); }
+  // Refuses new calls; those that run go on.
+  void Refuse() { refusing_.store(true, std::memory_order_relaxed); }
+
+  grpc::ServerUnaryReactor* PredictPrice(grpc::CallbackServerContext* context,
+                                         const v1::PredictPriceRequest* request,
+                                         v1::PredictPriceResponse* response) override;
+
+  // Items are queued as they are tokenized. Those that the queue has no room for fail alone with
+  // RESOURCE_EXHAUSTED.
+  grpc::ServerUnaryReactor* BatchPredictPrices(grpc::CallbackServerContext* context,
+                                               const v1::BatchPredictPricesRequest* request,
+                                               v1::BatchPredictPricesResponse* response) override;
+
+ private:
+  absl::StatusOr<const PricingBackend*> Backend() const;
+
+  Metrics* const metrics_;
+  std::atomic<const PricingBackend*> backend_{nullptr};
+  std::atomic<bool> refusing_{false};
+};
+
+}  // namespace pricer

@@ -1,0 +1,201 @@
+#include "server/server.h"
+
+#include <prometheus/exposer.h>
+#include <sys/stat.h>
+
+#include <chrono>
+#include <exception>
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+#include "base/clock.h"
+#include "base/file.h"
+#include "base/logging.h"
+#include "base/status_macros.h"
+#include "server/adapter_loader.h"
+#include "server/adapter_registry.h"
+#include "server/adapter_service.h"
+#include "server/adapter_watcher.h"
+#include "server/batch_scheduler.h"
+#include "server/build_info.h"
+#include "server/health_service.h"
+#include "server/listeners.h"
+#include "server/pricing_service.h"
+#include "server/prometheus_metrics.h"
+#include "server/worker_pool.h"
+
+namespace pricer {
+namespace {
+
+constexpr int kTokenizerThreads = 2;
+// Calls of BatchPredictPrices that may wait for a tokenizer thread.
+constexpr size_t kMaxWaitingCalls = 64;
+
+std::chrono::system_clock::time_point ToDeadline(absl::Time time) {
+  return absl::ToChronoTime(time);
+}
+
+absl::Status RequireDirectory(absl::string_view flag, const std::string& path) {
+  struct stat info;
+  if (stat(path.c_str(), &info) != 0)
+    return ErrnoStatus("cannot be opened", absl::StrCat(flag, " ", path));
+  if (!S_ISDIR(info.st_mode)) {
+    return absl::FailedPreconditionError(absl::StrCat(flag, " ", path, ": not a directory"));
+  }
+  return absl::OkStatus();
+}
+
+}  // namespace
+
+// In the order of construction; destroyed in reverse.
+struct Server::Parts {
+  explicit Parts(const ServerOptions& server_options)
+      : options(server_options),
+        metrics(options.device),
+        registry(options.default_adapter, &metrics, Clock::System()),
+        pricing(&metrics),
+        admin(&registry, &metrics),
+        tokenizers(kTokenizerThreads, kMaxWaitingCalls) {}
+
+  absl::Status OpenListeners();
+  absl::Status OpenMetricsListener();
+  absl::Status LoadEngine(const EngineFactory& make_engine);
+  absl::Status LoadAdapters();
+  void Serve();
+  void SetReady(bool ready);
+  void Stop();
+
+  const ServerOptions options;
+  ServerPorts ports;
+  PrometheusMetrics metrics;
+  AdapterRegistry registry;
+  HealthService health;
+  PricingService pricing;
+  AdapterService admin;
+  // Made by LoadEngine.
+  std::unique_ptr<Engine> engine;
+  std::unique_ptr<BatchScheduler> scheduler;
+  std::unique_ptr<AdapterLoader> loader;
+  std::unique_ptr<AdapterWatcher> watcher;
+  WorkerPool tokenizers;
+  PricingBackend backend;
+  // Made by OpenListeners.
+  std::unique_ptr<prometheus::Exposer> metrics_listener;
+  Listener health_listener;
+  Listener admin_listener;
+  Listener pricing_listener;
+  bool stopped = false;
+};
+
+absl::Status Server::Parts::OpenMetricsListener() {
+  try {
+    metrics_listener = std::make_unique<prometheus::Exposer>(options.metrics_listen);
+  } catch (const std::exception&) {
+    return absl::FailedPreconditionError(
+        absl::StrCat("--metrics-listen ", options.metrics_listen,
+                     ": cannot listen there; is the port taken by another process?"));
+  }
+  metrics_listener->RegisterCollectable(metrics.registry());
+  ports.metrics = metrics_listener->GetListeningPorts().at(0);
+  return absl::OkStatus();
+}
+
+absl::Status Server::Parts::OpenListeners() {
+  RETURN_IF_ERROR(OpenMetricsListener());
+  ASSIGN_OR_RETURN(
+      health_listener,
+      Listen({.flag = "--health-listen", .address = options.health_listen, .reflection = false},
+             {&health}));
+  ASSIGN_OR_RETURN(admin_listener,
+                   Listen({.flag = "--admin-listen", .address = options.admin_listen}, {&admin}));
+  ASSIGN_OR_RETURN(
+      pricing_listener,
+      Listen({.flag = "--listen", .address = options.listen, .max_request_bytes = kMaxRequestBytes},
+             {&pricing}));
+  ports.health = health_listener.port;
+  ports.admin = admin_listener.port;
+  ports.pricing = pricing_listener.port;
+  return absl::OkStatus();
+}
+
+absl::Status Server::Parts::LoadEngine(const EngineFactory& make_engine) {
+  ASSIGN_OR_RETURN(engine, make_engine(options));
+  scheduler = std::make_unique<BatchScheduler>(options.scheduler, engine->predictor(), &metrics,
+                                               Clock::System());
+  loader = std::make_unique<AdapterLoader>(engine.get(), scheduler.get());
+  return absl::OkStatus();
+}
+
+absl::Status Server::Parts::LoadAdapters() {
+  watcher = std::make_unique<AdapterWatcher>(
+      AdapterWatcherOptions{.root = options.adapters, .poll_interval = options.poll_interval},
+      [this](const std::string& directory) { return loader->Load(directory); }, &registry, &metrics,
+      Clock::System());
+  return watcher->Poll();
+}
+
+void Server::Parts::Serve() {
+  backend = {.engine = engine.get(),
+             .registry = &registry,
+             .scheduler = scheduler.get(),
+             .pool = &tokenizers};
+  pricing.Serve(&backend);
+  health.Set(kHealthStartup, true);
+  SetReady(true);
+  watcher->Start();
+  LogInfo("serving", {{"port", absl::StrCat(ports.pricing)},
+                      {"admin_port", absl::StrCat(ports.admin)},
+                      {"health_port", absl::StrCat(ports.health)},
+                      {"metrics_port", absl::StrCat(ports.metrics)},
+                      {"model", engine->info().model_fingerprint},
+                      {"weights", engine->info().weights},
+                      {"dtype", engine->info().dtype},
+                      {"device", engine->info().device},
+                      {"version", std::string(BuildVersion())}});
+}
+
+void Server::Parts::SetReady(bool ready) {
+  health.Set(kHealthServer, ready);
+  health.Set(kHealthPricing, ready);
+}
+
+void Server::Parts::Stop() {
+  if (std::exchange(stopped, true)) return;
+  const absl::Time deadline = Clock::System()->Now() + options.grace_period;
+  SetReady(false);
+  pricing.Refuse();
+  if (loader != nullptr) loader->Cancel();
+  if (watcher != nullptr) watcher->Stop();
+  if (pricing_listener.server != nullptr) pricing_listener.server->Shutdown(ToDeadline(deadline));
+  if (admin_listener.server != nullptr) admin_listener.server->Shutdown(ToDeadline(deadline));
+  tokenizers.Stop();
+  if (scheduler != nullptr) scheduler->Stop(deadline);
+  if (health_listener.server != nullptr) {
+    // Ends the watches at once: they have been told.
+    health_listener.server->Shutdown(ToDeadline(Clock::System()->Now()));
+  }
+  metrics_listener.reset();
+}
+
+Server::Server(std::unique_ptr<Parts> parts) : parts_(std::move(parts)) {}
+
+Server::~Server() { parts_->Stop(); }
+
+const ServerPorts& Server::ports() const { return parts_->ports; }
+
+void Server::Stop() { parts_->Stop(); }
+
+absl::StatusOr<std::unique_ptr<Server>> Server::Start(const ServerOptions& options,
+                                                      const EngineFactory& make_engine) {
+  RETURN_IF_ERROR(RequireDirectory("--base", options.base));
+  RETURN_IF_ERROR(RequireDirectory("--adapters", options.adapters));
+  // Stops whatever was started if a later step fails.
+  std::unique_ptr<Server> server(new Server(std::make_unique<Parts>(options)));
+  RETURN_IF_ERROR(server->parts_->OpenListeners());
+  RETURN_IF_ERROR(server->parts_->LoadEngine(make_engine));
+  RETURN_IF_ERROR(server->parts_->LoadAdapters());
+  server->parts_->Serve();
+  return server;
+}
+
+}  // namespace pricer

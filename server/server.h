@@ -1,0 +1,58 @@
+#pragma once
+
+#include <functional>
+#include <memory>
+
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "absl/time/time.h"
+#include "server/engine.h"
+#include "server/server_options.h"
+
+namespace pricer {
+
+struct ServerPorts {
+  int pricing = 0;
+  int admin = 0;
+  int health = 0;
+  int metrics = 0;
+};
+
+// The whole server in one object.
+//
+// Start order: listeners (calls are refused with UNAVAILABLE, liveness answers) -> engine ->
+// scheduler -> first look at the adapter folder, with all loads -> readiness and startup serving,
+// calls answered -> watcher's thread.
+//
+// Stop order: readiness not serving -> new calls refused with UNAVAILABLE -> watcher ended -> calls
+// in flight finished, or cancelled when the grace period is over -> tokenizer pool and scheduler
+// ended -> health and metrics listeners closed -> all destroyed in the reverse order of
+// construction.
+class Server {
+ public:
+  using EngineFactory =
+      std::function<absl::StatusOr<std::unique_ptr<Engine>>(const ServerOptions& options)>;
+
+  // Returns when calls are answered. Errors name the flag, file or address; nothing is left running
+  // then. REQUIRES: options.Validate() is OK.
+  static absl::StatusOr<std::unique_ptr<Server>> Start(const ServerOptions& options,
+                                                       const EngineFactory& make_engine);
+  // Stop().
+  ~Server();
+  Server(const Server&) = delete;
+  Server& operator=(const Server&) = delete;
+
+  const ServerPorts& ports() const;
+
+  // Stops as described above, within the grace period and the batch that is being computed then.
+  // Blocks. One caller.
+  void Stop();
+
+ private:
+  struct Parts;
+  explicit Server(std::unique_ptr<Parts> parts);
+
+  std::unique_ptr<Parts> parts_;
+};
+
+}  // namespace pricer

@@ -1,0 +1,74 @@
+#include "server/server_options.h"
+
+#include <algorithm>
+#include <initializer_list>
+
+#include "absl/strings/numbers.h"
+#include "absl/strings/str_cat.h"
+#include "absl/strings/str_join.h"
+#include "absl/strings/string_view.h"
+#include "base/status_macros.h"
+#include "model/adapter_name.h"
+
+namespace pricer {
+namespace {
+
+constexpr int kMaxThreads = 1024;
+
+absl::Status RequireDirectory(absl::string_view flag, absl::string_view value) {
+  if (!value.empty()) return absl::OkStatus();
+  return absl::InvalidArgumentError(absl::StrCat(flag, ": expected a directory, got nothing"));
+}
+
+absl::Status RequireAddress(absl::string_view flag, absl::string_view value) {
+  const size_t colon = value.rfind(':');
+  int port = -1;
+  if (colon != absl::string_view::npos && colon > 0 &&
+      absl::SimpleAtoi(value.substr(colon + 1), &port) && port >= 0 && port <= 65535) {
+    return absl::OkStatus();
+  }
+  return absl::InvalidArgumentError(
+      absl::StrCat(flag, ": expected HOST:PORT such as 127.0.0.1:8500, got \"", value, "\""));
+}
+
+absl::Status RequireOneOf(absl::string_view flag, absl::string_view value,
+                          std::initializer_list<absl::string_view> choices) {
+  if (std::find(choices.begin(), choices.end(), value) != choices.end()) return absl::OkStatus();
+  return absl::InvalidArgumentError(
+      absl::StrCat(flag, ": expected ", absl::StrJoin(choices, ", "), ", got \"", value, "\""));
+}
+
+absl::Status RequireDuration(absl::string_view flag, absl::Duration value, absl::Duration least) {
+  if (value >= least) return absl::OkStatus();
+  return absl::InvalidArgumentError(absl::StrCat(flag, ": expected at least ",
+                                                 absl::FormatDuration(least), ", got ",
+                                                 absl::FormatDuration(value)));
+}
+
+}  // namespace
+
+absl::Status ServerOptions::Validate() const {
+  RETURN_IF_ERROR(RequireDirectory("--base", base));
+  RETURN_IF_ERROR(RequireDirectory("--adapters", adapters));
+  if (!default_adapter.empty()) {
+    if (absl::Status status = ValidateAdapterName(default_adapter); !status.ok()) {
+      return absl::InvalidArgumentError(absl::StrCat("--default-adapter: ", status.message()));
+    }
+  }
+  RETURN_IF_ERROR(RequireAddress("--listen", listen));
+  RETURN_IF_ERROR(RequireAddress("--admin-listen", admin_listen));
+  RETURN_IF_ERROR(RequireAddress("--health-listen", health_listen));
+  RETURN_IF_ERROR(RequireAddress("--metrics-listen", metrics_listen));
+  RETURN_IF_ERROR(RequireOneOf("--weights", weights, {"nf4", "bf16", "fp32"}));
+  RETURN_IF_ERROR(RequireOneOf("--dtype", dtype, {"auto", "fp32", "bf16"}));
+  RETURN_IF_ERROR(RequireOneOf("--device", device, {"cpu"}));
+  if (threads < 0 || threads > kMaxThreads) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("--threads: expected 0 to ", kMaxThreads, ", got ", threads));
+  }
+  RETURN_IF_ERROR(scheduler.Validate());
+  RETURN_IF_ERROR(RequireDuration("--poll-interval", poll_interval, absl::Milliseconds(1)));
+  return RequireDuration("--grace-period", grace_period, absl::ZeroDuration());
+}
+
+}  // namespace pricer

@@ -1,0 +1,48 @@
+#pragma once
+
+#include <string>
+
+#include "absl/status/status.h"
+#include "absl/time/time.h"
+#include "server/batch_scheduler.h"
+
+namespace pricer {
+
+// Everything that can be chosen at start. Strings are as on the command line.
+struct ServerOptions {
+  // Checkpoint directory of the base model.
+  std::string base;
+  // Adapter folder; must be there at start.
+  std::string adapters;
+  // Answers requests that name no adapter; empty = the only one there is.
+  std::string default_adapter;
+
+  // HOST:PORT each; port 0 = any free one.
+  std::string listen = "0.0.0.0:8500";          // pricing
+  std::string admin_listen = "127.0.0.1:8501";  // adapters: for operators alone
+  std::string health_listen = "0.0.0.0:8502";   // probes
+  std::string metrics_listen = "0.0.0.0:9090";  // Prometheus
+
+  // nf4, bf16 or fp32: what the linear layers' weights are rounded to. nf4 is what adapters are
+  // usually tuned on.
+  std::string weights = "nf4";
+  // fp32, bf16, or auto = what the processor is fastest in.
+  std::string dtype = "auto";
+  // Only cpu in this build.
+  std::string device = "cpu";
+  // Threads of one forward pass; 0 = one per core.
+  int threads = 0;
+
+  BatchSchedulerOptions scheduler;
+
+  // Between two looks at the adapter folder.
+  absl::Duration poll_interval = absl::Seconds(1);
+  // How long calls may take to finish after the signal to stop. The batch that is being computed
+  // then is finished even so.
+  absl::Duration grace_period = absl::Seconds(30);
+
+  // InvalidArgument names the flag, what was expected and what came. Looks at no file.
+  absl::Status Validate() const;
+};
+
+}  // namespace pricer

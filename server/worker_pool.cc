@@ -1,0 +1,52 @@
+#include "server/worker_pool.h"
+
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+
+namespace pricer {
+
+WorkerPool::WorkerPool(int threads, size_t max_waiting) : max_waiting_(max_waiting) {
+  for (int i = 0; i < threads; ++i) threads_.emplace_back([this] { Run(); });
+}
+
+WorkerPool::~WorkerPool() { Stop(); }
+
+absl::Status WorkerPool::Submit(std::function<void()> work) {
+  MutexLock lock(&mutex_);
+  if (stopping_) return absl::UnavailableError("the server is stopping");
+  if (waiting_.size() >= max_waiting_) {
+    return absl::ResourceExhaustedError(
+        absl::StrCat("too many calls: ", waiting_.size(), " wait to be tokenized"));
+  }
+  waiting_.push_back(std::move(work));
+  changed_.Signal();
+  return absl::OkStatus();
+}
+
+void WorkerPool::Stop() {
+  {
+    MutexLock lock(&mutex_);
+    stopping_ = true;
+    changed_.SignalAll();
+  }
+  for (std::thread& thread : threads_) {
+    if (thread.joinable()) thread.join();
+  }
+}
+
+void WorkerPool::Run() {
+  while (true) {
+    std::function<void()> work;
+    {
+      MutexLock lock(&mutex_);
+      while (waiting_.empty() && !stopping_) changed_.Wait(&mutex_);
+      if (waiting_.empty()) return;
+      work = std::move(waiting_.front());
+      waiting_.pop_front();
+    }
+    work();
+  }
+}
+
+}  // namespace pricer

@@ -1,0 +1,149 @@
+#include "server/adapter_loader.h"
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <thread>
+
+#include "server/price_answer.h"
+#include "tests/server/fakes.h"
+#include "tests/testing/status_matchers.h"
+
+namespace pricer {
+namespace {
+
+using ::testing::AllOf;
+using testing::FakeClock;
+using testing::FakeDistribution;
+using testing::FakeEngine;
+using ::testing::HasSubstr;
+using ::testing::IsEmpty;
+using testing::MakeLoadedAdapter;
+using testing::RecordingMetrics;
+using testing::StatusIs;
+
+constexpr char kDirectory[] = "/adapters/toys/1";
+
+class AdapterLoaderTest : public ::testing::Test {
+ protected:
+  // Has `count` golden items whose prices are what the fake predictor says, times `factor`.
+  std::shared_ptr<LoadedAdapter> AdapterWithGolden(int count, double factor = 1.0) {
+    auto adapter = MakeLoadedAdapter("toys", 1);
+    const PriceAnswer answer =
+        AnswerFrom(FakeDistribution(*adapter), adapter->manifest, PriceOptions());
+    for (int i = 0; i < count; ++i) {
+      adapter->manifest.golden.push_back({"item " + std::to_string(i), answer.price * factor,
+                                          answer.intervals[0].low, answer.intervals[0].high});
+    }
+    adapter->manifest.golden_tolerance = 0.001;
+    return adapter;
+  }
+  absl::StatusOr<AdapterHandle> Load(std::shared_ptr<LoadedAdapter> adapter) {
+    engine_.AddAdapter("toys/1", std::move(adapter));
+    return loader_.Load(kDirectory);
+  }
+
+  FakeClock clock_;
+  RecordingMetrics metrics_;
+  FakeEngine engine_;
+  BatchScheduler scheduler_{{1000, 1000}, engine_.predictor(), &metrics_, &clock_};
+  AdapterLoader loader_{&engine_, &scheduler_};
+};
+
+TEST_F(AdapterLoaderTest, PricesTheGoldenItemsThroughTheBatchLoopOneAtATime) {
+  ASSERT_OK_AND_ASSIGN(const AdapterHandle adapter, Load(AdapterWithGolden(3)));
+  EXPECT_EQ(adapter->key, (AdapterKey{"toys", 1}));
+  EXPECT_THAT(adapter->warning, IsEmpty());
+  ASSERT_EQ(engine_.fake_predictor().batches().size(), 3u);
+  for (const auto& batch : engine_.fake_predictor().batches()) {
+    ASSERT_EQ(batch.size(), 1u);
+    EXPECT_EQ(batch[0].adapter, adapter->key);
+  }
+  EXPECT_THAT(metrics_.values().items, IsEmpty());
+}
+
+TEST_F(AdapterLoaderTest, RefusesAnAdapterThatPricesAGoldenItemOtherwise) {
+  auto adapter = AdapterWithGolden(3);
+  adapter->manifest.golden[2].price *= 1.002;
+  EXPECT_THAT(Load(std::move(adapter)),
+              StatusIs(absl::StatusCode::kFailedPrecondition,
+                       AllOf(HasSubstr("golden item 2"), HasSubstr("expected price 200.4"),
+                             HasSubstr("got 200"), HasSubstr("0.1 %"))));
+}
+
+TEST_F(AdapterLoaderTest, ChecksTheBoundsOfTheIntervalToo) {
+  auto low = AdapterWithGolden(1);
+  low->manifest.golden[0].low *= 0.99;
+  EXPECT_THAT(Load(std::move(low)),
+              StatusIs(absl::StatusCode::kFailedPrecondition, HasSubstr("low")));
+  auto high = AdapterWithGolden(1);
+  high->manifest.golden[0].high *= 1.01;
+  EXPECT_THAT(Load(std::move(high)),
+              StatusIs(absl::StatusCode::kFailedPrecondition, HasSubstr("high")));
+}
+
+TEST_F(AdapterLoaderTest, ToleratesADifferenceWithinTheManifestsTolerance) {
+  EXPECT_OK(Load(AdapterWithGolden(1, 1.0009)));
+}
+
+TEST_F(AdapterLoaderTest, ToleratesMoreAndWarnsOnOtherWeightsThanTunedOn) {
+  auto adapter = AdapterWithGolden(1, 1.029);
+  adapter->manifest.weights = "nf4";
+  ASSERT_OK_AND_ASSIGN(const AdapterHandle loaded, Load(std::move(adapter)));
+  EXPECT_EQ(loaded->warning, "tuned on nf4 weights in fp32, served on fp32 weights in fp32");
+  auto far = AdapterWithGolden(1, 1.04);
+  far->manifest.dtype = "bf16";
+  EXPECT_THAT(Load(std::move(far)),
+              StatusIs(absl::StatusCode::kFailedPrecondition, HasSubstr("3 %")));
+}
+
+TEST_F(AdapterLoaderTest, WarnsWhereThereAreNoGoldenItems) {
+  ASSERT_OK_AND_ASSIGN(const AdapterHandle loaded, Load(AdapterWithGolden(0)));
+  EXPECT_THAT(loaded->warning, HasSubstr("no golden items"));
+}
+
+TEST_F(AdapterLoaderTest, PassesTheEnginesErrorsOn) {
+  engine_.AddAdapter("toys/1", absl::DataLossError("short file"));
+  EXPECT_THAT(loader_.Load(kDirectory),
+              StatusIs(absl::StatusCode::kDataLoss, HasSubstr("short file")));
+
+  auto unencodable = AdapterWithGolden(2);
+  unencodable->manifest.golden[1].item = "unencodable";
+  EXPECT_THAT(Load(std::move(unencodable)),
+              StatusIs(absl::StatusCode::kInvalidArgument,
+                       AllOf(HasSubstr("golden item 1"), HasSubstr("two BOS"))));
+
+  engine_.fake_predictor().FailOn('x', absl::InvalidArgumentError("not finite"));
+  auto failing = AdapterWithGolden(1);
+  failing->manifest.golden[0].item = "x";
+  EXPECT_THAT(Load(std::move(failing)),
+              StatusIs(absl::StatusCode::kInvalidArgument,
+                       AllOf(HasSubstr("golden item 0"), HasSubstr("not finite"))));
+}
+
+TEST_F(AdapterLoaderTest, ARefusedAdapterIsHeldByNobody) {
+  auto adapter = AdapterWithGolden(1, 1.5);
+  const std::weak_ptr<LoadedAdapter> watched = adapter;
+  EXPECT_THAT(Load(std::move(adapter)), StatusIs(absl::StatusCode::kFailedPrecondition));
+  engine_.AddAdapter("toys/1", absl::NotFoundError("gone"));
+  EXPECT_TRUE(watched.expired());
+}
+
+TEST_F(AdapterLoaderTest, CancelEndsALoadThatWaits) {
+  engine_.fake_predictor().Block();
+  std::thread canceller([this] {
+    engine_.fake_predictor().WaitForBatches(1);
+    loader_.Cancel();
+  });
+  EXPECT_THAT(Load(AdapterWithGolden(2)), StatusIs(absl::StatusCode::kCancelled));
+  canceller.join();
+  engine_.fake_predictor().Release();
+}
+
+TEST_F(AdapterLoaderTest, ASchedulerThatStopsCancelsTheLoad) {
+  scheduler_.Stop(absl::InfinitePast());
+  EXPECT_THAT(Load(AdapterWithGolden(1)), StatusIs(absl::StatusCode::kCancelled));
+}
+
+}  // namespace
+}  // namespace pricer

@@ -1,0 +1,293 @@
+#pragma once
+
+#include <array>
+#include <cstdint>
+#include <deque>
+#include <functional>
+#include <map>
+#include <memory>
+#include <optional>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "absl/strings/string_view.h"
+#include "absl/time/time.h"
+#include "base/clock.h"
+#include "base/mutex.h"
+#include "server/batch_predictor.h"
+#include "server/batch_scheduler.h"
+#include "server/engine.h"
+#include "server/loaded_adapter.h"
+#include "server/metrics.h"
+
+// Stand-ins for the parts of a server that compute, tell the time or export numbers. No torch, no
+// gRPC.
+
+namespace pricer::testing {
+
+class FakeClock final : public Clock {
+ public:
+  absl::Time Now() const override {
+    MutexLock lock(&mutex_);
+    return now_;
+  }
+  void Advance(absl::Duration duration) {
+    MutexLock lock(&mutex_);
+    now_ += duration;
+  }
+
+ private:
+  mutable Mutex mutex_;
+  absl::Time now_ ABSL_GUARDED_BY(mutex_) = absl::FromUnixSeconds(1'000'000);
+};
+
+inline std::shared_ptr<LoadedAdapter> MakeLoadedAdapter(const std::string& name, int64_t version) {
+  auto adapter = std::make_shared<LoadedAdapter>();
+  adapter->key = {name, version};
+  adapter->digest = name + "-digest-" + std::to_string(version);
+  adapter->memory_bytes = 1000 * version;
+  adapter->manifest.currency = "USD";
+  adapter->manifest.weights = "fp32";
+  adapter->manifest.dtype = "fp32";
+  return adapter;
+}
+
+// What the fake predictor prices everything at under a version: one bin from 100 to 400 times the
+// version, so that the median is 200 times the version.
+inline PriceDistribution FakeDistribution(const LoadedAdapter& adapter) {
+  const auto version = static_cast<double>(adapter.key.version);
+  return PriceDistribution(100 * version, 400 * version, {1.0});
+}
+inline double FakePrice(int64_t version) { return 200.0 * static_cast<double>(version); }
+
+// Prices by version, remembers what it was asked for, and can be held up.
+class FakePredictor final : public BatchPredictor {
+ public:
+  struct Sequence {
+    AdapterKey adapter;
+    std::vector<int32_t> ids;
+  };
+  using Batch = std::vector<Sequence>;
+
+  // Batches wait from now on until Release.
+  void Block() {
+    MutexLock lock(&mutex_);
+    blocked_ = true;
+  }
+  void Release() {
+    MutexLock lock(&mutex_);
+    blocked_ = false;
+    changed_.SignalAll();
+  }
+  // Waits until so many batches have reached the predictor, finished or not.
+  void WaitForBatches(size_t count) {
+    MutexLock lock(&mutex_);
+    while (batches_.size() < count) changed_.Wait(&mutex_);
+  }
+  std::vector<Batch> batches() const {
+    MutexLock lock(&mutex_);
+    return batches_;
+  }
+  // Prompts that begin with this token fail.
+  void FailOn(int32_t token, absl::Status status) {
+    MutexLock lock(&mutex_);
+    failures_[token] = std::move(status);
+  }
+  // Every batch takes this long by `clock`.
+  void TakeTime(FakeClock* clock, absl::Duration duration) {
+    clock_ = clock;
+    duration_ = duration;
+  }
+
+  Results PredictBatch(absl::Span<const PredictorSequence> sequences) override {
+    Batch batch;
+    Results results;
+    MutexLock lock(&mutex_);
+    for (const PredictorSequence& sequence : sequences) {
+      batch.push_back({sequence.adapter->key, {sequence.ids.begin(), sequence.ids.end()}});
+      const auto failure = failures_.find(sequence.ids[0]);
+      if (failure != failures_.end()) {
+        results.push_back(failure->second);
+      } else {
+        results.push_back(FakeDistribution(*sequence.adapter));
+      }
+    }
+    batches_.push_back(std::move(batch));
+    changed_.SignalAll();
+    while (blocked_) changed_.Wait(&mutex_);
+    if (clock_ != nullptr) clock_->Advance(duration_);
+    return results;
+  }
+
+ private:
+  mutable Mutex mutex_;
+  CondVar changed_;
+  bool blocked_ ABSL_GUARDED_BY(mutex_) = false;
+  std::vector<Batch> batches_ ABSL_GUARDED_BY(mutex_);
+  std::map<int32_t, absl::Status> failures_ ABSL_GUARDED_BY(mutex_);
+  // Set before the first batch.
+  FakeClock* clock_ = nullptr;
+  absl::Duration duration_;
+};
+
+// Keeps the last value of everything.
+class RecordingMetrics final : public Metrics {
+ public:
+  struct Values {
+    std::map<std::string, int> calls;  // "method code"
+    std::map<AdapterKey, int> items;
+    int64_t tokens = 0;
+    std::vector<int64_t> batch_items;
+    std::vector<absl::Duration> queue_times;
+    int64_t queue_items = 0;
+    int64_t queue_tokens = 0;
+    std::array<int, kRefusalReasonCount> refused{};
+    std::array<int64_t, kAdapterStateCount> adapters{};
+    int loaded = 0;
+    int load_failures = 0;
+    std::vector<AdapterKey> ended;
+    bool root_readable = false;
+  };
+
+  Values values() const {
+    MutexLock lock(&mutex_);
+    return values_;
+  }
+
+  void CallEnded(absl::string_view method, absl::StatusCode code) override {
+    MutexLock lock(&mutex_);
+    ++values_.calls[std::string(method) + " " + absl::StatusCodeToString(code)];
+  }
+  void ItemPriced(const AdapterKey& adapter) override {
+    MutexLock lock(&mutex_);
+    ++values_.items[adapter];
+  }
+  void BatchComputed(int64_t items, int64_t tokens, absl::Duration /*compute*/) override {
+    MutexLock lock(&mutex_);
+    values_.batch_items.push_back(items);
+    values_.tokens += tokens;
+  }
+  void TaskWaited(absl::Duration queue) override {
+    MutexLock lock(&mutex_);
+    values_.queue_times.push_back(queue);
+  }
+  void QueueChanged(int64_t items, int64_t tokens) override {
+    MutexLock lock(&mutex_);
+    values_.queue_items = items;
+    values_.queue_tokens = tokens;
+  }
+  void AdmissionRefused(RefusalReason reason) override {
+    MutexLock lock(&mutex_);
+    ++values_.refused[static_cast<int>(reason)];
+  }
+  void AdapterStatesChanged(const std::array<int64_t, kAdapterStateCount>& counts) override {
+    MutexLock lock(&mutex_);
+    values_.adapters = counts;
+  }
+  void AdapterLoaded(absl::Duration /*load*/) override {
+    MutexLock lock(&mutex_);
+    ++values_.loaded;
+  }
+  void AdapterLoadFailed(absl::Time /*when*/) override {
+    MutexLock lock(&mutex_);
+    ++values_.load_failures;
+  }
+  void AdapterEnded(const AdapterKey& adapter) override {
+    MutexLock lock(&mutex_);
+    values_.ended.push_back(adapter);
+  }
+  void AdapterRootReadable(bool readable) override {
+    MutexLock lock(&mutex_);
+    values_.root_readable = readable;
+  }
+
+ private:
+  mutable Mutex mutex_;
+  Values values_ ABSL_GUARDED_BY(mutex_);
+};
+
+// Collects the results of tasks and waits for them.
+class Results {
+ public:
+  std::function<void(TaskResult)> Add() {
+    MutexLock lock(&mutex_);
+    const size_t index = results_.size();
+    results_.push_back(std::nullopt);
+    return [this, index](TaskResult result) {
+      MutexLock lock(&mutex_);
+      if (results_[index].has_value()) ++twice_;
+      results_[index] = std::move(result);
+      changed_.SignalAll();
+    };
+  }
+  const TaskResult& Wait(size_t index) {
+    MutexLock lock(&mutex_);
+    while (!results_[index].has_value()) changed_.Wait(&mutex_);
+    return *results_[index];
+  }
+  bool IsDone(size_t index) const {
+    MutexLock lock(&mutex_);
+    return results_[index].has_value();
+  }
+  // Results that came more than once.
+  int twice() const {
+    MutexLock lock(&mutex_);
+    return twice_;
+  }
+
+ private:
+  mutable Mutex mutex_;
+  CondVar changed_;
+  std::deque<std::optional<TaskResult>> results_ ABSL_GUARDED_BY(mutex_);
+  int twice_ ABSL_GUARDED_BY(mutex_) = 0;
+};
+
+// Tokens are the bytes of the text, cut at the prompt's limit. Adapters are what AddAdapter was
+// given, by directory name
+// "<name>/<version>"; without one, a version loads as MakeLoadedAdapter makes it.
+class FakeEngine final : public Engine {
+ public:
+  FakePredictor& fake_predictor() { return predictor_; }
+  void AddAdapter(const std::string& name_and_version,
+                  absl::StatusOr<std::shared_ptr<LoadedAdapter>> adapter) {
+    MutexLock lock(&mutex_);
+    adapters_[name_and_version] = std::move(adapter);
+  }
+
+  const EngineInfo& info() const override { return info_; }
+  BatchPredictor* predictor() override { return &predictor_; }
+
+  absl::StatusOr<EncodedPrompt> Encode(const PromptTemplate& prompt,
+                                       absl::string_view item_text) const override {
+    if (item_text == "unencodable") return absl::InvalidArgumentError("two BOS");
+    EncodedPrompt encoded;
+    encoded.ids.assign(item_text.begin(), item_text.end());
+    const auto limit = static_cast<size_t>(prompt.max_prompt_tokens);
+    encoded.truncated = encoded.ids.size() > limit;
+    if (encoded.truncated) encoded.ids.resize(limit);
+    return encoded;
+  }
+
+  absl::StatusOr<std::shared_ptr<LoadedAdapter>> LoadAdapter(
+      const std::string& directory) const override {
+    const size_t slash = directory.rfind('/');
+    const size_t start = directory.rfind('/', slash - 1) + 1;
+    MutexLock lock(&mutex_);
+    const auto found = adapters_.find(directory.substr(start));
+    if (found != adapters_.end()) return found->second;
+    return MakeLoadedAdapter(directory.substr(start, slash - start),
+                             std::stoll(directory.substr(slash + 1)));
+  }
+
+ private:
+  const EngineInfo info_ = {"model-fingerprint", "fp32", "fp32", "cpu"};
+  FakePredictor predictor_;
+  mutable Mutex mutex_;
+  std::map<std::string, absl::StatusOr<std::shared_ptr<LoadedAdapter>>> adapters_
+      ABSL_GUARDED_BY(mutex_);
+};
+
+}  // namespace pricer::testing

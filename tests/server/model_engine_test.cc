@@ -1,0 +1,117 @@
+#include "server/model_engine.h"
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <filesystem>
+
+#include "server/adapter_loader.h"
+#include "tests/server/fakes.h"
+#include "tests/server/tiny_adapter.h"
+#include "tests/testing/status_matchers.h"
+#include "tests/testing/temp_dir.h"
+#include "tests/testing/tiny_model.h"
+
+namespace pricer {
+namespace {
+
+using ::testing::HasSubstr;
+using ::testing::IsEmpty;
+using testing::PublishTinyAdapter;
+using testing::RecordingMetrics;
+using testing::StatusIs;
+using testing::TempDir;
+
+class ModelEngineTest : public ::testing::Test {
+ protected:
+  void SetUp() override {
+    ASSERT_OK(testing::WriteTinyCheckpoint(options_.base));
+    ASSERT_OK_AND_ASSIGN(engine_, LoadModelEngine(options_));
+  }
+
+  static ServerOptions Options(const std::string& base, const std::string& weights) {
+    ServerOptions options;
+    options.base = base;
+    options.weights = weights;
+    options.dtype = "fp32";
+    options.threads = 1;
+    return options;
+  }
+  // Loads through the golden items, as the server does.
+  absl::StatusOr<AdapterHandle> LoadChecked(Engine* engine, const std::string& directory) {
+    BatchScheduler scheduler({}, engine->predictor(), &metrics_, Clock::System());
+    return AdapterLoader(engine, &scheduler).Load(directory);
+  }
+
+  TempDir base_;
+  TempDir adapters_;
+  RecordingMetrics metrics_;
+  const ServerOptions options_ = Options(base_.path(), "fp32");
+  std::unique_ptr<Engine> engine_;
+};
+
+TEST_F(ModelEngineTest, SaysWhatItComputesWith) {
+  EXPECT_EQ(engine_->info().weights, "fp32");
+  EXPECT_EQ(engine_->info().dtype, "fp32");
+  EXPECT_EQ(engine_->info().device, "cpu");
+  EXPECT_EQ(engine_->info().model_fingerprint.size(), 64u);
+}
+
+TEST_F(ModelEngineTest, LoadsAPublishedAdapterWhoseGoldenItemsComeOutRight) {
+  ASSERT_OK_AND_ASSIGN(
+      const PublishedVersion published,
+      PublishTinyAdapter(base_.path(), engine_.get(), adapters_.path(), "toys", 1));
+  ASSERT_OK_AND_ASSIGN(const AdapterHandle adapter,
+                       LoadChecked(engine_.get(), published.directory));
+  EXPECT_EQ(adapter->key, (AdapterKey{"toys", 1}));
+  EXPECT_EQ(adapter->digest.size(), 64u);
+  EXPECT_GT(adapter->memory_bytes, 0);
+  EXPECT_EQ(adapter->manifest.currency, "USD");
+  EXPECT_THAT(adapter->warning, IsEmpty());
+}
+
+TEST_F(ModelEngineTest, RefusesAnAdapterWhoseGoldenItemsComeOutWrong) {
+  ASSERT_OK_AND_ASSIGN(
+      const PublishedVersion published,
+      PublishTinyAdapter(base_.path(), engine_.get(), adapters_.path(), "toys", 1, 1.01));
+  EXPECT_THAT(LoadChecked(engine_.get(), published.directory),
+              StatusIs(absl::StatusCode::kFailedPrecondition, HasSubstr("golden item 0")));
+}
+
+TEST_F(ModelEngineTest, ServesAnAdapterOnOtherWeightsThanTunedOnWithAWarning) {
+  ASSERT_OK_AND_ASSIGN(
+      const PublishedVersion published,
+      PublishTinyAdapter(base_.path(), engine_.get(), adapters_.path(), "toys", 1));
+  ASSERT_OK_AND_ASSIGN(const std::unique_ptr<Engine> bf16,
+                       LoadModelEngine(Options(base_.path(), "bf16")));
+  ASSERT_OK_AND_ASSIGN(const AdapterHandle adapter, LoadChecked(bf16.get(), published.directory));
+  EXPECT_THAT(adapter->warning, HasSubstr("tuned on fp32 weights"));
+}
+
+TEST_F(ModelEngineTest, RefusesAnAdapterForAnotherBase) {
+  TempDir other_base;
+  ASSERT_OK(testing::WriteTinyCheckpoint(other_base.path(), {.seed = 2}));
+  ASSERT_OK_AND_ASSIGN(const std::unique_ptr<Engine> other,
+                       LoadModelEngine(Options(other_base.path(), "fp32")));
+  ASSERT_OK_AND_ASSIGN(
+      const PublishedVersion published,
+      PublishTinyAdapter(other_base.path(), other.get(), adapters_.path(), "toys", 1));
+  EXPECT_THAT(LoadChecked(engine_.get(), published.directory),
+              StatusIs(absl::StatusCode::kFailedPrecondition, HasSubstr("fingerprint")));
+}
+
+TEST_F(ModelEngineTest, EncodesThePromptWithTheItemInIt) {
+  ASSERT_OK_AND_ASSIGN(const PromptTemplate prompt, PromptTemplate::Preset("default", "USD"));
+  ASSERT_OK_AND_ASSIGN(const EncodedPrompt lamp, engine_->Encode(prompt, "lamp"));
+  // One token a byte.
+  EXPECT_EQ(lamp.ids.size(), prompt.Render("lamp").size());
+  EXPECT_FALSE(lamp.truncated);
+}
+
+TEST_F(ModelEngineTest, ABaseThatIsNotThereIsAnErrorThatNamesIt) {
+  EXPECT_THAT(LoadModelEngine(Options(base_.File("gone"), "fp32")),
+              StatusIs(absl::StatusCode::kNotFound, HasSubstr("gone")));
+}
+
+}  // namespace
+}  // namespace pricer

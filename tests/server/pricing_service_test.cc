@@ -1,0 +1,299 @@
+#include "server/pricing_service.h"
+
+#include <gmock/gmock.h>
+#include <grpcpp/create_channel.h>
+#include <gtest/gtest.h>
+
+#include <future>
+#include <thread>
+
+#include "absl/strings/str_cat.h"
+#include "server/listeners.h"
+#include "tests/server/fakes.h"
+#include "tests/testing/status_matchers.h"
+
+namespace pricer {
+namespace {
+
+using ::testing::AllOf;
+using ::testing::DoubleNear;
+using testing::FakeEngine;
+using testing::FakePrice;
+using ::testing::HasSubstr;
+using ::testing::IsEmpty;
+using testing::MakeLoadedAdapter;
+using testing::RecordingMetrics;
+
+MATCHER_P2(IsGrpcError, code, message_matcher, "") {
+  *result_listener << "code " << arg.error_code() << ", message " << arg.error_message();
+  return arg.error_code() == code &&
+         ::testing::ExplainMatchResult(message_matcher, arg.error_message(), result_listener);
+}
+
+// A real port, a real scheduler and registry; only the engine is made up. Tokens are bytes.
+class PricingServiceTest : public ::testing::Test {
+ protected:
+  static constexpr int64_t kMaxQueueTokens = 100;
+
+  PricingServiceTest() {
+    Publish(1);
+    service_.Serve(&backend_);
+    absl::StatusOr<Listener> listener =
+        Listen({.flag = "--listen", .address = "127.0.0.1:0"}, {&service_});
+    EXPECT_OK(listener);
+    listener_ = *std::move(listener);
+    stub_ = v1::PricingService::NewStub(grpc::CreateChannel(
+        absl::StrCat("127.0.0.1:", listener_.port), grpc::InsecureChannelCredentials()));
+  }
+  ~PricingServiceTest() override {
+    engine_.fake_predictor().Release();
+    listener_.server->Shutdown();
+    pool_.Stop();
+    scheduler_.Stop(absl::InfiniteFuture());
+  }
+
+  void Publish(int64_t version) {
+    registry_.Discover({"toys", version});
+    registry_.Publish(MakeLoadedAdapter("toys", version), absl::ZeroDuration());
+  }
+
+  static v1::PredictPriceRequest Request(const std::string& text) {
+    v1::PredictPriceRequest request;
+    request.mutable_item()->set_text(text);
+    return request;
+  }
+  static v1::BatchPredictPricesRequest BatchRequest(const std::vector<std::string>& texts) {
+    v1::BatchPredictPricesRequest request;
+    for (const std::string& text : texts) {
+      request.add_items()->set_text(text);
+      request.mutable_items()->rbegin()->set_id(absl::StrCat("id ", request.items_size() - 1));
+    }
+    return request;
+  }
+  grpc::Status Call(const v1::PredictPriceRequest& request,
+                    std::chrono::milliseconds timeout = std::chrono::seconds(60)) {
+    context_ = std::make_unique<grpc::ClientContext>();
+    context_->set_deadline(std::chrono::system_clock::now() + timeout);
+    response_.Clear();
+    return stub_->PredictPrice(context_.get(), request, &response_);
+  }
+  grpc::Status CallBatch(const v1::BatchPredictPricesRequest& request) {
+    grpc::ClientContext context;
+    batch_response_.Clear();
+    return stub_->BatchPredictPrices(&context, request, &batch_response_);
+  }
+  // A call on a thread of its own; returns the version that answered, or 0.
+  std::future<int64_t> CallInBackground(const std::string& text) {
+    return std::async(std::launch::async, [this, text] {
+      grpc::ClientContext context;
+      v1::PredictPriceResponse response;
+      const grpc::Status status = stub_->PredictPrice(&context, Request(text), &response);
+      EXPECT_TRUE(status.ok()) << status.error_message();
+      return response.prediction().served_by().version();
+    });
+  }
+  // Makes the predictor busy with one call until Release.
+  std::future<int64_t> OccupyPredictor() {
+    engine_.fake_predictor().Block();
+    std::future<int64_t> call = CallInBackground("first");
+    engine_.fake_predictor().WaitForBatches(1);
+    return call;
+  }
+  int ComputedSequences() {
+    int count = 0;
+    for (const auto& batch : engine_.fake_predictor().batches())
+      count += static_cast<int>(batch.size());
+    return count;
+  }
+
+  RecordingMetrics metrics_;
+  FakeEngine engine_;
+  AdapterRegistry registry_{"", &metrics_, Clock::System()};
+  BatchScheduler scheduler_{{50, kMaxQueueTokens}, engine_.predictor(), &metrics_, Clock::System()};
+  WorkerPool pool_{1, 4};
+  const PricingBackend backend_ = {&engine_, &registry_, &scheduler_, &pool_};
+  PricingService service_{&metrics_};
+  Listener listener_;
+  std::unique_ptr<v1::PricingService::Stub> stub_;
+
+  std::unique_ptr<grpc::ClientContext> context_;
+  v1::PredictPriceResponse response_;
+  v1::BatchPredictPricesResponse batch_response_;
+};
+
+TEST_F(PricingServiceTest, PricesAnItem) {
+  ASSERT_TRUE(Call(Request("lamp")).ok());
+  const v1::Prediction& prediction = response_.prediction();
+  EXPECT_THAT(prediction.price(), DoubleNear(FakePrice(1), 1e-6));
+  EXPECT_EQ(prediction.currency_code(), "USD");
+  EXPECT_EQ(prediction.served_by().model(), "model-fingerprint");
+  EXPECT_EQ(prediction.served_by().adapter(), "toys");
+  EXPECT_EQ(prediction.served_by().version(), 1);
+  EXPECT_EQ(prediction.prompt_tokens(), 4);
+  EXPECT_FALSE(prediction.truncated());
+  EXPECT_EQ(metrics_.values().calls.at("PredictPrice OK"), 1);
+  EXPECT_EQ(metrics_.values().items.at(AdapterKey{"toys", 1}), 1);
+}
+
+TEST_F(PricingServiceTest, SaysThatALongTextWasCut) {
+  ASSERT_TRUE(Call(Request(std::string(500, 'x'))).ok());
+  EXPECT_TRUE(response_.prediction().truncated());
+  EXPECT_EQ(response_.prediction().prompt_tokens(), kDefaultMaxPromptTokens);
+}
+
+TEST_F(PricingServiceTest, RefusesABadRequestAndNamesTheField) {
+  EXPECT_THAT(Call(v1::PredictPriceRequest()),
+              IsGrpcError(grpc::StatusCode::INVALID_ARGUMENT, HasSubstr("item")));
+  EXPECT_THAT(Call(Request("unencodable")),
+              IsGrpcError(grpc::StatusCode::INVALID_ARGUMENT, HasSubstr("item: two BOS")));
+  v1::PredictPriceRequest request = Request("lamp");
+  request.mutable_options()->set_estimator("average");
+  EXPECT_THAT(Call(request),
+              IsGrpcError(grpc::StatusCode::INVALID_ARGUMENT, HasSubstr("options.estimator")));
+  EXPECT_EQ(metrics_.values().calls.at("PredictPrice INVALID_ARGUMENT"), 3);
+  EXPECT_EQ(ComputedSequences(), 0);
+}
+
+TEST_F(PricingServiceTest, AnUnknownAdapterIsNotFound) {
+  v1::PredictPriceRequest request = Request("lamp");
+  request.mutable_adapter()->set_name("wine");
+  EXPECT_THAT(Call(request), IsGrpcError(grpc::StatusCode::NOT_FOUND,
+                                         AllOf(HasSubstr("wine"), HasSubstr("toys/1"))));
+  request.mutable_adapter()->set_name("toys");
+  request.mutable_adapter()->set_version(2);
+  EXPECT_THAT(Call(request), IsGrpcError(grpc::StatusCode::NOT_FOUND, HasSubstr("version 2")));
+  request.mutable_adapter()->set_name("base");
+  EXPECT_THAT(Call(request), IsGrpcError(grpc::StatusCode::FAILED_PRECONDITION, HasSubstr("base")));
+}
+
+TEST_F(PricingServiceTest, ACallKeepsTheVersionItBeganWith) {
+  std::future<int64_t> first = OccupyPredictor();
+  Publish(2);
+  std::future<int64_t> second = CallInBackground("second");
+  while (metrics_.values().queue_items == 0) std::this_thread::yield();
+  engine_.fake_predictor().Release();
+  EXPECT_EQ(first.get(), 1);
+  EXPECT_EQ(second.get(), 2);
+}
+
+TEST_F(PricingServiceTest, AFullQueueRefusesAtOnceAndSaysWhenToComeBack) {
+  std::future<int64_t> first = OccupyPredictor();
+  std::future<int64_t> second = CallInBackground(std::string(kMaxQueueTokens, 'x'));
+  while (metrics_.values().queue_items == 0) std::this_thread::yield();
+  EXPECT_THAT(Call(Request("third")),
+              IsGrpcError(grpc::StatusCode::RESOURCE_EXHAUSTED, HasSubstr("queue is full")));
+  EXPECT_EQ(context_->GetServerTrailingMetadata().count("grpc-retry-pushback-ms"), 1u);
+  engine_.fake_predictor().Release();
+  EXPECT_EQ(first.get(), 1);
+  EXPECT_EQ(second.get(), 1);
+}
+
+TEST_F(PricingServiceTest, NeverComputesACallWhoseDeadlinePassedInTheQueue) {
+  std::future<int64_t> first = OccupyPredictor();
+  EXPECT_EQ(Call(Request("late"), std::chrono::milliseconds(50)).error_code(),
+            grpc::StatusCode::DEADLINE_EXCEEDED);
+  engine_.fake_predictor().Release();
+  EXPECT_EQ(first.get(), 1);
+  scheduler_.Stop(absl::InfiniteFuture());
+  EXPECT_EQ(ComputedSequences(), 1);
+}
+
+TEST_F(PricingServiceTest, SurvivesACallerThatGoesWhileItsItemIsComputed) {
+  engine_.fake_predictor().Block();
+  grpc::ClientContext context;
+  std::future<grpc::StatusCode> call = std::async(std::launch::async, [&] {
+    v1::PredictPriceResponse response;
+    return stub_->PredictPrice(&context, Request("lamp"), &response).error_code();
+  });
+  engine_.fake_predictor().WaitForBatches(1);
+  context.TryCancel();
+  EXPECT_EQ(call.get(), grpc::StatusCode::CANCELLED);
+  engine_.fake_predictor().Release();
+  EXPECT_TRUE(Call(Request("lamp")).ok());
+}
+
+TEST_F(PricingServiceTest, IsUnavailableBeforeItServesAndAfterItRefuses) {
+  PricingService starting(&metrics_);
+  ASSERT_OK_AND_ASSIGN(const Listener listener,
+                       Listen({.flag = "--listen", .address = "127.0.0.1:0"}, {&starting}));
+  const auto stub = v1::PricingService::NewStub(grpc::CreateChannel(
+      absl::StrCat("127.0.0.1:", listener.port), grpc::InsecureChannelCredentials()));
+  grpc::ClientContext context;
+  EXPECT_THAT(stub->PredictPrice(&context, Request("lamp"), &response_),
+              IsGrpcError(grpc::StatusCode::UNAVAILABLE, HasSubstr("starting")));
+  listener.server->Shutdown();
+
+  service_.Refuse();
+  EXPECT_THAT(Call(Request("lamp")),
+              IsGrpcError(grpc::StatusCode::UNAVAILABLE, HasSubstr("stopping")));
+  EXPECT_THAT(CallBatch(BatchRequest({"lamp"})),
+              IsGrpcError(grpc::StatusCode::UNAVAILABLE, HasSubstr("stopping")));
+}
+
+TEST_F(PricingServiceTest, ABatchKeepsTheOrderAndABadItemFailsAlone) {
+  engine_.fake_predictor().FailOn('!', absl::InternalError("not finite"));
+  ASSERT_TRUE(CallBatch(BatchRequest({"a", "", "!", "unencodable", "b"})).ok());
+  ASSERT_EQ(batch_response_.results_size(), 5);
+  for (int i = 0; i < 5; ++i) EXPECT_EQ(batch_response_.results(i).id(), absl::StrCat("id ", i));
+  EXPECT_THAT(batch_response_.results(0).prediction().price(), DoubleNear(FakePrice(1), 1e-6));
+  EXPECT_EQ(batch_response_.results(1).error().code(), grpc::StatusCode::INVALID_ARGUMENT);
+  EXPECT_THAT(batch_response_.results(1).error().message(), HasSubstr("item"));
+  EXPECT_EQ(batch_response_.results(2).error().code(), grpc::StatusCode::INTERNAL);
+  EXPECT_EQ(batch_response_.results(3).error().code(), grpc::StatusCode::INVALID_ARGUMENT);
+  EXPECT_TRUE(batch_response_.results(4).has_prediction());
+  EXPECT_EQ(metrics_.values().calls.at("BatchPredictPrices OK"), 1);
+}
+
+TEST_F(PricingServiceTest, ABatchIsAnsweredByOneVersion) {
+  // The predictor is held up with the first items while the version changes.
+  engine_.fake_predictor().Block();
+  std::future<grpc::Status> call = std::async(std::launch::async, [this] {
+    return CallBatch(BatchRequest(std::vector<std::string>(10, "ten tokens")));
+  });
+  engine_.fake_predictor().WaitForBatches(1);
+  Publish(2);
+  engine_.fake_predictor().Release();
+  ASSERT_TRUE(call.get().ok());
+  for (const v1::ItemResult& result : batch_response_.results()) {
+    EXPECT_EQ(result.prediction().served_by().version(), 1);
+  }
+}
+
+TEST_F(PricingServiceTest, ItemsThatTheQueueHasNoRoomForFailAlone) {
+  std::future<int64_t> first = OccupyPredictor();
+  std::future<grpc::Status> call = std::async(std::launch::async, [this] {
+    return CallBatch(
+        BatchRequest({std::string(60, 'x'), std::string(60, 'y'), std::string(40, 'z')}));
+  });
+  while (metrics_.values().queue_tokens < kMaxQueueTokens) std::this_thread::yield();
+  engine_.fake_predictor().Release();
+  ASSERT_TRUE(call.get().ok());
+  EXPECT_TRUE(batch_response_.results(0).has_prediction());
+  EXPECT_EQ(batch_response_.results(1).error().code(), grpc::StatusCode::RESOURCE_EXHAUSTED);
+  EXPECT_TRUE(batch_response_.results(2).has_prediction());
+  EXPECT_EQ(first.get(), 1);
+}
+
+TEST_F(PricingServiceTest, ABatchFailsAsAWholeForWhatConcernsAllItems) {
+  EXPECT_THAT(CallBatch(v1::BatchPredictPricesRequest()),
+              IsGrpcError(grpc::StatusCode::INVALID_ARGUMENT, HasSubstr("items")));
+  EXPECT_THAT(CallBatch(BatchRequest(std::vector<std::string>(1025, "x"))),
+              IsGrpcError(grpc::StatusCode::INVALID_ARGUMENT, HasSubstr("at most 1024")));
+  v1::BatchPredictPricesRequest request = BatchRequest({"a"});
+  request.mutable_adapter()->set_name("wine");
+  EXPECT_THAT(CallBatch(request), IsGrpcError(grpc::StatusCode::NOT_FOUND, HasSubstr("wine")));
+  request = BatchRequest({"a"});
+  request.mutable_options()->add_quantiles(2);
+  EXPECT_THAT(CallBatch(request),
+              IsGrpcError(grpc::StatusCode::INVALID_ARGUMENT, HasSubstr("options.quantiles[0]")));
+  EXPECT_THAT(engine_.fake_predictor().batches(), IsEmpty());
+}
+
+TEST_F(PricingServiceTest, ABatchIsRefusedWhenTooManyWaitToBeTokenized) {
+  pool_.Stop();
+  EXPECT_THAT(CallBatch(BatchRequest({"a"})),
+              IsGrpcError(grpc::StatusCode::UNAVAILABLE, HasSubstr("stopping")));
+}
+
+}  // namespace
+}  // namespace pricer

@@ -1,0 +1,82 @@
+#include "server/prometheus_metrics.h"
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+#include <prometheus/text_serializer.h>
+
+namespace pricer {
+namespace {
+
+using ::testing::HasSubstr;
+using ::testing::Not;
+
+class PrometheusMetricsTest : public ::testing::Test {
+ protected:
+  // What a scrape answers.
+  std::string Text() const {
+    return prometheus::TextSerializer().Serialize(metrics_.registry()->Collect());
+  }
+
+  PrometheusMetrics metrics_{"cpu"};
+};
+
+TEST_F(PrometheusMetricsTest, CountsCallsByMethodAndCode) {
+  metrics_.CallEnded("PredictPrice", absl::StatusCode::kOk);
+  metrics_.CallEnded("PredictPrice", absl::StatusCode::kOk);
+  metrics_.CallEnded("PredictPrice", absl::StatusCode::kResourceExhausted);
+  EXPECT_THAT(Text(), HasSubstr("pricer_requests_total{code=\"OK\",method=\"PredictPrice\"} 2"));
+  EXPECT_THAT(
+      Text(),
+      HasSubstr("pricer_requests_total{code=\"RESOURCE_EXHAUSTED\",method=\"PredictPrice\"} 1"));
+}
+
+TEST_F(PrometheusMetricsTest, CountsItemsByVersionUntilItEnds) {
+  metrics_.ItemPriced({"toys", 3});
+  metrics_.ItemPriced({"toys", 4});
+  EXPECT_THAT(Text(),
+              HasSubstr("pricer_items_total{adapter=\"toys\",lane=\"online\",version=\"3\"} 1"));
+  metrics_.AdapterEnded({"toys", 3});
+  EXPECT_THAT(Text(), Not(HasSubstr("version=\"3\"")));
+  EXPECT_THAT(Text(), HasSubstr("version=\"4\"} 1"));
+}
+
+TEST_F(PrometheusMetricsTest, DescribesBatches) {
+  metrics_.BatchComputed(5, 700, absl::Milliseconds(20));
+  metrics_.TaskWaited(absl::Milliseconds(2));
+  const std::string text = Text();
+  EXPECT_THAT(text, HasSubstr("pricer_tokens_total 700"));
+  EXPECT_THAT(text, HasSubstr("pricer_batch_items_bucket{le=\"8\"} 1"));
+  EXPECT_THAT(text, HasSubstr("pricer_batch_items_bucket{le=\"4\"} 0"));
+  EXPECT_THAT(text, HasSubstr("pricer_batch_tokens_sum 700"));
+  EXPECT_THAT(text, HasSubstr("pricer_compute_seconds_bucket{le=\"0.025\"} 1"));
+  EXPECT_THAT(text, HasSubstr("pricer_queue_seconds_bucket{le=\"0.0025\"} 1"));
+}
+
+TEST_F(PrometheusMetricsTest, TellsTheStateOfQueueAndAdapters) {
+  metrics_.QueueChanged(3, 456);
+  metrics_.AdmissionRefused(RefusalReason::kQueueFull);
+  metrics_.AdapterStatesChanged({0, 1, 2, 0, 4});
+  metrics_.AdapterLoaded(absl::Seconds(2));
+  metrics_.AdapterLoadFailed(absl::FromUnixSeconds(1700000000));
+  metrics_.AdapterRootReadable(true);
+  const std::string text = Text();
+  EXPECT_THAT(text, HasSubstr("pricer_queue_items 3"));
+  EXPECT_THAT(text, HasSubstr("pricer_queue_tokens{lane=\"online\"} 456"));
+  EXPECT_THAT(text, HasSubstr("pricer_admission_refused_total{reason=\"queue_full\"} 1"));
+  EXPECT_THAT(text, HasSubstr("pricer_admission_refused_total{reason=\"expired\"} 0"));
+  EXPECT_THAT(text, HasSubstr("pricer_adapters{state=\"available\"} 2"));
+  EXPECT_THAT(text, HasSubstr("pricer_adapters{state=\"end\"} 4"));
+  EXPECT_THAT(text, HasSubstr("pricer_adapter_load_seconds_sum 2"));
+  EXPECT_THAT(text, HasSubstr("pricer_adapter_last_load_failure_timestamp_seconds 1700000000"));
+  EXPECT_THAT(text, HasSubstr("pricer_adapter_root_readable 1"));
+  metrics_.AdapterRootReadable(false);
+  EXPECT_THAT(Text(), HasSubstr("pricer_adapter_root_readable 0"));
+}
+
+TEST_F(PrometheusMetricsTest, SaysWhatRuns) {
+  EXPECT_THAT(Text(), HasSubstr("pricer_build_info{commit=\""));
+  EXPECT_THAT(Text(), HasSubstr("device=\"cpu\""));
+}
+
+}  // namespace
+}  // namespace pricer

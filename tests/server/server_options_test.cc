@@ -1,0 +1,75 @@
+#include "server/server_options.h"
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <functional>
+
+#include "tests/testing/status_matchers.h"
+
+namespace pricer {
+namespace {
+
+using ::testing::AllOf;
+using ::testing::HasSubstr;
+using testing::StatusIs;
+
+ServerOptions Valid() {
+  ServerOptions options;
+  options.base = "/models/base";
+  options.adapters = "/adapters";
+  return options;
+}
+
+TEST(ServerOptionsTest, DefaultsAreValidOnceTheDirectoriesAreNamed) {
+  EXPECT_OK(Valid().Validate());
+  EXPECT_THAT(ServerOptions().Validate(),
+              StatusIs(absl::StatusCode::kInvalidArgument, HasSubstr("--base")));
+}
+
+struct BadOption {
+  std::string flag;
+  std::string came;
+  std::function<void(ServerOptions*)> set;
+};
+
+class ServerOptionsTest : public ::testing::TestWithParam<BadOption> {};
+
+TEST_P(ServerOptionsTest, NamesTheFlagAndWhatCame) {
+  ServerOptions options = Valid();
+  GetParam().set(&options);
+  EXPECT_THAT(options.Validate(),
+              StatusIs(absl::StatusCode::kInvalidArgument,
+                       AllOf(HasSubstr(GetParam().flag), HasSubstr(GetParam().came))));
+}
+
+INSTANTIATE_TEST_SUITE_P(
+    All, ServerOptionsTest,
+    ::testing::Values(
+        BadOption{"--adapters", "nothing", [](ServerOptions* o) { o->adapters = ""; }},
+        BadOption{"--default-adapter", "Toys",
+                  [](ServerOptions* o) { o->default_adapter = "Toys"; }},
+        BadOption{"--default-adapter", "base",
+                  [](ServerOptions* o) { o->default_adapter = "base"; }},
+        BadOption{"--listen", "8500", [](ServerOptions* o) { o->listen = "8500"; }},
+        BadOption{"--listen", ":8500", [](ServerOptions* o) { o->listen = ":8500"; }},
+        BadOption{"--admin-listen",
+                  "localhost:", [](ServerOptions* o) { o->admin_listen = "localhost:"; }},
+        BadOption{"--health-listen", "a:70000",
+                  [](ServerOptions* o) { o->health_listen = "a:70000"; }},
+        BadOption{"--metrics-listen", "a:-1", [](ServerOptions* o) { o->metrics_listen = "a:-1"; }},
+        BadOption{"--weights", "int8", [](ServerOptions* o) { o->weights = "int8"; }},
+        BadOption{"--dtype", "fp16", [](ServerOptions* o) { o->dtype = "fp16"; }},
+        BadOption{"--device", "cuda", [](ServerOptions* o) { o->device = "cuda"; }},
+        BadOption{"--threads", "-1", [](ServerOptions* o) { o->threads = -1; }},
+        BadOption{"--max-batch-tokens", "0",
+                  [](ServerOptions* o) { o->scheduler.max_batch_tokens = 0; }},
+        BadOption{"--max-queue-tokens", "7",
+                  [](ServerOptions* o) { o->scheduler.max_queue_tokens = 7; }},
+        BadOption{"--poll-interval", "0",
+                  [](ServerOptions* o) { o->poll_interval = absl::ZeroDuration(); }},
+        BadOption{"--grace-period", "-1s",
+                  [](ServerOptions* o) { o->grace_period = -absl::Seconds(1); }}));
+
+}  // namespace
+}  // namespace pricer

@@ -1,0 +1,267 @@
+#include "server/server.h"
+
+#include <arpa/inet.h>
+#include <gmock/gmock.h>
+#include <grpcpp/create_channel.h>
+#include <grpcpp/generic/generic_stub.h>
+#include <gtest/gtest.h>
+#include <netinet/in.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+#include <future>
+#include <thread>
+
+#include "absl/strings/str_cat.h"
+#include "grpc/health/v1/health.grpc.pb.h"
+#include "pricer/v1/adapters.grpc.pb.h"
+#include "pricer/v1/pricing.grpc.pb.h"
+#include "tests/server/adapter_files.h"
+#include "tests/server/fakes.h"
+#include "tests/testing/status_matchers.h"
+#include "tests/testing/temp_dir.h"
+
+namespace pricer {
+namespace {
+
+using grpc::health::v1::HealthCheckResponse;
+using ::testing::AllOf;
+using testing::FakeEngine;
+using testing::FakePredictor;
+using ::testing::HasSubstr;
+using testing::MakeVersion;
+using testing::StatusIs;
+using testing::TempDir;
+
+std::shared_ptr<grpc::Channel> ChannelTo(int port) {
+  return grpc::CreateChannel(absl::StrCat("127.0.0.1:", port), grpc::InsecureChannelCredentials());
+}
+
+// Body and head of GET /metrics.
+std::string HttpGetMetrics(int port) {
+  const int connection = socket(AF_INET, SOCK_STREAM, 0);
+  sockaddr_in address{};
+  address.sin_family = AF_INET;
+  address.sin_port = htons(static_cast<uint16_t>(port));
+  address.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
+  std::string answer;
+  if (connect(connection, reinterpret_cast<sockaddr*>(&address), sizeof(address)) == 0) {
+    const std::string request = "GET /metrics HTTP/1.0\r\nHost: localhost\r\n\r\n";
+    EXPECT_EQ(write(connection, request.data(), request.size()),
+              static_cast<ssize_t>(request.size()));
+    char buffer[4096];
+    ssize_t count = 0;
+    while ((count = read(connection, buffer, sizeof(buffer))) > 0) answer.append(buffer, count);
+  }
+  close(connection);
+  return answer;
+}
+
+class ServerTest : public ::testing::Test {
+ protected:
+  ServerTest() {
+    options_.base = base_.path();
+    options_.adapters = adapters_.path();
+    options_.listen = options_.admin_listen = options_.health_listen = options_.metrics_listen =
+        "127.0.0.1:0";
+    options_.poll_interval = absl::Milliseconds(1);
+  }
+  ~ServerTest() override {
+    if (server_ != nullptr) predictor_->Release();
+  }
+
+  absl::StatusOr<std::unique_ptr<Engine>> MakeEngine() {
+    ++engines_;
+    auto engine = std::make_unique<FakeEngine>();
+    predictor_ = &engine->fake_predictor();
+    return engine;
+  }
+  absl::Status Start() {
+    absl::StatusOr<std::unique_ptr<Server>> server =
+        Server::Start(options_, [this](const ServerOptions&) { return MakeEngine(); });
+    if (!server.ok()) return server.status();
+    server_ = *std::move(server);
+    pricing_ = v1::PricingService::NewStub(ChannelTo(server_->ports().pricing));
+    admin_ = v1::AdapterService::NewStub(ChannelTo(server_->ports().admin));
+    health_ = grpc::health::v1::Health::NewStub(ChannelTo(server_->ports().health));
+    return absl::OkStatus();
+  }
+
+  grpc::Status Price(int64_t* version = nullptr) {
+    grpc::ClientContext context;
+    v1::PredictPriceRequest request;
+    request.mutable_item()->set_text("lamp");
+    v1::PredictPriceResponse response;
+    const grpc::Status status = pricing_->PredictPrice(&context, request, &response);
+    if (version != nullptr) *version = response.prediction().served_by().version();
+    return status;
+  }
+  HealthCheckResponse::ServingStatus Health(const std::string& name) {
+    grpc::ClientContext context;
+    grpc::health::v1::HealthCheckRequest request;
+    request.set_service(name);
+    HealthCheckResponse response;
+    EXPECT_TRUE(health_->Check(&context, request, &response).ok());
+    return response.status();
+  }
+  // Code that a server answers a reflection call with.
+  static grpc::StatusCode ReflectionCode(int port) {
+    grpc::GenericStub stub(ChannelTo(port));
+    grpc::ClientContext context;
+    const grpc::ByteBuffer request(nullptr, 0);
+    grpc::ByteBuffer response;
+    std::promise<grpc::Status> status;
+    stub.UnaryCall(&context, "/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo",
+                   grpc::StubOptions(), &request, &response,
+                   [&status](grpc::Status result) { status.set_value(std::move(result)); });
+    return status.get_future().get().error_code();
+  }
+
+  TempDir base_;
+  TempDir adapters_;
+  ServerOptions options_;
+  int engines_ = 0;
+  FakePredictor* predictor_ = nullptr;
+  std::unique_ptr<Server> server_;
+  std::unique_ptr<v1::PricingService::Stub> pricing_;
+  std::unique_ptr<v1::AdapterService::Stub> admin_;
+  std::unique_ptr<grpc::health::v1::Health::Stub> health_;
+};
+
+TEST_F(ServerTest, ServesOnAllFourListeners) {
+  MakeVersion(adapters_.path(), "toys", "1");
+  ASSERT_OK(Start());
+  int64_t version = 0;
+  EXPECT_TRUE(Price(&version).ok());
+  EXPECT_EQ(version, 1);
+
+  grpc::ClientContext context;
+  v1::ListAdaptersResponse listed;
+  ASSERT_TRUE(admin_->ListAdapters(&context, v1::ListAdaptersRequest(), &listed).ok());
+  ASSERT_EQ(listed.versions_size(), 1);
+  EXPECT_EQ(listed.versions(0).name(), "toys");
+  EXPECT_EQ(listed.versions(0).state(), v1::ADAPTER_STATE_AVAILABLE);
+  EXPECT_TRUE(listed.versions(0).serves_by_default());
+
+  EXPECT_EQ(Health(""), HealthCheckResponse::SERVING);
+  EXPECT_EQ(Health("pricer.v1.PricingService"), HealthCheckResponse::SERVING);
+  EXPECT_EQ(Health("startup"), HealthCheckResponse::SERVING);
+  EXPECT_EQ(Health("liveness"), HealthCheckResponse::SERVING);
+
+  const std::string metrics = HttpGetMetrics(server_->ports().metrics);
+  EXPECT_THAT(metrics, HasSubstr("200 OK"));
+  EXPECT_THAT(metrics, HasSubstr("pricer_adapters{state=\"available\"} 1"));
+  EXPECT_THAT(metrics, HasSubstr("pricer_requests_total{code=\"OK\",method=\"PredictPrice\"} 1"));
+}
+
+TEST_F(ServerTest, EachListenerHasOnlyItsOwnServices) {
+  ASSERT_OK(Start());
+  grpc::ClientContext context;
+  v1::ListAdaptersResponse listed;
+  EXPECT_EQ(v1::AdapterService::NewStub(ChannelTo(server_->ports().pricing))
+                ->ListAdapters(&context, v1::ListAdaptersRequest(), &listed)
+                .error_code(),
+            grpc::StatusCode::UNIMPLEMENTED);
+  EXPECT_NE(ReflectionCode(server_->ports().pricing), grpc::StatusCode::UNIMPLEMENTED);
+  EXPECT_NE(ReflectionCode(server_->ports().admin), grpc::StatusCode::UNIMPLEMENTED);
+  EXPECT_EQ(ReflectionCode(server_->ports().health), grpc::StatusCode::UNIMPLEMENTED);
+}
+
+TEST_F(ServerTest, StartsWithAnEmptyFolderAndServesTheFirstVersionThatComes) {
+  ASSERT_OK(Start());
+  EXPECT_EQ(Price().error_code(), grpc::StatusCode::NOT_FOUND);
+  MakeVersion(adapters_.path(), "toys", "1", /*ready=*/false);
+  testing::WriteText(adapters_.path() + "/toys/1/_READY", "");
+  while (!Price().ok()) std::this_thread::yield();
+}
+
+TEST_F(ServerTest, ANewVersionIsSwappedInUnderTrafficWithoutAFailure) {
+  MakeVersion(adapters_.path(), "toys", "1");
+  ASSERT_OK(Start());
+  ASSERT_TRUE(Price().ok());
+  MakeVersion(adapters_.path(), "toys", "2", /*ready=*/false);
+  testing::WriteText(adapters_.path() + "/toys/2/_READY", "");
+  int64_t version = 1;
+  while (version == 1) {
+    ASSERT_TRUE(Price(&version).ok());
+    ASSERT_TRUE(version == 1 || version == 2);
+  }
+}
+
+TEST_F(ServerTest, ATakenPortIsAnErrorThatNamesTheAddress) {
+  ASSERT_OK(Start());
+  const ServerOptions free = options_;
+  const std::string taken = absl::StrCat("127.0.0.1:", server_->ports().pricing);
+  for (const auto& [flag, address] :
+       {std::pair("--listen", &ServerOptions::listen),
+        std::pair("--admin-listen", &ServerOptions::admin_listen),
+        std::pair("--health-listen", &ServerOptions::health_listen),
+        std::pair("--metrics-listen", &ServerOptions::metrics_listen)}) {
+    ServerOptions options = free;
+    options.*address = taken;
+    EXPECT_THAT(
+        Server::Start(options, [this](const ServerOptions&) { return MakeEngine(); }),
+        StatusIs(absl::StatusCode::kFailedPrecondition, AllOf(HasSubstr(flag), HasSubstr(taken))));
+  }
+  // None of them got as far as loading a model.
+  EXPECT_EQ(engines_, 1);
+}
+
+TEST_F(ServerTest, MissingDirectoriesAreErrorsThatNameThem) {
+  options_.base = base_.File("gone");
+  EXPECT_THAT(Start(),
+              StatusIs(absl::StatusCode::kNotFound, AllOf(HasSubstr("--base"), HasSubstr("gone"))));
+  options_.base = base_.path();
+  options_.adapters = adapters_.File("gone");
+  EXPECT_THAT(Start(), StatusIs(absl::StatusCode::kNotFound,
+                                AllOf(HasSubstr("--adapters"), HasSubstr("gone"))));
+  EXPECT_EQ(engines_, 0);
+}
+
+TEST_F(ServerTest, AnEngineThatCannotBeMadeIsAnErrorAndFreesThePorts) {
+  const auto failing = [](const ServerOptions&) -> absl::StatusOr<std::unique_ptr<Engine>> {
+    return absl::DataLossError("config.json: no hidden_size");
+  };
+  EXPECT_THAT(Server::Start(options_, failing),
+              StatusIs(absl::StatusCode::kDataLoss, HasSubstr("hidden_size")));
+}
+
+TEST_F(ServerTest, StopFinishesCallsInFlightAndRefusesNewOnes) {
+  MakeVersion(adapters_.path(), "toys", "1");
+  ASSERT_OK(Start());
+  predictor_->Block();
+  std::future<grpc::Status> in_flight = std::async(std::launch::async, [this] { return Price(); });
+  predictor_->WaitForBatches(1);
+  std::thread stopper([this] { server_->Stop(); });
+  while (Health("") == HealthCheckResponse::SERVING) std::this_thread::yield();
+  EXPECT_EQ(Health("pricer.v1.PricingService"), HealthCheckResponse::NOT_SERVING);
+  EXPECT_EQ(Health("liveness"), HealthCheckResponse::SERVING);
+  EXPECT_EQ(Price().error_code(), grpc::StatusCode::UNAVAILABLE);
+  predictor_->Release();
+  EXPECT_TRUE(in_flight.get().ok());
+  stopper.join();
+}
+
+TEST_F(ServerTest, StopGivesUpOnCallsThatOutlastTheGracePeriod) {
+  options_.grace_period = absl::ZeroDuration();
+  MakeVersion(adapters_.path(), "toys", "1");
+  ASSERT_OK(Start());
+  predictor_->Block();
+  std::future<grpc::Status> computed = std::async(std::launch::async, [this] { return Price(); });
+  predictor_->WaitForBatches(1);
+  std::thread stopper([this] { server_->Stop(); });
+  EXPECT_FALSE(computed.get().ok());
+  predictor_->Release();
+  stopper.join();
+  EXPECT_EQ(predictor_->batches().size(), 1u);
+}
+
+TEST_F(ServerTest, StopsTwiceAndWithoutBeingAsked) {
+  ASSERT_OK(Start());
+  server_->Stop();
+  server_->Stop();
+  ASSERT_OK(Start());
+}
+
+}  // namespace
+}  // namespace pricer

@@ -1,0 +1,24 @@
+#pragma once
+
+#include <cstdint>
+#include <string>
+
+#include "absl/status/statusor.h"
+#include "model/adapter.h"
+#include "server/engine.h"
+#include "server/predictor.h"
+
+namespace pricer::testing {
+
+// A LoRA adapter with random weights and a head of 16 bins from 5 to 500 US dollars, for the base
+// in a directory. Tuned, as it claims, on fp32 weights in fp32. Same seed, same weights.
+absl::StatusOr<ModelAdapter> MakeTinyAdapter(const std::string& base, uint64_t seed);
+
+// Publishes it as the next version of `name`, with 8 golden items whose prices `engine` gives,
+// times `golden_factor`.
+absl::StatusOr<PublishedVersion> PublishTinyAdapter(const std::string& base, Engine* engine,
+                                                    const std::string& root,
+                                                    const std::string& name, uint64_t seed,
+                                                    double golden_factor = 1.0);
+
+}  // namespace pricer::testing
