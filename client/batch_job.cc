@@ -1,0 +1,261 @@
+#include "client/batch_job.h"
+
+#include <cerrno>
+#include <cstdio>
+#include <deque>
+#include <filesystem>
+#include <fstream>
+#include <future>
+#include <memory>
+#include <nlohmann/json.hpp>
+#include <optional>
+#include <utility>
+#include <vector>
+
+#include "absl/strings/str_cat.h"
+#include "absl/strings/str_format.h"
+#include "base/file.h"
+#include "base/status_macros.h"
+#include "catalog/item_reader.h"
+
+namespace pricer {
+namespace {
+
+using Json = nlohmann::ordered_json;
+
+struct Row {
+  int64_t number = 0;
+  std::string id;
+  std::string error;  // why the row is no item; empty = it was sent
+};
+
+// Rows that go to the server in one call, and their answer to come.
+struct Chunk {
+  std::vector<Row> rows;
+  v1::BatchPredictPricesRequest request;
+  std::future<absl::StatusOr<v1::BatchPredictPricesResponse>> answer;
+};
+
+void FillItem(const Item& item, v1::Item* proto) {
+  proto->set_id(item.id);
+  proto->set_title(item.title);
+  proto->set_brand(item.brand);
+  proto->set_category(item.category);
+  proto->set_description(item.description);
+  proto->set_details(item.details);
+  proto->set_text(item.text);
+}
+
+// Six significant digits, so that the last bits of a processor's arithmetic do not show.
+double SixDigits(double value) { return std::strtod(absl::StrFormat("%.6g", value).c_str(), nullptr); }
+
+Json ErrorRow(const Row& row, absl::string_view code, absl::string_view message) {
+  return {{"row", row.number}, {"id", row.id},        {"price", nullptr},
+          {"currency", nullptr}, {"low", nullptr},    {"high", nullptr},
+          {"adapter", nullptr},  {"version", nullptr},
+          {"error", {{"code", std::string(code)}, {"message", std::string(message)}}}};
+}
+
+Json PriceRow(const Row& row, const v1::Prediction& prediction) {
+  Json json = {{"row", row.number},
+               {"id", row.id},
+               {"price", SixDigits(prediction.price())},
+               {"currency", prediction.currency_code()},
+               {"low", nullptr},
+               {"high", nullptr},
+               {"adapter", prediction.served_by().adapter()},
+               {"version", prediction.served_by().version()},
+               {"error", nullptr}};
+  if (prediction.intervals_size() > 0) {
+    json["low"] = SixDigits(prediction.intervals(0).low());
+    json["high"] = SixDigits(prediction.intervals(0).high());
+  }
+  return json;
+}
+
+Json ResultRow(const Row& row, const v1::ItemResult& result) {
+  if (result.has_prediction()) return PriceRow(row, result.prediction());
+  const auto code = static_cast<absl::StatusCode>(result.error().code());
+  return ErrorRow(row, absl::StatusCodeToString(code), result.error().message());
+}
+
+// The output under a temporary name until it is whole.
+class OutputFile {
+ public:
+  static absl::StatusOr<std::unique_ptr<OutputFile>> Create(const std::string& path) {
+    auto file = std::unique_ptr<OutputFile>(new OutputFile(path));
+    if (!file->out_) return ErrnoStatus("cannot create", file->temporary_);
+    return file;
+  }
+
+  ~OutputFile() {
+    if (!finished_) std::remove(temporary_.c_str());
+  }
+
+  absl::Status Write(const Json& row) {
+    out_ << row.dump(-1, ' ', false, Json::error_handler_t::replace) << '\n';
+    return out_ ? absl::OkStatus() : ErrnoStatus("cannot write", temporary_);
+  }
+
+  absl::Status Finish() {
+    out_.close();
+    if (!out_) return ErrnoStatus("cannot write", temporary_);
+    if (std::rename(temporary_.c_str(), path_.c_str()) != 0) {
+      return ErrnoStatus("cannot rename into place", path_);
+    }
+    finished_ = true;
+    return SyncDirectory(std::filesystem::path(path_).parent_path().string());
+  }
+
+ private:
+  explicit OutputFile(const std::string& path)
+      : path_(path), temporary_(path + ".partial"), out_(temporary_, std::ios::binary) {}
+
+  const std::string path_;
+  const std::string temporary_;
+  std::ofstream out_;
+  bool finished_ = false;
+};
+
+class BatchJob {
+ public:
+  BatchJob(const BatchJobOptions& options, const BatchPredict& predict,
+           const std::function<void(int64_t)>& progress)
+      : options_(options), predict_(predict), progress_(progress), adapter_(options.adapter) {}
+
+  absl::StatusOr<BatchJobResult> Run() {
+    ItemReaderOptions reader_options;
+    reader_options.columns = options_.columns;
+    reader_options.currency = options_.currency;
+    reader_options.price_required = false;
+    ASSIGN_OR_RETURN(reader_, ItemReader::Open(options_.input, reader_options));
+    ASSIGN_OR_RETURN(output_, OutputFile::Create(options_.output));
+    for (bool more = true; more;) {
+      ASSIGN_OR_RETURN(Chunk chunk, ReadChunk());
+      more = !chunk.rows.empty();
+      if (more) RETURN_IF_ERROR(Send(std::move(chunk)));
+    }
+    while (!in_flight_.empty()) RETURN_IF_ERROR(FinishOldest());
+    RETURN_IF_ERROR(output_->Finish());
+    return result_;
+  }
+
+ private:
+  absl::StatusOr<Chunk> ReadChunk() {
+    Chunk chunk;
+    Item item;
+    std::optional<Reject> reject;
+    while (static_cast<int>(chunk.rows.size()) < options_.items_per_call) {
+      ASSIGN_OR_RETURN(const bool more, reader_->NextRow(&item, &reject));
+      if (!more) break;
+      Row row{.number = reader_->row(), .id = item.id, .error = {}};
+      if (reject.has_value()) {
+        row.id.clear();
+        row.error = reject->field.empty() ? reject->reason
+                                          : absl::StrCat(reject->field, ": ", reject->reason);
+      } else {
+        FillItem(item, chunk.request.add_items());
+      }
+      chunk.rows.push_back(std::move(row));
+    }
+    return chunk;
+  }
+
+  absl::Status Send(Chunk chunk) {
+    if (static_cast<int>(in_flight_.size()) >= options_.calls_in_flight) {
+      RETURN_IF_ERROR(FinishOldest());
+    }
+    *chunk.request.mutable_adapter() = adapter_;
+    chunk.request.mutable_options()->set_estimator(options_.estimator);
+    chunk.request.mutable_options()->add_interval_coverages(options_.coverage);
+    const bool asks = chunk.request.items_size() > 0;
+    in_flight_.push_back(std::make_unique<Chunk>(std::move(chunk)));
+    Chunk& sent = *in_flight_.back();
+    if (!asks) return absl::OkStatus();
+    sent.answer = std::async(std::launch::async, [this, &sent] { return predict_(sent.request); });
+    // The first answer decides the version for the whole job, so nothing else is sent before it.
+    return version_known_ ? absl::OkStatus() : FinishOldestUntil(&sent);
+  }
+
+  absl::Status FinishOldestUntil(const Chunk* last) {
+    for (bool done = false; !done;) {
+      done = in_flight_.front().get() == last;
+      RETURN_IF_ERROR(FinishOldest());
+    }
+    return absl::OkStatus();
+  }
+
+  absl::Status FinishOldest() {
+    const std::unique_ptr<Chunk> chunk = std::move(in_flight_.front());
+    in_flight_.pop_front();
+    v1::BatchPredictPricesResponse response;
+    if (chunk->answer.valid()) {
+      ASSIGN_OR_RETURN(response, chunk->answer.get());
+      if (response.results_size() != chunk->request.items_size()) {
+        return absl::InternalError(absl::StrCat("the server answered ", response.results_size(),
+                                                " results to ", chunk->request.items_size(),
+                                                " items"));
+      }
+      FixVersion(response);
+    }
+    int next = 0;
+    for (const Row& row : chunk->rows) {
+      const Json json = row.error.empty() ? ResultRow(row, response.results(next++))
+                                          : ErrorRow(row, "INVALID_ARGUMENT", row.error);
+      ++result_.rows;
+      if (!json["error"].is_null()) ++result_.errors;
+      RETURN_IF_ERROR(output_->Write(json));
+    }
+    if (progress_) progress_(result_.rows);
+    return absl::OkStatus();
+  }
+
+  void FixVersion(const v1::BatchPredictPricesResponse& response) {
+    for (const v1::ItemResult& result : response.results()) {
+      if (version_known_ || !result.has_prediction()) continue;
+      adapter_.set_name(result.prediction().served_by().adapter());
+      adapter_.set_version(result.prediction().served_by().version());
+      version_known_ = true;
+    }
+  }
+
+  const BatchJobOptions& options_;
+  const BatchPredict& predict_;
+  const std::function<void(int64_t)>& progress_;
+  v1::AdapterSpec adapter_;
+  bool version_known_ = false;
+  BatchJobResult result_;
+  std::unique_ptr<ItemReader> reader_;
+  std::unique_ptr<OutputFile> output_;
+  // Futures of std::async wait in their destructor, so calls in flight end before what they refer to.
+  std::deque<std::unique_ptr<Chunk>> in_flight_;
+};
+
+}  // namespace
+
+absl::Status BatchJobOptions::Validate() const {
+  if (input.empty()) return absl::InvalidArgumentError("input: expected a file");
+  if (output.empty()) return absl::InvalidArgumentError("output: expected a file");
+  if (!(coverage > 0 && coverage < 1)) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("coverage: expected a number in (0, 1), got ", coverage));
+  }
+  if (items_per_call < 1 || items_per_call > 1024) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("items per call: expected 1 to 1024, got ", items_per_call));
+  }
+  if (calls_in_flight < 1) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("calls in flight: expected at least 1, got ", calls_in_flight));
+  }
+  return absl::OkStatus();
+}
+
+absl::StatusOr<BatchJobResult> RunBatchJob(const BatchJobOptions& options,
+                                           const BatchPredict& predict,
+                                           const std::function<void(int64_t)>& progress) {
+  RETURN_IF_ERROR(options.Validate());
+  return BatchJob(options, predict, progress).Run();
+}
+
+}  // namespace pricer

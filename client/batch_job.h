@@ -1,0 +1,54 @@
+#pragma once
+
+#include <cstdint>
+#include <functional>
+#include <map>
+#include <string>
+
+#include "absl/status/statusor.h"
+#include "pricer/v1/pricing.pb.h"
+
+namespace pricer {
+
+struct BatchJobOptions {
+  // JSON lines of items, plain or gzip.
+  std::string input;
+  // JSON lines {row, id, price, currency, low, high, adapter, version, error}, one for every line of the input that is not
+  // blank and in its order. Appears under this name when it is whole.
+  std::string output;
+  // From our field names to the input's columns; see ItemParser::Create.
+  std::map<std::string, std::string> columns;
+  // Of the input's prices, where it has any.
+  std::string currency = "USD";
+  v1::AdapterSpec adapter;
+  // "" = median.
+  std::string estimator;
+  // Of the interval low to high.
+  double coverage = 0.8;
+  // Items of one call. More amortizes the call, fewer shortens the wait for the first answer.
+  int items_per_call = 64;
+  // Calls in flight at once, so that the server packs the next batch while one is computed.
+  int calls_in_flight = 4;
+
+  // InvalidArgument names the field.
+  absl::Status Validate() const;
+};
+
+struct BatchJobResult {
+  int64_t rows = 0;
+  // Rows whose `error` is not null.
+  int64_t errors = 0;
+};
+
+// One call to the server. Called from several threads at once.
+using BatchPredict = std::function<absl::StatusOr<v1::BatchPredictPricesResponse>(
+    const v1::BatchPredictPricesRequest&)>;
+
+// Prices a file. A row that is no item, or that the server refuses, has its error in place; an error of a whole call ends
+// the job and leaves no output. All rows are priced by the version that answered first. `progress` is called with the rows
+// done so far, from the calling thread.
+absl::StatusOr<BatchJobResult> RunBatchJob(const BatchJobOptions& options,
+                                           const BatchPredict& predict,
+                                           const std::function<void(int64_t rows)>& progress);
+
+}  // namespace pricer

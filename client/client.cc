@@ -1,0 +1,107 @@
+#include "client/client.h"
+
+#include <grpcpp/grpcpp.h>
+
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+#include "base/status_macros.h"
+#include "pricer/v1/adapters.grpc.pb.h"
+#include "pricer/v1/pricing.grpc.pb.h"
+
+namespace pricer {
+namespace {
+
+constexpr int kMaxMessageBytes = 64 << 20;
+
+std::shared_ptr<grpc::Channel> MakeChannel(const std::string& server) {
+  grpc::ChannelArguments arguments;
+  arguments.SetLoadBalancingPolicyName("round_robin");
+  arguments.SetMaxReceiveMessageSize(kMaxMessageBytes);
+  // gRPC's own pause between attempts to connect; the retry loop waits for it anyway.
+  arguments.SetInt(GRPC_ARG_INITIAL_RECONNECT_BACKOFF_MS, 100);
+  arguments.SetInt(GRPC_ARG_MIN_RECONNECT_BACKOFF_MS, 100);
+  arguments.SetInt(GRPC_ARG_MAX_RECONNECT_BACKOFF_MS, 2000);
+  return grpc::CreateCustomChannel(server, grpc::InsecureChannelCredentials(), arguments);
+}
+
+absl::Status FromGrpc(const grpc::Status& status, const std::string& server) {
+  if (status.ok()) return absl::OkStatus();
+  const auto code = static_cast<absl::StatusCode>(status.error_code());
+  const bool name_server = code == absl::StatusCode::kUnavailable ||
+                           code == absl::StatusCode::kDeadlineExceeded;
+  return absl::Status(code, name_server ? absl::StrCat(server, ": ", status.error_message())
+                                        : status.error_message());
+}
+
+}  // namespace
+
+struct Client::Stubs {
+  explicit Stubs(const std::shared_ptr<grpc::Channel>& channel)
+      : pricing(v1::PricingService::NewStub(channel)),
+        adapters(v1::AdapterService::NewStub(channel)) {}
+
+  const std::unique_ptr<v1::PricingService::Stub> pricing;
+  const std::unique_ptr<v1::AdapterService::Stub> adapters;
+};
+
+namespace {
+
+// One unary method with deadline and retry.
+template <typename Response, typename Method>
+absl::StatusOr<Response> Call(const ClientOptions& options, const RetryEnvironment& environment,
+                              const Method& method) {
+  Response response;
+  RETURN_IF_ERROR(CallWithRetry(options.retry, environment, [&](absl::Time deadline) {
+    grpc::ClientContext context;
+    context.set_deadline(absl::ToChronoTime(deadline));
+    return FromGrpc(method(&context, &response), options.server);
+  }));
+  return response;
+}
+
+}  // namespace
+
+absl::Status ClientOptions::Validate() const {
+  if (server.empty()) return absl::InvalidArgumentError("server: expected HOST:PORT, got nothing");
+  return retry.Validate();
+}
+
+absl::StatusOr<std::unique_ptr<Client>> Client::Create(const ClientOptions& options,
+                                                       RetryEnvironment environment) {
+  RETURN_IF_ERROR(options.Validate());
+  return std::unique_ptr<Client>(new Client(options, std::move(environment)));
+}
+
+Client::Client(ClientOptions options, RetryEnvironment environment)
+    : options_(std::move(options)),
+      environment_(std::move(environment)),
+      stubs_(std::make_unique<Stubs>(MakeChannel(options_.server))) {}
+
+Client::~Client() = default;
+
+absl::StatusOr<v1::PredictPriceResponse> Client::PredictPrice(
+    const v1::PredictPriceRequest& request) {
+  return Call<v1::PredictPriceResponse>(
+      options_, environment_, [&](grpc::ClientContext* context, auto* response) {
+        return stubs_->pricing->PredictPrice(context, request, response);
+      });
+}
+
+absl::StatusOr<v1::BatchPredictPricesResponse> Client::BatchPredictPrices(
+    const v1::BatchPredictPricesRequest& request) {
+  return Call<v1::BatchPredictPricesResponse>(
+      options_, environment_, [&](grpc::ClientContext* context, auto* response) {
+        return stubs_->pricing->BatchPredictPrices(context, request, response);
+      });
+}
+
+absl::StatusOr<v1::ListAdaptersResponse> Client::ListAdapters(
+    const v1::ListAdaptersRequest& request) {
+  return Call<v1::ListAdaptersResponse>(
+      options_, environment_, [&](grpc::ClientContext* context, auto* response) {
+        return stubs_->adapters->ListAdapters(context, request, response);
+      });
+}
+
+}  // namespace pricer

@@ -1,0 +1,51 @@
+#pragma once
+
+#include <memory>
+#include <string>
+
+#include "absl/status/statusor.h"
+#include "client/retry.h"
+#include "pricer/v1/adapters.pb.h"
+#include "pricer/v1/pricing.pb.h"
+
+namespace pricer {
+
+struct ClientOptions {
+  // HOST:PORT, or any target that gRPC resolves, such as dns:///prices:8500 for a headless service: calls then go round
+  // robin over its addresses.
+  std::string server;
+  RetryOptions retry;
+
+  absl::Status Validate() const;
+};
+
+// Blocking calls to a pricing server over one shared channel. Every call has a deadline and is tried again with back-off
+// while the server is unavailable (all calls are free of side effects). Thread-safe; make one and keep it.
+//
+// Errors are the server's status with its message; DeadlineExceeded and Unavailable name the server.
+class Client {
+ public:
+  // Does not connect yet. InvalidArgument names the option.
+  static absl::StatusOr<std::unique_ptr<Client>> Create(
+      const ClientOptions& options, RetryEnvironment environment = RetryEnvironment::System());
+  ~Client();
+
+  absl::StatusOr<v1::PredictPriceResponse> PredictPrice(const v1::PredictPriceRequest& request);
+
+  // Results in the order of the items, each with its own status.
+  absl::StatusOr<v1::BatchPredictPricesResponse> BatchPredictPrices(
+      const v1::BatchPredictPricesRequest& request);
+
+  // On the server's admin listener.
+  absl::StatusOr<v1::ListAdaptersResponse> ListAdapters(const v1::ListAdaptersRequest& request);
+
+ private:
+  struct Stubs;
+  Client(ClientOptions options, RetryEnvironment environment);
+
+  const ClientOptions options_;
+  const RetryEnvironment environment_;
+  const std::unique_ptr<Stubs> stubs_;
+};
+
+}  // namespace pricer

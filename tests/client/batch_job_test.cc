@@ -1,0 +1,183 @@
+#include "client/batch_job.h"
+
+#include <gmock/gmock.h>
+
+#include <atomic>
+#include <filesystem>
+#include <mutex>
+#include <nlohmann/json.hpp>
+#include <vector>
+
+#include "absl/strings/str_cat.h"
+#include "absl/strings/str_split.h"
+#include "base/file.h"
+#include "tests/testing/status_matchers.h"
+
+namespace pricer {
+namespace {
+
+using ::pricer::testing::StatusIs;
+using ::testing::Each;
+using ::testing::HasSubstr;
+
+// A server that prices an item by the number in its title.
+class BatchJobTest : public ::testing::Test {
+ protected:
+  BatchJobTest() {
+    directory_ = std::filesystem::path(::testing::TempDir()) /
+                 ::testing::UnitTest::GetInstance()->current_test_info()->name();
+    std::filesystem::remove_all(directory_);
+    std::filesystem::create_directories(directory_);
+    options_.input = directory_ / "in.jsonl";
+    options_.output = directory_ / "out.jsonl";
+    options_.items_per_call = 3;
+  }
+
+  absl::StatusOr<v1::BatchPredictPricesResponse> Answer(
+      const v1::BatchPredictPricesRequest& request) {
+    const std::lock_guard<std::mutex> lock(mutex_);
+    asked_versions_.push_back(request.adapter().version());
+    v1::BatchPredictPricesResponse response;
+    for (const v1::Item& item : request.items()) {
+      v1::ItemResult* result = response.add_results();
+      if (item.title() == "refuse") {
+        result->mutable_error()->set_code(static_cast<int>(absl::StatusCode::kResourceExhausted));
+        result->mutable_error()->set_message("queue full");
+        continue;
+      }
+      v1::Prediction* prediction = result->mutable_prediction();
+      prediction->set_price(std::stod(item.title()));
+      prediction->set_currency_code("USD");
+      prediction->mutable_served_by()->set_adapter("shop");
+      prediction->mutable_served_by()->set_version(newest_version_++);
+      prediction->add_intervals()->set_low(0.5 * prediction->price());
+      prediction->mutable_intervals(0)->set_high(2 * prediction->price());
+    }
+    return response;
+  }
+
+  absl::StatusOr<BatchJobResult> Run() {
+    return RunBatchJob(
+        options_,
+        [this](const v1::BatchPredictPricesRequest& request) { return Answer(request); }, {});
+  }
+
+  std::vector<nlohmann::json> Output() {
+    std::vector<nlohmann::json> rows;
+    for (absl::string_view line : absl::StrSplit(*ReadFile(options_.output), '\n')) {
+      if (!line.empty()) rows.push_back(nlohmann::json::parse(line));
+    }
+    return rows;
+  }
+
+  std::filesystem::path directory_;
+  BatchJobOptions options_;
+  std::mutex mutex_;
+  std::vector<int64_t> asked_versions_;
+  int64_t newest_version_ = 7;
+};
+
+TEST_F(BatchJobTest, WritesOneRowPerLineInTheOrderOfTheInput) {
+  std::string input;
+  for (int i = 1; i <= 50; ++i) absl::StrAppend(&input, R"({"id":"a)", i, R"(","title":")", i, "\"}\n");
+  ASSERT_OK(WriteFile(options_.input, input));
+  ASSERT_OK_AND_ASSIGN(const BatchJobResult result, Run());
+  EXPECT_EQ(result.rows, 50);
+  EXPECT_EQ(result.errors, 0);
+  const std::vector<nlohmann::json> rows = Output();
+  ASSERT_EQ(rows.size(), 50u);
+  for (int i = 1; i <= 50; ++i) {
+    EXPECT_EQ(rows[i - 1]["row"], i);
+    EXPECT_EQ(rows[i - 1]["id"], absl::StrCat("a", i));
+    EXPECT_EQ(rows[i - 1]["price"], i);
+    EXPECT_EQ(rows[i - 1]["low"], 0.5 * i);
+    EXPECT_EQ(rows[i - 1]["high"], 2 * i);
+    EXPECT_EQ(rows[i - 1]["currency"], "USD");
+    EXPECT_TRUE(rows[i - 1]["error"].is_null());
+  }
+}
+
+TEST_F(BatchJobTest, BadLinesAndRefusedItemsAreReportedInPlace) {
+  ASSERT_OK(WriteFile(options_.input,
+                      "{\"id\":\"a\",\"title\":\"1.5\"}\n"
+                      "this is not JSON\n"
+                      "\n"
+                      "{\"id\":\"c\",\"title\":\"refuse\"}\n"
+                      "{\"id\":\"d\",\"title\":\"\"}\n"
+                      "{\"id\":\"e\",\"title\":\"2\"}\n"));
+  ASSERT_OK_AND_ASSIGN(const BatchJobResult result, Run());
+  EXPECT_EQ(result.rows, 5);
+  EXPECT_EQ(result.errors, 3);
+  const std::vector<nlohmann::json> rows = Output();
+  ASSERT_EQ(rows.size(), 5u);
+  EXPECT_EQ(rows[0]["price"], 1.5);
+  EXPECT_EQ(rows[1]["row"], 2);
+  EXPECT_EQ(rows[1]["error"]["code"], "INVALID_ARGUMENT");
+  EXPECT_TRUE(rows[1]["price"].is_null());
+  EXPECT_EQ(rows[2]["row"], 4);
+  EXPECT_EQ(rows[2]["id"], "c");
+  EXPECT_EQ(rows[2]["error"]["code"], "RESOURCE_EXHAUSTED");
+  EXPECT_EQ(rows[2]["error"]["message"], "queue full");
+  EXPECT_EQ(rows[3]["error"]["code"], "INVALID_ARGUMENT");
+  EXPECT_EQ(rows[4]["price"], 2);
+}
+
+TEST_F(BatchJobTest, AsksForTheVersionOfTheFirstAnswerFromThenOn) {
+  std::string input;
+  for (int i = 1; i <= 30; ++i) absl::StrAppend(&input, R"({"title":")", i, "\"}\n");
+  ASSERT_OK(WriteFile(options_.input, input));
+  ASSERT_OK(Run());
+  ASSERT_EQ(asked_versions_.size(), 10u);
+  EXPECT_EQ(asked_versions_.front(), 0);
+  asked_versions_.erase(asked_versions_.begin());
+  EXPECT_THAT(asked_versions_, Each(7));
+}
+
+TEST_F(BatchJobTest, AFailedCallEndsTheJobAndLeavesNoOutput) {
+  ASSERT_OK(WriteFile(options_.input, "{\"title\":\"1\"}\n"));
+  EXPECT_THAT(RunBatchJob(options_,
+                          [](const v1::BatchPredictPricesRequest&) {
+                            return absl::NotFoundError("no adapter \"shop\"");
+                          },
+                          {}),
+              StatusIs(absl::StatusCode::kNotFound, HasSubstr("shop")));
+  EXPECT_TRUE(std::filesystem::exists(options_.input));
+  EXPECT_FALSE(std::filesystem::exists(options_.output));
+  EXPECT_FALSE(std::filesystem::exists(options_.output + ".partial"));
+}
+
+TEST_F(BatchJobTest, UnreadableInputAndUnwritableOutputAreNamed) {
+  EXPECT_THAT(Run(), StatusIs(absl::StatusCode::kNotFound, HasSubstr("in.jsonl")));
+  ASSERT_OK(WriteFile(options_.input, "{\"title\":\"1\"}\n"));
+  options_.output = directory_ / "absent" / "out.jsonl";
+  EXPECT_THAT(Run(), StatusIs(absl::StatusCode::kNotFound, HasSubstr("absent/out.jsonl")));
+}
+
+TEST_F(BatchJobTest, AnEmptyInputGivesAnEmptyOutput) {
+  ASSERT_OK(WriteFile(options_.input, ""));
+  ASSERT_OK_AND_ASSIGN(const BatchJobResult result, Run());
+  EXPECT_EQ(result.rows, 0);
+  EXPECT_EQ(*ReadFile(options_.output), "");
+}
+
+TEST_F(BatchJobTest, PricesHaveSixSignificantDigits) {
+  ASSERT_OK(WriteFile(options_.input, "{\"title\":\"1234.56789\"}\n"));
+  ASSERT_OK(Run());
+  EXPECT_THAT(*ReadFile(options_.output), HasSubstr("\"price\":1234.57,"));
+}
+
+TEST(BatchJobOptionsTest, WrongOptionsAreNamed) {
+  BatchJobOptions options;
+  options.input = "in";
+  options.output = "out";
+  options.coverage = 1.0;
+  EXPECT_THAT(options.Validate(),
+              StatusIs(absl::StatusCode::kInvalidArgument, HasSubstr("coverage")));
+  options.coverage = 0.8;
+  options.items_per_call = 2000;
+  EXPECT_THAT(options.Validate(),
+              StatusIs(absl::StatusCode::kInvalidArgument, HasSubstr("items per call")));
+}
+
+}  // namespace
+}  // namespace pricer
