@@ -1,10 +1,6 @@
 # tokenizers::tokenizers, the Rust crate in model/tokenizer_ffi as one static library.
 
 set(crate "${CMAKE_SOURCE_DIR}/model/tokenizer_ffi")
-if(NOT EXISTS "${crate}/Cargo.lock")
-  pricer_unavailable(tokenizers::tokenizers)
-  return()
-endif()
 file(GLOB_RECURSE crate_sources CONFIGURE_DEPENDS "${crate}/src/*.rs")
 set(tokenizers_library "${CMAKE_BINARY_DIR}/tokenizers/libpricer_tokenizers.a")
 add_custom_command(
