@@ -8,7 +8,8 @@
 #include "absl/status/statusor.h"
 #include "absl/strings/string_view.h"
 
-// The folder ADAPTERS/<name>/<version>/ on disk: how versions appear in it, and how its files are read. No torch.
+// The folder ADAPTERS/<name>/<version>/ on disk: how versions appear in it, and how its files are
+// read. No torch.
 
 namespace pricer {
 
@@ -23,22 +24,24 @@ struct PublishedVersion {
   int64_t version = 0;
 };
 
-// Publishes the next version of `name` under `root`, both made if absent. `write` fills an empty temporary directory and
-// returns what the marker will hold; every file that it writes must be flushed to the disk already.
-// Steps, each atomic: (1) write into `<root>/<name>/.tmp-...`; (2) claim the first free number above all existing ones by
-// exclusive mkdir of `<root>/<name>/<version>`; (3) rename the temporary directory over that empty one; (4) write the
-// marker. Concurrent publishers, in one process or on several machines, get different numbers. On an error no directory is left
-// behind; a crash leaves a temporary directory, an empty one or a whole one without a marker, all of which readers ignore.
+// Publishes the next version of `name` under `root`, both made if absent. `write` fills an empty
+// temporary directory and returns what the marker will hold; every file that it writes must be
+// flushed to the disk already. Steps, each atomic: (1) write into `<root>/<name>/.tmp-...`; (2)
+// claim the first free number above all existing ones by exclusive mkdir of
+// `<root>/<name>/<version>`; (3) rename the temporary directory over that empty one; (4) write the
+// marker. Concurrent publishers, in one process or on several machines, get different numbers. On
+// an error no directory is left behind; a crash leaves a temporary directory, an empty one or a
+// whole one without a marker, all of which readers ignore.
 absl::StatusOr<PublishedVersion> PublishVersion(
     const std::string& root, const std::string& name,
     const std::function<absl::StatusOr<std::string>(const std::string& directory)>& write);
 
-// OK where `path`, with all symbolic links followed, lies in `folder`, with all of its own followed; DataLoss names both
-// where it does not.
+// OK where `path`, with all symbolic links followed, lies in `folder`, with all of its own
+// followed; DataLoss names both where it does not.
 absl::Status CheckInsideFolder(const std::string& path, const std::string& folder);
 
-// The bytes of a regular file inside `folder`. DataLoss where a link leads out of the folder, where it is no regular file, or
-// where it has more than `max_bytes`.
+// The bytes of a regular file inside `folder`. DataLoss where a link leads out of the folder, where
+// it is no regular file, or where it has more than `max_bytes`.
 absl::StatusOr<std::string> ReadAdapterFile(const std::string& folder, absl::string_view name,
                                             int64_t max_bytes);
 

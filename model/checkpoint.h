@@ -13,14 +13,15 @@
 
 namespace pricer {
 
-// A Hugging Face checkpoint directory: config.json and model.safetensors, or model.safetensors.index.json with shards.
-// Memory-mapped, immutable, thread-safe. No torch.
+// A Hugging Face checkpoint directory: config.json and model.safetensors, or
+// model.safetensors.index.json with shards. Memory-mapped, immutable, thread-safe. No torch.
 class Checkpoint {
  public:
-  // Opens and checks that the tensors are exactly those of the architecture, each with its shape: DataLoss names file and
-  // tensor for a missing, extra, doubled or wrongly shaped one, or an index that disagrees with its shards. Linear layers
-  // may be stored in bitsandbytes' NF4 form (packed weight + quant state); rotary inv_freq buffers are ignored; a tied
-  // head that is stored all the same must equal the embedding's shape and is ignored.
+  // Opens and checks that the tensors are exactly those of the architecture, each with its shape:
+  // DataLoss names file and tensor for a missing, extra, doubled or wrongly shaped one, or an index
+  // that disagrees with its shards. Linear layers may be stored in bitsandbytes' NF4 form (packed
+  // weight + quant state); rotary inv_freq buffers are ignored; a tied head that is stored all the
+  // same must equal the embedding's shape and is ignored.
   static absl::StatusOr<std::unique_ptr<Checkpoint>> Open(const std::string& directory);
 
   const std::string& directory() const { return directory_; }
@@ -39,10 +40,12 @@ class Checkpoint {
   // tokenizer.json of the directory; it need not exist.
   std::string tokenizer_path() const { return directory_ + "/tokenizer.json"; }
 
-  // SHA-256 over the architecture, tokenizer.json and the first and last 64 KiB of every tensor, as hex. For an NF4
-  // checkpoint that carries `pricer_base_fingerprint` in config.json, that one. A missing tokenizer.json counts as empty.
-  // The digested text: ArchitectureJson(), newline, SHA-256 of tokenizer.json, newline, and for every tensor in the order
-  // of names `<name> [<extent>,<extent>] <SHA-256 of its ends>`, newline; tensors of up to 128 KiB are digested whole.
+  // SHA-256 over the architecture, tokenizer.json and the first and last 64 KiB of every tensor, as
+  // hex. For an NF4 checkpoint that carries `pricer_base_fingerprint` in config.json, that one. A
+  // missing tokenizer.json counts as empty. The digested text: ArchitectureJson(), newline, SHA-256
+  // of tokenizer.json, newline, and for every tensor in the order of names `<name>
+  // [<extent>,<extent>] <SHA-256 of its ends>`, newline; tensors of up to 128 KiB are digested
+  // whole.
   absl::StatusOr<std::string> Fingerprint() const;
 
  private:

@@ -1,11 +1,11 @@
 #pragma once
 
+#include <ATen/ATen.h>
+
 #include <cstdint>
 #include <map>
 #include <string>
 #include <vector>
-
-#include <ATen/ATen.h>
 
 #include "model/model_config.h"
 
@@ -20,8 +20,9 @@ struct LoraWeights {
   bool defined() const { return a.defined(); }
 };
 
-// The low-rank weights of one adapter over a decoder, and its bins head where it has one. Tensors are shared by copies of
-// the struct; the trainer's require gradients, the server's do not. Thread-compatible.
+// The low-rank weights of one adapter over a decoder, and its bins head where it has one. Tensors
+// are shared by copies of the struct; the trainer's require gradients, the server's do not.
+// Thread-compatible.
 struct AdapterWeights {
   // [layer_count][kProjectionCount]
   std::vector<std::vector<LoraWeights>> layers;

@@ -19,8 +19,8 @@ inline constexpr absl::string_view kManifestFormatVersion = "1.0";
 // Coverage of the interval [low, high] of golden items.
 inline constexpr double kGoldenCoverage = 0.8;
 
-// What its prices should be, to check a loaded adapter with: the median of the distribution and its interval of
-// kGoldenCoverage, both with the manifest's calibration.
+// What its prices should be, to check a loaded adapter with: the median of the distribution and its
+// interval of kGoldenCoverage, both with the manifest's calibration.
 struct GoldenItem {
   std::string item;  // rendered item text
   double price = 0;
@@ -28,8 +28,8 @@ struct GoldenItem {
   double high = 0;
 };
 
-// pricer.json: what a PEFT directory does not say about a price adapter. No time, host or path is in it, so that a resumed
-// run publishes the same bytes.
+// pricer.json: what a PEFT directory does not say about a price adapter. No time, host or path is
+// in it, so that a resumed run publishes the same bytes.
 struct Manifest {
   std::string base_fingerprint;
   std::string base_name;
@@ -43,13 +43,14 @@ struct Manifest {
   std::map<std::string, double> conformal;  // coverage, as text -> offset in ln(price)
   std::map<std::string, double> evaluation;
   std::vector<GoldenItem> golden;
-  double golden_tolerance = 0.001;  // share of the price
+  double golden_tolerance = 0.001;           // share of the price
   std::map<std::string, std::string> files;  // name -> sha256
   std::string trainer_version;
   std::map<std::string, std::string> trainer_options;
   std::string data_digest;
 
-  // What PriceDistribution::CentralInterval takes for `coverage`; 0 where nothing was fitted for it.
+  // What PriceDistribution::CentralInterval takes for `coverage`; 0 where nothing was fitted for
+  // it.
   double ConformalOffset(double coverage) const {
     const auto it = conformal.find(absl::StrCat(coverage));
     return it == conformal.end() ? 0.0 : it->second;
@@ -57,7 +58,8 @@ struct Manifest {
 
   // Sorted keys, UTF-8, two-space indent, newline at the end. Same manifest, same bytes.
   std::string ToJson() const;
-  // Unknown major format version: Unimplemented, naming it. Missing or wrong fields: DataLoss naming source and field.
+  // Unknown major format version: Unimplemented, naming it. Missing or wrong fields: DataLoss
+  // naming source and field.
   static absl::StatusOr<Manifest> FromJson(absl::string_view json, absl::string_view source);
 };
 

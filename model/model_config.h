@@ -11,7 +11,8 @@
 
 namespace pricer {
 
-// How rotary frequencies are stretched beyond the original context; transformers' modeling_rope_utils.py.
+// How rotary frequencies are stretched beyond the original context; transformers'
+// modeling_rope_utils.py.
 enum class RopeKind { kDefault, kLlama3 };
 
 struct RopeConfig {
@@ -26,35 +27,37 @@ struct RopeConfig {
 
 // Architecture of a Llama 1 to 3.x decoder, from a checkpoint's config.json.
 struct ModelConfig {
-  int64_t vocabulary_size = 0;            // V
-  int64_t hidden_size = 0;                // H
+  int64_t vocabulary_size = 0;  // V
+  int64_t hidden_size = 0;      // H
   int64_t layer_count = 0;
-  int64_t head_count = 0;                 // N
-  int64_t kv_head_count = 0;              // K, divides N
-  int64_t head_dim = 0;                   // D, even
-  int64_t ffn_size = 0;                   // F
-  int64_t context_tokens = 0;             // max_position_embeddings
+  int64_t head_count = 0;      // N
+  int64_t kv_head_count = 0;   // K, divides N
+  int64_t head_dim = 0;        // D, even
+  int64_t ffn_size = 0;        // F
+  int64_t context_tokens = 0;  // max_position_embeddings
   double rms_norm_epsilon = 1e-6;
   RopeConfig rope;
-  bool tied_embeddings = false;           // no lm_head.weight on disk
-  bool attention_bias = false;            // on q, k, v and o
-  bool mlp_bias = false;                  // on gate, up and down
+  bool tied_embeddings = false;  // no lm_head.weight on disk
+  bool attention_bias = false;   // on q, k, v and o
+  bool mlp_bias = false;         // on gate, up and down
   std::optional<int64_t> bos_token_id;
   std::vector<int64_t> eos_token_ids;
   std::optional<int64_t> pad_token_id;
   // "float32", "bfloat16", "float16" or empty: what the file says its weights are.
   std::string dtype;
 
-  // Reads config.json as transformers 4 (rope_theta, rope_scaling, torch_dtype) or 5 (rope_parameters, dtype) writes it,
-  // and validates. `source` names the file in errors. InvalidArgument names the field, what was expected and what came;
-  // Unimplemented names an architecture, activation or rope kind that is not Llama's.
+  // Reads config.json as transformers 4 (rope_theta, rope_scaling, torch_dtype) or 5
+  // (rope_parameters, dtype) writes it, and validates. `source` names the file in errors.
+  // InvalidArgument names the field, what was expected and what came; Unimplemented names an
+  // architecture, activation or rope kind that is not Llama's.
   static absl::StatusOr<ModelConfig> FromJson(absl::string_view json, absl::string_view source);
   static absl::StatusOr<ModelConfig> FromFile(const std::string& path);
 
   // Sizes positive and below sane bounds, N a multiple of K, D even, factors finite.
   absl::Status Validate() const;
 
-  // Canonical JSON (sorted keys, no spaces) of the fields that change results: part of the base fingerprint.
+  // Canonical JSON (sorted keys, no spaces) of the fields that change results: part of the base
+  // fingerprint.
   std::string ArchitectureJson() const;
 
   // Parameters without the embedding and head, and with them.

@@ -36,7 +36,8 @@ at::Tensor LastTokenRows(const PackedBatch& batch) {
   return rows;
 }
 
-ForwardContext MakeContext(const PackedBatch& batch, absl::Span<const AdapterWeights* const> adapters,
+ForwardContext MakeContext(const PackedBatch& batch,
+                           absl::Span<const AdapterWeights* const> adapters,
                            const RotaryTable& rotary) {
   ForwardContext context;
   context.layout = {batch.positions, batch.offsets};

@@ -1,11 +1,11 @@
 #pragma once
 
+#include <ATen/ATen.h>
+
 #include <cstdint>
 #include <memory>
 #include <string>
 #include <vector>
-
-#include <ATen/ATen.h>
 
 #include "absl/status/statusor.h"
 #include "absl/types/span.h"
@@ -19,17 +19,20 @@
 
 namespace pricer {
 
-// A decoder-only language model. Immutable after Load; Forward is thread-safe (each call uses ATen's intra-op threads).
+// A decoder-only language model. Immutable after Load; Forward is thread-safe (each call uses
+// ATen's intra-op threads).
 class Network {
  public:
   // FailedPrecondition/DataLoss name file and tensor; ResourceExhausted where memory ran out.
   static absl::StatusOr<std::unique_ptr<Network>> Load(const Checkpoint& checkpoint,
                                                        const NetworkOptions& options);
 
-  // Final-norm hidden state at the last token of every sequence: [B, H] in the compute dtype. In the last layer queries,
-  // output projection and MLP run for those tokens alone. `adapters` are what batch.adapter indexes. Records gradients
-  // for adapter tensors that require them, under at::AutoGradMode. A row does not depend on what else is in the batch.
-  at::Tensor Forward(const PackedBatch& batch, absl::Span<const AdapterWeights* const> adapters) const;
+  // Final-norm hidden state at the last token of every sequence: [B, H] in the compute dtype. In
+  // the last layer queries, output projection and MLP run for those tokens alone. `adapters` are
+  // what batch.adapter indexes. Records gradients for adapter tensors that require them, under
+  // at::AutoGradMode. A row does not depend on what else is in the batch.
+  at::Tensor Forward(const PackedBatch& batch,
+                     absl::Span<const AdapterWeights* const> adapters) const;
 
   // The language model's head on hidden states [B, H]: [B, V] fp32.
   at::Tensor Logits(const at::Tensor& hidden) const;
@@ -47,8 +50,8 @@ class Network {
 
   ModelConfig config_;
   NetworkOptions options_;
-  at::Tensor embedding_;  // [V, H]
-  at::Tensor head_;       // [V, H]; the embedding where tied
+  at::Tensor embedding_;   // [V, H]
+  at::Tensor head_;        // [V, H]; the embedding where tied
   at::Tensor final_norm_;  // [H]
   RotaryTable rotary_;
   std::vector<DecoderLayer> layers_;

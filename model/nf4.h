@@ -11,39 +11,43 @@
 #include "absl/types/span.h"
 #include "model/safetensors.h"
 
-// NF4 with double quantization, byte-compatible with bitsandbytes 0.50 on CPU. QLoRA, arXiv 2305.14314, sections 2 and 3.
-// Values are cut, row-major, into blocks of 64 that share an absmax; absmax minus its mean is quantized in turn with an
-// 8-bit map in blocks of 256 (double quantization). No torch.
+// NF4 with double quantization, byte-compatible with bitsandbytes 0.50 on CPU. QLoRA, arXiv
+// 2305.14314, sections 2 and 3. Values are cut, row-major, into blocks of 64 that share an absmax;
+// absmax minus its mean is quantized in turn with an 8-bit map in blocks of 256 (double
+// quantization). No torch.
 
 namespace pricer {
 
 inline constexpr int64_t kNf4BlockSize = 64;
 inline constexpr int64_t kNf4NestedBlockSize = 256;
 
-// The 16 levels of NF4: quantiles of the normal distribution, scaled to [-1, 1]; bitsandbytes functional.py.
+// The 16 levels of NF4: quantiles of the normal distribution, scaled to [-1, 1]; bitsandbytes
+// functional.py.
 extern const std::array<float, 16> kNf4Levels;
-// The signed dynamic 8-bit map of double quantization, as numbers: a formula differs by 1 ulp in 72 entries.
+// The signed dynamic 8-bit map of double quantization, as numbers: a formula differs by 1 ulp in 72
+// entries.
 extern const std::array<float, 256> kDynamicMap;
 
 struct Nf4Tensor {
   std::vector<int64_t> shape;
-  Dtype source_dtype = Dtype::kF32;    // what the weights were when quantized
-  std::vector<uint8_t> packed;         // [(n + 1) / 2], element 2i in the high nibble
-  bool nested = true;                  // double quantization
-  std::vector<uint8_t> absmax_codes;   // [ceil(n / 64)], nested alone
-  std::vector<float> nested_absmax;    // [ceil(blocks / 256)], nested alone
-  float nested_offset = 0.0f;          // nested alone
-  std::vector<float> absmax;           // [ceil(n / 64)], where not nested
+  Dtype source_dtype = Dtype::kF32;   // what the weights were when quantized
+  std::vector<uint8_t> packed;        // [(n + 1) / 2], element 2i in the high nibble
+  bool nested = true;                 // double quantization
+  std::vector<uint8_t> absmax_codes;  // [ceil(n / 64)], nested alone
+  std::vector<float> nested_absmax;   // [ceil(blocks / 256)], nested alone
+  float nested_offset = 0.0f;         // nested alone
+  std::vector<float> absmax;          // [ceil(n / 64)], where not nested
 
   int64_t element_count() const;
   int64_t bytes() const;
 };
 
-// REQUIRES: values.size() = product of shape. All-zero blocks get code 7 (zero). `source_dtype` is recorded; the values
-// are those of that dtype, widened. InvalidArgument: non-finite values, no or over 2^31 - 1 elements, a source_dtype that
-// is not F32, F16 or BF16, block maxima whose fp32 sum overflows. Single-threaded; tensors may be quantized in parallel.
-// The mean of the block maxima is summed in torch's order for one thread; torch's own depends on its threads from 32,768
-// blocks (2 Mi elements) on, so there the offset may differ from another machine's in the last bit.
+// REQUIRES: values.size() = product of shape. All-zero blocks get code 7 (zero). `source_dtype` is
+// recorded; the values are those of that dtype, widened. InvalidArgument: non-finite values, no or
+// over 2^31 - 1 elements, a source_dtype that is not F32, F16 or BF16, block maxima whose fp32 sum
+// overflows. Single-threaded; tensors may be quantized in parallel. The mean of the block maxima is
+// summed in torch's order for one thread; torch's own depends on its threads from 32,768 blocks (2
+// Mi elements) on, so there the offset may differ from another machine's in the last bit.
 absl::StatusOr<Nf4Tensor> QuantizeNf4(absl::Span<const float> values, std::vector<int64_t> shape,
                                       Dtype source_dtype, bool double_quantization = true);
 
@@ -53,8 +57,9 @@ void DequantizeNf4(const Nf4Tensor& tensor, absl::Span<float> out);
 // absmax of every block with double quantization undone, fp32.
 std::vector<float> DecodeAbsmax(const Nf4Tensor& tensor);
 
-// bitsandbytes' serialized form of `<module>.weight`: suffix -> tensor. Suffixes "" (the packed weight), ".absmax",
-// ".quant_map", ".nested_absmax", ".nested_quant_map" and ".quant_state.bitsandbytes__nf4". `storage` owns the bytes.
+// bitsandbytes' serialized form of `<module>.weight`: suffix -> tensor. Suffixes "" (the packed
+// weight), ".absmax", ".quant_map", ".nested_absmax", ".nested_quant_map" and
+// ".quant_state.bitsandbytes__nf4". `storage` owns the bytes.
 struct Nf4Serialized {
   struct Part {
     std::string suffix;
@@ -70,9 +75,11 @@ struct Nf4Serialized {
 };
 Nf4Serialized SerializeNf4(const Nf4Tensor& tensor);
 
-// The parts as found in a file, by suffix. The weight may be stored under another dtype (bnb_4bit_quant_storage), a nested
-// map may differ from kDynamicMap in the last bits. InvalidArgument names part, what was expected and what came: a map that
-// is not NF4's, another block size, fp4, sizes that disagree with the shape, absmax that is not finite, unknown JSON fields.
+// The parts as found in a file, by suffix. The weight may be stored under another dtype
+// (bnb_4bit_quant_storage), a nested map may differ from kDynamicMap in the last bits.
+// InvalidArgument names part, what was expected and what came: a map that is not NF4's, another
+// block size, fp4, sizes that disagree with the shape, absmax that is not finite, unknown JSON
+// fields.
 struct Nf4Parts {
   const TensorView* weight = nullptr;
   const TensorView* absmax = nullptr;

@@ -1,20 +1,21 @@
 #pragma once
 
+#include <ATen/ATen.h>
+
 #include <cstdint>
 #include <vector>
-
-#include <ATen/ATen.h>
 
 #include "absl/types/span.h"
 
 namespace pricer {
 
-// B sequences laid end to end without padding: T tokens in all. Cost is tokens, never rows x longest.
+// B sequences laid end to end without padding: T tokens in all. Cost is tokens, never rows x
+// longest.
 struct PackedBatch {
-  at::Tensor ids;                  // [T] int64
-  at::Tensor positions;            // [T] int64, from 0 in every sequence
-  std::vector<int64_t> offsets;    // [B + 1]; sequence b is tokens offsets[b] to offsets[b + 1] - 1
-  std::vector<int32_t> adapter;    // [B]; index into the adapters of the call, ascending; -1 = none
+  at::Tensor ids;                // [T] int64
+  at::Tensor positions;          // [T] int64, from 0 in every sequence
+  std::vector<int64_t> offsets;  // [B + 1]; sequence b is tokens offsets[b] to offsets[b + 1] - 1
+  std::vector<int32_t> adapter;  // [B]; index into the adapters of the call, ascending; -1 = none
 
   int64_t sequence_count() const { return static_cast<int64_t>(offsets.size()) - 1; }
   int64_t token_count() const { return offsets.back(); }

@@ -50,7 +50,7 @@ const std::set<std::string>& HarmlessKeys() {
 bool IsOff(const Json& value) {
   if (value.is_null()) return true;
   if (value.is_boolean()) return !value.get<bool>();
-  return (value.is_structured() || value.is_string()) && value.empty();
+  return value == "" || (value.is_structured() && value.empty());
 }
 
 absl::Status Unsupported(const JsonFields& fields, absl::string_view name, absl::string_view came) {

@@ -5,9 +5,10 @@
 
 namespace pricer {
 
-// Philox4x32-10: 128 random bits as a pure function of a counter and a key, so that any element of a random tensor can be
-// made alone, in any order, on any machine. Salmon et al., "Parallel random numbers: as easy as 1, 2, 3", SC 2011,
-// section 3.3; constants and test vectors from Random123 (random123/philox.h, tests/kat_vectors).
+// Philox4x32-10: 128 random bits as a pure function of a counter and a key, so that any element of
+// a random tensor can be made alone, in any order, on any machine. Salmon et al., "Parallel random
+// numbers: as easy as 1, 2, 3", SC 2011, section 3.3; constants and test vectors from Random123
+// (random123/philox.h, tests/kat_vectors).
 using PhiloxCounter = std::array<uint32_t, 4>;
 using PhiloxKey = std::array<uint32_t, 2>;
 

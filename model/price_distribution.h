@@ -18,7 +18,8 @@ struct Estimator {
   // kQuantile alone, in (0, 1).
   double level = 0.5;
 
-  // "median", "mean", "geomean", "mode", "quantile:0.9"; empty = median. InvalidArgument names the text and the choices.
+  // "median", "mean", "geomean", "mode", "quantile:0.9"; empty = median. InvalidArgument names the
+  // text and the choices.
   static absl::StatusOr<Estimator> Parse(absl::string_view text);
 };
 
@@ -28,18 +29,20 @@ struct PriceInterval {
   double high = 0;
 };
 
-// ln(high / low), accurate where the two are close and where their quotient overflows. REQUIRES: 0 < low <= high.
+// ln(high / low), accurate where the two are close and where their quotient overflows.
+// REQUIRES: 0 < low <= high.
 double LogPriceRatio(double low, double high);
 
-// A histogram over price whose bins are of equal width in ln(price); the density is uniform in ln(price) inside a bin.
-// Prices are in one currency. Immutable; thread-safe.
+// A histogram over price whose bins are of equal width in ln(price); the density is uniform in
+// ln(price) inside a bin. Prices are in one currency. Immutable; thread-safe.
 class PriceDistribution {
  public:
-  // REQUIRES: 0 < min_price < max_price, at least one probability, all >= 0 with a positive sum (they are normalised).
+  // REQUIRES: 0 < min_price < max_price, at least one probability, all >= 0 with a positive sum
+  // (they are normalised).
   PriceDistribution(double min_price, double max_price, std::vector<double> probabilities);
 
-  // Softmax of logits / temperature over the bins. InvalidArgument where a logit is not finite or there is none, and for a
-  // range or temperature out of bounds.
+  // Softmax of logits / temperature over the bins. InvalidArgument where a logit is not finite or
+  // there is none, and for a range or temperature out of bounds.
   static absl::StatusOr<PriceDistribution> FromLogits(double min_price, double max_price,
                                                       absl::Span<const float> logits,
                                                       double temperature = 1.0);
@@ -53,8 +56,8 @@ class PriceDistribution {
 
   // P(price <= x): 0 below min_price, 1 above max_price.
   double Cdf(double price) const;
-  // Smallest price whose CDF reaches `level`, from min_price for 0 to the end of the last bin with mass for 1. Levels
-  // outside [0, 1] count as its ends.
+  // Smallest price whose CDF reaches `level`, from min_price for 0 to the end of the last bin with
+  // mass for 1. Levels outside [0, 1] count as its ends.
   double Quantile(double level) const;
   // Exact: integral of exp(u) over the uniform density in u = ln(price).
   double Mean() const;
@@ -63,13 +66,14 @@ class PriceDistribution {
   // Geometric middle of the likeliest bin (the lowest of equals).
   double Mode() const;
   double Estimate(const Estimator& estimator) const;
-  // Central interval: quantiles (1 - coverage) / 2 and (1 + coverage) / 2. `conformal_offset` widens (or, negative,
-  // narrows) it by that many units of ln(price) on both sides, kept within the range; narrowed below nothing, both ends are
-  // its geometric middle.
+  // Central interval: quantiles (1 - coverage) / 2 and (1 + coverage) / 2. `conformal_offset`
+  // widens (or, negative, narrows) it by that many units of ln(price) on both sides, kept within
+  // the range; narrowed below nothing, both ends are its geometric middle.
   PriceInterval CentralInterval(double coverage, double conformal_offset = 0.0) const;
   // Mass within `share` of `price`, by default the 20 % that hit rates use.
   double Confidence(double price, double share = 0.2) const;
-  // Continuous ranked probability score of the truth: the integral over price x of (Cdf(x) - [x >= truth])^2, exact.
+  // Continuous ranked probability score of the truth, exact: the integral over price x of
+  // (Cdf(x) - [x >= truth])^2.
   double Crps(double truth) const;
 
  private:

@@ -7,8 +7,8 @@
 #include "absl/status/statusor.h"
 #include "absl/types/span.h"
 
-// The bins head's arithmetic: which bins, and what to train towards. Histogram loss with Gaussian smoothing (HL-Gauss),
-// arXiv 2403.03950, section 3.1, in ln(price). No torch.
+// The bins head's arithmetic: which bins, and what to train towards. Histogram loss with Gaussian
+// smoothing (HL-Gauss), arXiv 2403.03950, section 3.1, in ln(price). No torch.
 
 namespace pricer {
 
@@ -26,15 +26,17 @@ struct BinsSpec {
   // bins >= 2, 0 < min < max, finite, sigma > 0; InvalidArgument names the field.
   absl::Status Validate() const;
 
-  // The range of a head trained on `prices`: their 0.1 % and 99.9 % quantiles (linear interpolation between order
-  // statistics), widened on both sides by 10 % of their distance in ln(price). Quantiles within a millionth count as a single
-  // price, which is widened by 10 % of itself. InvalidArgument where there is no price, or one that is not positive and finite.
+  // The range of a head trained on `prices`: their 0.1 % and 99.9 % quantiles (linear interpolation
+  // between order statistics), widened on both sides by 10 % of their distance in ln(price).
+  // Quantiles within a millionth count as a single price, which is widened by 10 % of itself.
+  // InvalidArgument where there is no price, or one that is not positive and finite.
   static absl::StatusOr<BinsSpec> FromPrices(absl::Span<const double> prices,
                                              int bins = kDefaultBinCount,
                                              double sigma = kDefaultSigmaBins);
 
-  // [bins] probabilities: a Gaussian in ln(price) around the truth, integrated over each bin and renormalised. A truth
-  // outside the range is clamped to the middle of the end bin. REQUIRES: Validate() is OK.
+  // [bins] probabilities: a Gaussian in ln(price) around the truth, integrated over each bin and
+  // renormalised. A truth outside the range is clamped to the middle of the end bin. REQUIRES:
+  // Validate() is OK.
   std::vector<float> Target(double price) const;
 };
 

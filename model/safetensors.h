@@ -14,7 +14,8 @@
 #include "absl/strings/string_view.h"
 #include "base/file.h"
 
-// The safetensors format: u64 little-endian header length, JSON header, data. https://github.com/huggingface/safetensors
+// The safetensors format: u64 little-endian header length, JSON header, data.
+// https://github.com/huggingface/safetensors
 
 namespace pricer {
 
@@ -24,7 +25,8 @@ int64_t DtypeBytes(Dtype dtype);
 // "F32", "BF16", ...: the name in the file.
 absl::string_view DtypeName(Dtype dtype);
 
-// One tensor of a file. `data` points into the map of the file, little-endian, C order, not necessarily aligned.
+// One tensor of a file. `data` points into the map of the file, little-endian, C order, not
+// necessarily aligned.
 struct TensorView {
   Dtype dtype = Dtype::kF32;
   std::vector<int64_t> shape;
@@ -38,13 +40,13 @@ struct TensorView {
 // A read-only, memory-mapped file. Thread-safe after Open. Views live as long as the object.
 class SafetensorsFile {
  public:
-  // Strict. DataLoss names file and tensor for: short file, header over 100 MB or beyond the file, header that is not the
-  // JSON expected, duplicate tensor, unknown dtype, negative or overflowing shape, size that differs from the shape's,
-  // overlap, gap, bytes after the last tensor.
+  // Strict. DataLoss names file and tensor for: short file, header over 100 MB or beyond the file,
+  // header that is not the JSON expected, duplicate tensor, unknown dtype, negative or overflowing
+  // shape, size that differs from the shape's, overlap, gap, bytes after the last tensor.
   static absl::StatusOr<std::unique_ptr<SafetensorsFile>> Open(const std::string& path);
 
-  // The same over bytes in memory, which the object keeps; `path` names them in errors. For files that somebody may
-  // shorten meanwhile, which would kill a process that maps them.
+  // The same over bytes in memory, which the object keeps; `path` names them in errors. For files
+  // that somebody may shorten meanwhile, which would kill a process that maps them.
   static absl::StatusOr<std::unique_ptr<SafetensorsFile>> Parse(std::string bytes,
                                                                 const std::string& path);
 
@@ -69,8 +71,8 @@ struct NamedTensor {
   TensorView view;
 };
 
-// Writes tensors (sorted by name inside equal alignment, as the reference library: larger dtypes first, then name) and
-// `metadata` to `path`, flushed to the disk. Same input, same bytes.
+// Writes tensors (sorted by name inside equal alignment, as the reference library: larger dtypes
+// first, then name) and `metadata` to `path`, flushed to the disk. Same input, same bytes.
 absl::Status WriteSafetensors(const std::string& path, std::vector<NamedTensor> tensors,
                               const std::map<std::string, std::string>& metadata);
 
@@ -85,7 +87,8 @@ struct StreamedTensor {
   std::function<absl::Status(const Append& append)> write;
 };
 
-// WriteSafetensors for streamed tensors. Internal where one gives more or fewer bytes than its shape has.
+// WriteSafetensors for streamed tensors. Internal where one gives more or fewer bytes than its
+// shape has.
 absl::Status StreamSafetensors(const std::string& path, std::vector<StreamedTensor> tensors,
                                const std::map<std::string, std::string>& metadata);
 

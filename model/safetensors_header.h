@@ -26,8 +26,9 @@ struct SafetensorsHeader {
   std::map<std::string, std::string, std::less<>> metadata;
 };
 
-// Parses the JSON of a header without building a document, so that memory stays within a few times its length. Checks
-// names, types and dtypes; offsets are checked against each other by the caller. DataLoss names `source` and tensor.
+// Parses the JSON of a header without building a document, so that memory stays within a few times
+// its length. Checks names, types and dtypes; offsets are checked against each other by the caller.
+// DataLoss names `source` and tensor.
 absl::StatusOr<SafetensorsHeader> ParseSafetensorsHeader(absl::string_view json,
                                                          absl::string_view source);
 

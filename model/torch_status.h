@@ -1,10 +1,10 @@
 #pragma once
 
+#include <ATen/ATen.h>
+
 #include <exception>
 #include <new>
 #include <utility>
-
-#include <ATen/ATen.h>
 
 #include "absl/status/status.h"
 #include "absl/strings/str_cat.h"
@@ -12,8 +12,9 @@
 
 namespace pricer {
 
-// Calls `body`, which returns a Status or a StatusOr, and turns what libtorch throws inside it into one: ResourceExhausted
-// where memory ran out, else Internal. `what` says what was being done ("training step 12").
+// Calls `body`, which returns a Status or a StatusOr, and turns what libtorch throws inside it into
+// one: ResourceExhausted where memory ran out, else Internal. `what` says what was being done
+// ("training step 12").
 template <typename Body>
 auto CatchTorch(absl::string_view what, Body&& body) -> decltype(std::forward<Body>(body)()) {
   try {

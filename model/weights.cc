@@ -38,7 +38,8 @@ at::ScalarType ScalarTypeOf(Dtype dtype) {
   return at::kFloat;
 }
 
-// Leaf 7: AVX512-BF16 is bit 5 of eax in sub-leaf 1, AMX-BF16 bit 22 of edx in sub-leaf 0 (Intel SDM, CPUID).
+// Leaf 7: AVX512-BF16 is bit 5 of eax in sub-leaf 1, AMX-BF16 bit 22 of edx in sub-leaf 0 (Intel
+// SDM, CPUID).
 bool ProcessorMultipliesBf16() {
   unsigned eax = 0, ebx = 0, ecx = 0, edx = 0;
   if (__get_cpuid_count(7, 0, &eax, &ebx, &ecx, &edx) != 0 && (edx >> 22 & 1) != 0) return true;
@@ -120,8 +121,8 @@ at::Tensor ToTensor(const TensorView& view) {
 TensorView ToView(const at::Tensor& tensor) {
   PRICER_CHECK(tensor.is_contiguous());
   TensorView view;
-  for (Dtype dtype : {Dtype::kF32, Dtype::kBF16, Dtype::kF16, Dtype::kF64, Dtype::kI64,
-                      Dtype::kI32, Dtype::kU8}) {
+  for (Dtype dtype : {Dtype::kF32, Dtype::kBF16, Dtype::kF16, Dtype::kF64, Dtype::kI64, Dtype::kI32,
+                      Dtype::kU8}) {
     if (ScalarTypeOf(dtype) == tensor.scalar_type()) view.dtype = dtype;
   }
   view.shape = tensor.sizes().vec();
@@ -143,9 +144,8 @@ absl::StatusOr<at::Tensor> LoadLinearWeight(const Checkpoint& checkpoint, const 
     case WeightsKind::kNf4:
       break;
   }
-  absl::StatusOr<Nf4Tensor> quantized =
-      QuantizeNf4(absl::MakeConstSpan(values.const_data_ptr<float>(), values.numel()), view.shape,
-                  view.dtype);
+  absl::StatusOr<Nf4Tensor> quantized = QuantizeNf4(
+      absl::MakeConstSpan(values.const_data_ptr<float>(), values.numel()), view.shape, view.dtype);
   if (!quantized.ok()) return Annotate(quantized.status(), checkpoint, name);
   return DecodeNf4(*quantized, options.dtype);
 }

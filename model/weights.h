@@ -18,15 +18,16 @@ absl::StatusOr<WeightsKind> ParseWeightsKind(absl::string_view text);  // "nf4",
 absl::string_view WeightsKindName(WeightsKind kind);
 
 struct NetworkOptions {
-  // kNf4: quantized as bitsandbytes does from the checkpoint's own dtype and decoded once to resident `dtype`: the same
-  // values as decoding at every use, faster. A linear that the checkpoint stores in NF4 is taken as stored, whatever the
-  // kind.
+  // kNf4: quantized as bitsandbytes does from the checkpoint's own dtype and decoded once to
+  // resident `dtype`: the same values as decoding at every use, faster. A linear that the
+  // checkpoint stores in NF4 is taken as stored, whatever the kind.
   WeightsKind weights = WeightsKind::kNf4;
   // at::kFloat or at::kBFloat16: of activations and of the resident weights.
   at::ScalarType dtype = at::kFloat;
 };
 
-// "fp32", "bf16"; "auto" = bf16 where the processor multiplies it natively (AVX512-BF16 or AMX), else fp32.
+// "fp32", "bf16"; "auto" = bf16 where the processor multiplies it natively (AVX512-BF16 or AMX),
+// else fp32.
 absl::StatusOr<at::ScalarType> ParseComputeDtype(absl::string_view text);
 // "fp32" or "bf16".
 absl::string_view ComputeDtypeName(at::ScalarType dtype);

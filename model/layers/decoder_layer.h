@@ -14,8 +14,8 @@
 
 namespace pricer {
 
-// What a forward pass carries from layer to layer: the residual stream and what the last block has yet to add to it. The
-// addition happens inside the next normalization, in one pass over memory.
+// What a forward pass carries from layer to layer: the residual stream and what the last block has
+// yet to add to it. The addition happens inside the next normalization, in one pass over memory.
 struct Stream {
   at::Tensor residual;  // [T, H]
   at::Tensor delta;     // [T, H]; undefined before the first block
@@ -39,7 +39,8 @@ class DecoderLayer {
   // All tokens: [T, H] to [T, H].
   Stream Forward(const Stream& in, const ForwardContext& context) const;
 
-  // The last layer: keys and values for all tokens, everything else for the answer rows alone: [T, H] to [B, H].
+  // The last layer: keys and values for all tokens, everything else for the answer rows alone: [T,
+  // H] to [B, H].
   Stream ForwardAnswers(const Stream& in, const ForwardContext& context) const;
 
   int64_t bytes() const;

@@ -21,13 +21,15 @@ struct AdapterSegment {
   const AdapterWeights* adapter = nullptr;  // never null
 };
 
-// Linears of one decoder layer that share their input, weights laid one below the other so that one product serves them
-// all; each may carry the LoRA of several adapters, each on its segment of rows.
+// Linears of one decoder layer that share their input, weights laid one below the other so that one
+// product serves them all; each may carry the LoRA of several adapters, each on its segment of
+// rows.
 class LinearGroup {
  public:
   // DataLoss or InvalidArgument name file and tensor.
-  static absl::StatusOr<LinearGroup> Load(const Checkpoint& checkpoint, const NetworkOptions& options,
-                                          int64_t layer, std::vector<Projection> projections);
+  static absl::StatusOr<LinearGroup> Load(const Checkpoint& checkpoint,
+                                          const NetworkOptions& options, int64_t layer,
+                                          std::vector<Projection> projections);
 
   // Outputs of `count` projections from `first` on, side by side.
   at::Tensor Forward(const at::Tensor& x,  // [T, in]

@@ -16,17 +16,16 @@ at::Tensor StretchLlama3(const at::Tensor& inverse_frequency, const RopeConfig& 
   const at::Tensor smooth = (original / wavelength - rope.low_frequency_factor) /
                             (rope.high_frequency_factor - rope.low_frequency_factor);
   const at::Tensor blended = (1 - smooth) * stretched / rope.factor + smooth * stretched;
-  const at::Tensor between =
-      at::logical_and(wavelength >= original / rope.high_frequency_factor,
-                      wavelength <= original / rope.low_frequency_factor);
+  const at::Tensor between = at::logical_and(wavelength >= original / rope.high_frequency_factor,
+                                             wavelength <= original / rope.low_frequency_factor);
   return at::where(between, blended, stretched);
 }
 
 }  // namespace
 
 RotaryTable MakeRotaryTable(const ModelConfig& config) {
-  const at::Tensor exponent = at::arange(0, config.head_dim, 2, at::kFloat) /
-                              static_cast<double>(config.head_dim);
+  const at::Tensor exponent =
+      at::arange(0, config.head_dim, 2, at::kFloat) / static_cast<double>(config.head_dim);
   at::Tensor inverse_frequency = 1.0 / at::pow(config.rope.theta, exponent);  // [D / 2]
   if (config.rope.kind == RopeKind::kLlama3) {
     inverse_frequency = StretchLlama3(inverse_frequency, config.rope);

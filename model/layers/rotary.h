@@ -5,7 +5,8 @@
 
 namespace pricer {
 
-// Angles position * frequency in fp32, as transformers computes them; llama3 stretching as its modeling_rope_utils.py.
+// Angles position * frequency in fp32, as transformers computes them; llama3 stretching as its
+// modeling_rope_utils.py.
 RotaryTable MakeRotaryTable(const ModelConfig& config);
 
 }  // namespace pricer

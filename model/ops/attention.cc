@@ -19,7 +19,8 @@ at::Tensor AsHeads(const at::Tensor& rows, int64_t begin, int64_t end, int64_t f
       .transpose(1, 2);
 }
 
-// Queries [query_begin, query_end) of `q` and keys [key_begin, key_end) of `kv`, where keys start at head `key_head` of kv.
+// Queries [query_begin, query_end) of `q` and keys [key_begin, key_end) of `kv`, where keys start
+// at head `key_head` of kv.
 struct Sequence {
   int64_t query_begin, query_end, key_begin, key_end;
 };
@@ -28,8 +29,8 @@ struct Operands {
   at::Tensor q, k, v;  // [1, heads, tokens, D]
 };
 
-// Everything that attention's forward and backward share. With last_only there is one query per sequence, in rows of its
-// own; without, queries, keys and values share rows.
+// Everything that attention's forward and backward share. With last_only there is one query per
+// sequence, in rows of its own; without, queries, keys and values share rows.
 struct Problem {
   PackedLayout layout;
   AttentionShape shape;
@@ -90,7 +91,8 @@ at::Tensor Forward(const Problem& problem, const at::Tensor& q, const at::Tensor
   return out;
 }
 
-// Writes the gradients of q and kv into zero-filled tensors of their shapes (the same one where they share rows).
+// Writes the gradients of q and kv into zero-filled tensors of their shapes (the same one where
+// they share rows).
 void Backward(const Problem& problem, const at::Tensor& grad_out, const at::Tensor& out,
               const at::Tensor& q, const at::Tensor& kv, const at::Tensor* log_sum_exp,
               const at::Tensor& grad_q, const at::Tensor& grad_kv) {

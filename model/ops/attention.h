@@ -21,8 +21,8 @@ struct PackedLayout {
   std::vector<int64_t> offsets;  // [B + 1]
 };
 
-// Rotary embedding and causal attention inside each sequence; a sequence's rows depend on nothing outside it.
-// `qkv` is consumed: its queries and keys are rotated in place. Differentiable.
+// Rotary embedding and causal attention inside each sequence; a sequence's rows depend on nothing
+// outside it. `qkv` is consumed: its queries and keys are rotated in place. Differentiable.
 at::Tensor PackedAttention(const at::Tensor& qkv,  // [T, (N + 2K) D] fp32 or bf16, contiguous
                            const PackedLayout& layout, const AttentionShape& shape,
                            const RotaryTable& rotary);  // -> [T, N D]

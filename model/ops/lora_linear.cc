@@ -10,7 +10,8 @@ namespace {
 using torch::autograd::AutogradContext;
 using torch::autograd::variable_list;
 
-// fp32 products of MKL are equal row by row from 31 rows on (measured on AVX2 and AVX512 processors).
+// fp32 products of MKL are equal row by row from 31 rows on (measured on AVX2 and AVX512
+// processors).
 constexpr int64_t kStableRows = 32;
 
 at::Tensor PadRows(const at::Tensor& x) {
@@ -68,8 +69,9 @@ variable_list FlattenWeights(const std::vector<LoraSegment>& segments) {
   return flat;
 }
 
-// The A of all parts one below the other, so that one product serves them all: [sum of R, in]. At least two rows, the
-// last one zero, since a product with one column goes through other code, whose rows are not stable.
+// The A of all parts one below the other, so that one product serves them all: [sum of R, in]. At
+// least two rows, the last one zero, since a product with one column goes through other code, whose
+// rows are not stable.
 at::Tensor StackA(const at::Tensor* weights, size_t parts, at::ScalarType dtype) {
   variable_list a;
   int64_t rows = 0;
@@ -120,7 +122,8 @@ struct LoraLinearFunction : torch::autograd::Function<LoraLinearFunction> {
     return y;
   }
 
-  // For each part, with G the gradient of its columns: dB = scale G^T h, dh = scale G B, dA = dh^T x, dx = G W + dh A.
+  // For each part, with G the gradient of its columns: dB = scale G^T h, dh = scale G B, dA = dh^T
+  // x, dx = G W + dh A.
   static variable_list backward(AutogradContext* context, const variable_list& grads) {
     const variable_list saved = context->get_saved_variables();
     const auto plan_pointer = context->saved_data["plan"].toCapsule();
@@ -156,8 +159,8 @@ struct LoraLinearFunction : torch::autograd::Function<LoraLinearFunction> {
     for (size_t p = 0; p < segment.parts.size(); ++p) {
       const SegmentPlan::Part& part = segment.parts[p];
       const at::Tensor b = weights[2 * p + 1].to(x.scalar_type());
-      const at::Tensor g = grad.narrow(0, segment.begin, rows)
-                               .narrow(1, part.out_begin, part.out_size);
+      const at::Tensor g =
+          grad.narrow(0, segment.begin, rows).narrow(1, part.out_begin, part.out_size);
       grad_hidden.narrow(1, rank_begin, b.size(1)).copy_(at::mm(g, b).mul_(part.scale));
       const at::Tensor h = hidden.narrow(0, 0, rows).narrow(1, rank_begin, b.size(1));
       grad_b.push_back(at::mm(g.t(), h).mul_(part.scale).to(at::kFloat));

@@ -23,16 +23,18 @@ struct LoraSegment {
   std::vector<LoraPart> parts;
 };
 
-// y = x W^T + bias, and y[rows, columns] += scale * (x[rows] A^T) B^T for every part of every segment. The weights of
-// linears that share an input may be laid one below the other in W. W and bias are frozen; differentiable in x, A and B.
-// A row's result does not depend on the other rows: products of few rows are padded with zero rows, since MKL's own row
-// results are equal only from some number of rows on.
-at::Tensor LoraLinear(const at::Tensor& x,       // [T, in] fp32 or bf16
-                      const at::Tensor& weight,  // [out, in] as x
-                      const at::Tensor& bias,    // [out] as x, or undefined
+// y = x W^T + bias, and y[rows, columns] += scale * (x[rows] A^T) B^T for every part of every
+// segment. The weights of linears that share an input may be laid one below the other in W. W and
+// bias are frozen; differentiable in x, A and B. A row's result does not depend on the other rows:
+// products of few rows are padded with zero rows, since MKL's own row results are equal only from
+// some number of rows on.
+at::Tensor LoraLinear(const at::Tensor& x,                             // [T, in] fp32 or bf16
+                      const at::Tensor& weight,                        // [out, in] as x
+                      const at::Tensor& bias,                          // [out] as x, or undefined
                       const std::vector<LoraSegment>& segments = {});  // -> [T, out]
 
-// x W^T + bias of frozen weights, row by row as above. Differentiable in x and weight by autograd itself.
+// x W^T + bias of frozen weights, row by row as above. Differentiable in x and weight by autograd
+// itself.
 at::Tensor RowStableLinear(const at::Tensor& x, const at::Tensor& weight,
                            const at::Tensor& bias = at::Tensor());
 

@@ -109,7 +109,8 @@ struct AddRmsNormFunction : torch::autograd::Function<AddRmsNormFunction> {
   }
 };
 
-// As above for a normalization that adds nothing: the stream itself is not an output, so that autograd adds its gradient.
+// As above for a normalization that adds nothing: the stream itself is not an output, so that
+// autograd adds its gradient.
 struct RmsNormFunction : torch::autograd::Function<RmsNormFunction> {
   static at::Tensor forward(AutogradContext* context, const at::Tensor& stream,
                             const at::Tensor& weight, double epsilon) {

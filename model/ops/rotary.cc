@@ -37,9 +37,8 @@ void RotateInPlace(const at::Tensor& rows, const at::Tensor& positions, const Ro
                    int64_t heads, bool inverse) {
   TORCH_CHECK(rows.stride(1) == 1 && rows.size(1) >= heads * 2 * table.cos.size(1),
               "rows of shape ", rows.sizes(), " do not hold ", heads, " heads");
-  DispatchComputeType(rows.scalar_type(), [&]<typename T>() {
-    RotateRows<T>(rows, positions, table, heads, inverse);
-  });
+  DispatchComputeType(rows.scalar_type(),
+                      [&]<typename T>() { RotateRows<T>(rows, positions, table, heads, inverse); });
 }
 
 }  // namespace pricer

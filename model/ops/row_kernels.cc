@@ -2,9 +2,11 @@
 
 #include <bit>
 
-// One clone per instruction set. Sanitizers cannot run the code that chooses, which is called before they are up.
+// One clone per instruction set. Sanitizers cannot run the code that chooses, which is called
+// before they are up.
 #if defined(__x86_64__) && !defined(__SANITIZE_ADDRESS__) && !defined(__SANITIZE_THREAD__)
-#define PRICER_VECTOR_CLONES __attribute__((target_clones("arch=skylake-avx512", "arch=haswell", "default")))
+#define PRICER_VECTOR_CLONES \
+  __attribute__((target_clones("arch=skylake-avx512", "arch=haswell", "default")))
 #else
 #define PRICER_VECTOR_CLONES
 #endif
@@ -22,12 +24,13 @@ inline float SumOfLanes(float (&lanes)[kLanes]) {
   return lanes[0];
 }
 
-// exp(x) without branches, so that loops over it become vector code: x = n ln2 + r, |r| <= ln2 / 2, exp(r) by the
-// polynomial of Cephes' expf. Saturates at 2^-126 and at about 1.7e38.
+// exp(x) without branches, so that loops over it become vector code: x = n ln2 + r, |r| <= ln2 / 2,
+// exp(r) by the polynomial of Cephes' expf. Saturates at 2^-126 and at about 1.7e38.
 inline float Exp(float x) {
   x = x < -87.3f ? -87.3f : x;
   x = x > 88.0f ? 88.0f : x;
-  constexpr float kRound = 12582912.0f;  // 1.5 * 2^23: adding it leaves the nearest integer in the low bits
+  constexpr float kRound =
+      12582912.0f;  // 1.5 * 2^23: adding it leaves the nearest integer in the low bits
   const float shifted = x * 1.44269504088896341f + kRound;
   const float n = shifted - kRound;
   const float r = (x - n * 0.693359375f) + n * 2.12194440e-4f;

@@ -2,9 +2,10 @@
 
 #include <cstdint>
 
-// The arithmetic of the elementwise and normalizing ops on one row of fp32 values; the CPU's definition of these ops. Each
-// function is compiled for several instruction sets and chosen at start. The order of additions is fixed by n alone, so
-// that a row's result does not depend on where it lies in a batch. No torch.
+// The arithmetic of the elementwise and normalizing ops on one row of fp32 values; the CPU's
+// definition of these ops. Each function is compiled for several instruction sets and chosen at
+// start. The order of additions is fixed by n alone, so that a row's result does not depend on
+// where it lies in a batch. No torch.
 
 namespace pricer::row {
 
@@ -29,7 +30,8 @@ void Swiglu(const float* gate, const float* up, float* out, int64_t n);
 void SwigluGradient(const float* grad, const float* gate, const float* up, float* grad_gate,
                     float* grad_up, int64_t n);
 
-// Rotates one head of 2 * half values in place: (x1, x2) -> (x1 cos - x2 sin, x2 cos + x1 sin), x1 and x2 the halves.
+// Rotates one head of 2 * half values in place: (x1, x2) -> (x1 cos - x2 sin, x2 cos + x1 sin), x1
+// and x2 the halves.
 void Rotate(float* head, const float* cos, const float* sin, int64_t half);
 
 // The inverse rotation, which is its gradient.

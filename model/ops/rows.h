@@ -11,7 +11,8 @@
 
 namespace pricer {
 
-// Calls `function.template operator()<T>()` with the C++ type of a compute dtype. REQUIRES: fp32 or bf16.
+// Calls `function.template operator()<T>()` with the C++ type of a compute dtype. REQUIRES: fp32 or
+// bf16.
 template <typename Function>
 void DispatchComputeType(at::ScalarType dtype, Function&& function) {
   if (dtype == at::kFloat) {

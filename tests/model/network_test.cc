@@ -122,24 +122,25 @@ TEST_P(NetworkGoldenAdapterTest, AnswersEqualPeft) {
   const AdapterWeights* const weights[] = {&adapter.weights};
   const at::Tensor hidden = network->Forward(PackAll(GoldenSequences(golden), 0), weights);
   if (golden.at("task") == "SEQ_CLS") {
-    ExpectNear(folder, Network::BinLogits(hidden, adapter.weights.score),
-               tensors.Get("bin_logits"), 1e-4);
+    ExpectNear(folder, Network::BinLogits(hidden, adapter.weights.score), tensors.Get("bin_logits"),
+               1e-4);
   } else {
     ExpectNear(folder, network->Logits(hidden), tensors.Get("last_logits"), 1e-4);
   }
 }
 
-INSTANTIATE_TEST_SUITE_P(
-    All, NetworkGoldenAdapterTest,
-    ::testing::Values("causal-qv", "causal-qkvo", "causal-all-linear", "causal-regex",
-                      "causal-down", "causal-rslora", "causal-patterns", "causal-layers",
-                      "causal-exclude", "causal-bf16", "causal-tied", "causal-odd",
-                      "seqcls-all-linear", "seqcls-qv", "seqcls-rslora", "seqcls-nf4"),
-    [](const auto& info) {
-      std::string name = info.param;
-      std::replace(name.begin(), name.end(), '-', '_');
-      return name;
-    });
+INSTANTIATE_TEST_SUITE_P(All, NetworkGoldenAdapterTest,
+                         ::testing::Values("causal-qv", "causal-qkvo", "causal-all-linear",
+                                           "causal-regex", "causal-down", "causal-rslora",
+                                           "causal-patterns", "causal-layers", "causal-exclude",
+                                           "causal-bf16", "causal-tied", "causal-odd",
+                                           "seqcls-all-linear", "seqcls-qv", "seqcls-rslora",
+                                           "seqcls-nf4"),
+                         [](const auto& info) {
+                           std::string name = info.param;
+                           std::replace(name.begin(), name.end(), '-', '_');
+                           return name;
+                         });
 
 // A batch of sequences without adapter and with two different ones.
 TEST(NetworkTest, AnAnswerIsTheSameBitsAloneAndInAMixedBatch) {

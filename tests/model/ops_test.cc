@@ -103,11 +103,10 @@ TEST_P(OpTest, RmsNormWithoutAdditionPassesTheStreamOn) {
 
 TEST_P(OpTest, SwigluEqualsItsDefinition) {
   for (int64_t ffn : {1, 33, 96}) {
-    Compare([](const auto& x) { return Swiglu(x[0]); },
-            [&](const auto& x) {
-              return at::silu(x[0].narrow(1, 0, ffn)) * x[0].narrow(1, ffn, ffn);
-            },
-            {Random({19, 2 * ffn})});
+    Compare(
+        [](const auto& x) { return Swiglu(x[0]); },
+        [&](const auto& x) { return at::silu(x[0].narrow(1, 0, ffn)) * x[0].narrow(1, ffn, ffn); },
+        {Random({19, 2 * ffn})});
   }
 }
 
@@ -120,8 +119,8 @@ TEST(SwigluTest, SaturatesWithoutOverflow) {
 }
 
 RotaryTable MakeTable(int64_t context, int64_t half) {
-  const at::Tensor angles =
-      at::outer(at::arange(context, at::kFloat), at::pow(100.0, -at::arange(half, at::kFloat) / half));
+  const at::Tensor angles = at::outer(at::arange(context, at::kFloat),
+                                      at::pow(100.0, -at::arange(half, at::kFloat) / half));
   return {.cos = at::cos(angles), .sin = at::sin(angles)};
 }
 
@@ -168,8 +167,8 @@ at::Tensor PlainSequence(const PlainProblem& problem, at::Tensor q, at::Tensor k
   const at::Tensor keys = k.repeat_interleave(group, 1).permute({1, 2, 0});
   const at::Tensor values = heads(v, shape.kv_heads).repeat_interleave(group, 1).transpose(0, 1);
   at::Tensor scores = at::matmul(q.transpose(0, 1), keys) / std::sqrt(double(shape.head_dim));
-  const at::Tensor future = at::ones({tokens, tokens}, at::kBool).triu(1).narrow(
-      0, first_query, tokens - first_query);
+  const at::Tensor future =
+      at::ones({tokens, tokens}, at::kBool).triu(1).narrow(0, first_query, tokens - first_query);
   scores = scores.masked_fill(future, -1e30);
   return at::matmul(at::softmax(scores, -1), values).transpose(0, 1).flatten(1);
 }
@@ -217,7 +216,8 @@ TEST_P(OpTest, LastTokenAttentionEqualsItsDefinition) {
       {Random({sequences, q}), Random({problem.layout.offsets.back(), 2 * k})});
 }
 
-// Two fused linears of 24 and 40 outputs; rows 3 to 9 and 9 to 60 have adapters of other ranks, the first three none.
+// Two fused linears of 24 and 40 outputs; rows 3 to 9 and 9 to 60 have adapters of other ranks, the
+// first three none.
 std::vector<LoraSegment> Segments(const std::vector<at::Tensor>& x) {
   return {{3, 9, {{0, 24, x[1], x[2], 0.5}, {24, 40, x[3], x[4], 2.0}}},
           {9, 60, {{24, 40, x[5], x[6], 1.5}}}};
@@ -230,8 +230,8 @@ TEST_P(OpTest, LoraLinearEqualsItsDefinition) {
     return at::randn(shape).mul_(0.3).set_requires_grad(true);
   };
   const std::vector<at::Tensor> inputs = {
-      Random({60, 20}),      random_f32({4, 20}), random_f32({24, 4}), random_f32({2, 20}),
-      random_f32({40, 2}),   random_f32({8, 20}), random_f32({40, 8})};
+      Random({60, 20}),    random_f32({4, 20}), random_f32({24, 4}), random_f32({2, 20}),
+      random_f32({40, 2}), random_f32({8, 20}), random_f32({40, 8})};
   Compare([&](const auto& x) { return LoraLinear(x[0], weight, bias, Segments(x)); },
           [&](const auto& x) {
             at::Tensor y = at::linear(x[0], weight.to(at::kFloat), bias.to(at::kFloat));
@@ -240,9 +240,9 @@ TEST_P(OpTest, LoraLinearEqualsItsDefinition) {
               for (const LoraPart& part : segment.parts) {
                 const at::Tensor delta =
                     part.scale * at::matmul(at::matmul(rows, part.a.t()), part.b.t());
-                y = y + at::constant_pad_nd(delta, {part.out_begin,
-                                                    64 - part.out_begin - part.out_size,
-                                                    segment.begin, 60 - segment.end});
+                y = y +
+                    at::constant_pad_nd(delta, {part.out_begin, 64 - part.out_begin - part.out_size,
+                                                segment.begin, 60 - segment.end});
               }
             }
             return y;

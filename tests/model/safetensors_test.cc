@@ -4,8 +4,10 @@
 #include <gtest/gtest.h>
 
 #include <cstring>
+#include <filesystem>
 
 #include "absl/strings/str_cat.h"
+#include "absl/strings/str_join.h"
 #include "base/file.h"
 #include "tests/testing/status_matchers.h"
 #include "tests/testing/temp_dir.h"
@@ -40,6 +42,10 @@ std::string Entry(const std::string& name, const std::string& dtype, const std::
                       "],\"data_offsets\":[", begin, ",", end, "]}");
 }
 
+std::string Header(const std::vector<std::string>& entries) {
+  return absl::StrCat("{", absl::StrJoin(entries, ","), "}");
+}
+
 absl::Status ErrorOf(const std::string& bytes) {
   return SafetensorsFile::Parse(bytes, "dir/x.safetensors").status();
 }
@@ -54,12 +60,12 @@ void ExpectCorrupt(const std::string& bytes, const std::string& word,
 }
 
 TEST(SafetensorsFileTest, ReadsWhatTheFormatAllows) {
-  const std::string header = "{\"__metadata__\":{\"format\":\"pt\",\"note\":\"caf\u00e9\"}," +
-                             Entry("b", "BF16", "2,3", 4, 16) + "," + Entry("a", "F32", "", 0, 4) +
-                             "," + Entry("empty", "I64", "0,7", 4, 4) + "," +
-                             Entry("caf\u00e9", "BOOL", "1", 16, 17) + "}   ";
+  const std::string header =
+      Header({R"("__metadata__":{"format":"pt","note":"caf\u00e9"})",
+              Entry("b", "BF16", "2,3", 4, 16), Entry("a", "F32", "", 0, 4),
+              Entry("empty", "I64", "0,7", 4, 4), Entry("caf\u00e9", "BOOL", "1", 16, 17)});
   const std::string data = "0123456789abcdefX";
-  ASSERT_OK_AND_ASSIGN(const auto file, SafetensorsFile::Parse(FileOf(header, data), "x"));
+  ASSERT_OK_AND_ASSIGN(const auto file, SafetensorsFile::Parse(FileOf(header + "   ", data), "x"));
   ASSERT_EQ(file->tensors().size(), 4u);
   const TensorView& a = file->tensors().at("a");
   EXPECT_EQ(a.dtype, Dtype::kF32);
@@ -84,7 +90,7 @@ TEST(SafetensorsFileTest, ReadsAFileWithoutTensors) {
 TEST(SafetensorsFileTest, MapsAFileAndKeepsItsViews) {
   const TempDir dir;
   const std::string path = dir.File("x.safetensors");
-  ASSERT_OK(WriteFile(path, FileOf("{" + Entry("a", "U8", "3", 0, 3) + "}", "xyz")));
+  ASSERT_OK(WriteFile(path, FileOf(Header({Entry("a", "U8", "3", 0, 3)}), "xyz")));
   ASSERT_OK_AND_ASSIGN(const auto file, SafetensorsFile::Open(path));
   EXPECT_EQ(file->path(), path);
   EXPECT_EQ(file->tensors().at("a").data, "xyz");
@@ -100,8 +106,8 @@ TEST(SafetensorsFileTest, NamesTheFileThatIsMapped) {
 }
 
 TEST(SafetensorsFileTest, RefusesAFileThatIsCutAnywhere) {
-  const std::string whole = FileOf(
-      "{" + Entry("a", "U8", "4", 0, 4) + "," + Entry("b", "F32", "1", 4, 8) + "}", "12345678");
+  const std::string whole =
+      FileOf(Header({Entry("a", "U8", "4", 0, 4), Entry("b", "F32", "1", 4, 8)}), "12345678");
   ASSERT_OK(ErrorOf(whole));
   for (size_t size = 0; size < whole.size(); ++size) {
     EXPECT_THAT(ErrorOf(whole.substr(0, size)), StatusIs(kDataLoss, HasSubstr("dir/x.safetensors")))
@@ -127,59 +133,54 @@ TEST(SafetensorsFileTest, RefusesAHeaderThatDoesNotBeginWithABrace) {
 
 TEST(SafetensorsFileTest, RefusesOverlappingTensors) {
   ExpectCorrupt(
-      FileOf("{" + Entry("a", "U8", "4", 0, 4) + "," + Entry("b", "U8", "4", 2, 6) + "}", "123456"),
+      FileOf(Header({Entry("a", "U8", "4", 0, 4), Entry("b", "U8", "4", 2, 6)}), "123456"),
       "overlap", "b");
+  ExpectCorrupt(FileOf(Header({Entry("a", "U8", "4", 0, 4), Entry("b", "U8", "4", 0, 4)}), "1234"),
+                "overlap", "b");
   ExpectCorrupt(
-      FileOf("{" + Entry("a", "U8", "4", 0, 4) + "," + Entry("b", "U8", "4", 0, 4) + "}", "1234"),
-      "overlap", "b");
-  ExpectCorrupt(
-      FileOf("{" + Entry("big", "U8", "4", 0, 4) + "," + Entry("in", "U8", "2", 1, 3) + "}",
-             "1234"),
+      FileOf(Header({Entry("big", "U8", "4", 0, 4), Entry("in", "U8", "2", 1, 3)}), "1234"),
       "overlap", "in");
 }
 
 TEST(SafetensorsFileTest, RefusesGaps) {
-  ExpectCorrupt(
-      FileOf("{" + Entry("a", "U8", "2", 0, 2) + "," + Entry("b", "U8", "2", 3, 5) + "}", "12345"),
-      "gap", "b");
-  ExpectCorrupt(FileOf("{" + Entry("a", "U8", "2", 1, 3) + "}", "123"), "gap", "a");
+  ExpectCorrupt(FileOf(Header({Entry("a", "U8", "2", 0, 2), Entry("b", "U8", "2", 3, 5)}), "12345"),
+                "gap", "b");
+  ExpectCorrupt(FileOf(Header({Entry("a", "U8", "2", 1, 3)}), "123"), "gap", "a");
 }
 
 TEST(SafetensorsFileTest, RefusesBytesAfterTheLastTensor) {
-  ExpectCorrupt(FileOf("{" + Entry("a", "U8", "2", 0, 2) + "}", "123"),
+  ExpectCorrupt(FileOf(Header({Entry("a", "U8", "2", 0, 2)}), "123"),
                 "1 bytes after the last tensor");
   ExpectCorrupt(FileOf("{}", "12345"), "5 bytes after the header");
 }
 
 TEST(SafetensorsFileTest, RefusesASizeThatDiffersFromTheShape) {
-  ExpectCorrupt(FileOf("{" + Entry("a", "F32", "2,2", 0, 12) + "}", "123456789012"),
+  ExpectCorrupt(FileOf(Header({Entry("a", "F32", "2,2", 0, 12)}), "123456789012"),
                 "expected 16 bytes for F32 [2, 2], got 12", "a");
-  ExpectCorrupt(FileOf("{" + Entry("a", "F32", "0", 0, 4) + "}", "1234"), "expected 0 bytes", "a");
+  ExpectCorrupt(FileOf(Header({Entry("a", "F32", "0", 0, 4)}), "1234"), "expected 0 bytes", "a");
 }
 
 TEST(SafetensorsFileTest, RefusesOffsetsInTheWrongOrder) {
-  ExpectCorrupt(FileOf("{" + Entry("a", "U8", "2", 2, 0) + "}", "12"), "ends before it begins",
-                "a");
+  ExpectCorrupt(FileOf(Header({Entry("a", "U8", "2", 2, 0)}), "12"), "ends before it begins", "a");
 }
 
 TEST(SafetensorsFileTest, RefusesShapesThatOverflow) {
   for (const char* shape : {"4611686018427387904", "4294967296,4294967296",
                             "9223372036854775807,2,0", "3037000500,3037000500,1,1"}) {
-    ExpectCorrupt(FileOf("{" + Entry("a", "F32", shape, 0, 0) + "}", ""), "overflows", "a");
+    ExpectCorrupt(FileOf(Header({Entry("a", "F32", shape, 0, 0)}), ""), "overflows", "a");
   }
-  ExpectCorrupt(FileOf("{" + Entry("a", "U8", "9223372036854775808", 0, 0) + "}", ""), "overflows",
+  ExpectCorrupt(FileOf(Header({Entry("a", "U8", "9223372036854775808", 0, 0)}), ""), "overflows",
                 "a");
 }
 
 TEST(SafetensorsFileTest, RefusesADoubledTensor) {
-  ExpectCorrupt(
-      FileOf("{" + Entry("a", "U8", "2", 0, 2) + "," + Entry("a", "U8", "2", 2, 4) + "}", "1234"),
-      "comes twice", "a");
+  ExpectCorrupt(FileOf(Header({Entry("a", "U8", "2", 0, 2), Entry("a", "U8", "2", 2, 4)}), "1234"),
+                "comes twice", "a");
 }
 
 TEST(SafetensorsFileTest, RefusesAnUnknownDtype) {
-  ExpectCorrupt(FileOf("{" + Entry("a", "F8_E4M3", "2", 0, 2) + "}", "12"),
-                "unknown dtype 'F8_E4M3'", "a");
+  ExpectCorrupt(FileOf(Header({Entry("a", "F8_E4M3", "2", 0, 2)}), "12"), "unknown dtype 'F8_E4M3'",
+                "a");
 }
 
 TEST(SafetensorsFileTest, KnowsEveryDtype) {
@@ -188,7 +189,7 @@ TEST(SafetensorsFileTest, KnowsEveryDtype) {
       {"I32", 4}, {"I16", 2}, {"I8", 1},  {"U8", 1},   {"BOOL", 1}};
   for (const auto& [name, bytes] : dtypes) {
     const std::string file =
-        FileOf("{" + Entry("a", name, "3", 0, 3 * bytes) + "}", std::string(3 * bytes, 'x'));
+        FileOf(Header({Entry("a", name, "3", 0, 3 * bytes)}), std::string(3 * bytes, 'x'));
     ASSERT_OK_AND_ASSIGN(const auto parsed, SafetensorsFile::Parse(file, "x"));
     EXPECT_EQ(DtypeName(parsed->tensors().at("a").dtype), name);
     EXPECT_EQ(DtypeBytes(parsed->tensors().at("a").dtype), bytes);
@@ -197,8 +198,8 @@ TEST(SafetensorsFileTest, KnowsEveryDtype) {
 
 TEST(SafetensorsFileTest, SurvivesEveryChangeOfOneByte) {
   const std::string whole =
-      FileOf("{\"__metadata__\":{\"k\":\"v\"}," + Entry("a", "U8", "4", 0, 4) + "," +
-                 Entry("b", "F32", "1", 4, 8) + "}",
+      FileOf(Header({R"("__metadata__":{"k":"v"})", Entry("a", "U8", "4", 0, 4),
+                     Entry("b", "F32", "1", 4, 8)}),
              "12345678");
   for (size_t i = 0; i < whole.size(); ++i) {
     for (int value = 0; value < 256; value += 5) {
@@ -288,6 +289,47 @@ TEST_F(WriteSafetensorsTest, RefusesWhatReadersWouldRefuse) {
 TEST_F(WriteSafetensorsTest, NamesAFolderThatIsNotThere) {
   EXPECT_THAT(WriteSafetensors(dir_.File("none/x"), {}, {}),
               StatusIs(absl::StatusCode::kNotFound, HasSubstr("none/x")));
+}
+
+StreamedTensor Streamed(const std::string& name, std::vector<std::string> pieces) {
+  return {name, Dtype::kU8, {4}, [pieces](const StreamedTensor::Append& append) {
+            for (const std::string& piece : pieces) {
+              if (const absl::Status status = append(piece); !status.ok()) return status;
+            }
+            return absl::OkStatus();
+          }};
+}
+
+TEST(StreamSafetensorsTest, WritesTheSameBytesAsFromMemory) {
+  TempDir dir;
+  const std::string whole = dir.File("whole");
+  const std::string streamed = dir.File("streamed");
+  const NamedTensor a{"a", {Dtype::kU8, {4}, "1234"}};
+  const NamedTensor b{"b", {Dtype::kU8, {4}, "5678"}};
+  ASSERT_OK(WriteSafetensors(whole, {a, b}, {{"format", "pt"}}));
+  ASSERT_OK(StreamSafetensors(streamed, {Streamed("b", {"56", "", "78"}), Streamed("a", {"1234"})},
+                              {{"format", "pt"}}));
+  ASSERT_OK_AND_ASSIGN(const std::string expected, ReadFile(whole));
+  EXPECT_THAT(ReadFile(streamed), pricer::testing::IsOkAndHolds(expected));
+}
+
+TEST(StreamSafetensorsTest, AWrongNumberOfBytesLeavesNoFile) {
+  TempDir dir;
+  for (const char* bytes : {"123", "12345"}) {
+    EXPECT_THAT(StreamSafetensors(dir.File("x"), {Streamed("a", {bytes})}, {}),
+                StatusIs(absl::StatusCode::kInternal,
+                         AllOf(HasSubstr("'a'"), HasSubstr("expected 4 bytes"))));
+  }
+  EXPECT_TRUE(std::filesystem::is_empty(dir.path()));
+}
+
+TEST(StreamSafetensorsTest, AnErrorOfATensorEndsTheWriting) {
+  TempDir dir;
+  StreamedTensor tensor = Streamed("a", {});
+  tensor.write = [](const auto&) { return absl::CancelledError("stop"); };
+  EXPECT_THAT(StreamSafetensors(dir.File("x"), {tensor}, {}),
+              StatusIs(absl::StatusCode::kCancelled, "stop"));
+  EXPECT_TRUE(std::filesystem::is_empty(dir.path()));
 }
 
 }  // namespace

@@ -50,9 +50,8 @@ TEST(TokenizerConfigTest, AddedTokensComeInTheOrderOfTheirIds) {
 }
 
 TEST(TokenizerConfigTest, SpecialTokensComeInTheLibrarysOrder) {
-  ASSERT_OK_AND_ASSIGN(
-      const TokenizerConfig config,
-      Parse(R"({"image_token": "<img>", "pad_token": "<p>", "unk_token": null,
+  ASSERT_OK_AND_ASSIGN(const TokenizerConfig config,
+                       Parse(R"({"image_token": "<img>", "pad_token": "<p>", "unk_token": null,
                 "eos_token": {"content": "</s>", "lstrip": true}, "bos_token": "<s>",
                 "chat_template": "x", "extra_special_tokens": ["<e>"],
                 "additional_special_tokens": ["never"]})"));
@@ -70,8 +69,8 @@ TEST(TokenizerConfigTest, FlagsThatAreNoTokensAreNotTakenForTokens) {
 
 TEST(TokenizerConfigTest, ErrorsNameTheField) {
   const auto expect = [](const std::string& json, const std::string& field) {
-    EXPECT_THAT(Parse(json), StatusIs(kInvalid, AllOf(HasSubstr("dir/tokenizer_config.json"),
-                                                      HasSubstr(field))))
+    EXPECT_THAT(Parse(json),
+                StatusIs(kInvalid, AllOf(HasSubstr("dir/tokenizer_config.json"), HasSubstr(field))))
         << json;
   };
   expect("{", "");
@@ -86,8 +85,9 @@ TEST(TokenizerConfigTest, ErrorsNameTheField) {
 }
 
 TEST(TokenizerConfigTest, LlamaTokenizerKeepsVocabularyAndPostProcessorAlone) {
-  ASSERT_OK_AND_ASSIGN(const TokenizerConfig config,
-                       Parse(R"({"tokenizer_class": "LlamaTokenizer", "add_prefix_space": false})"));
+  ASSERT_OK_AND_ASSIGN(
+      const TokenizerConfig config,
+      Parse(R"({"tokenizer_class": "LlamaTokenizer", "add_prefix_space": false})"));
   EXPECT_TRUE(config.llama_class);
   const std::string file = R"({"normalizer": {"type": "NFC"}, "post_processor": {"kept": 1},
       "added_tokens": [2], "model": {"type": "BPE", "vocab": {"a": 0}, "merges": [],
@@ -110,7 +110,8 @@ TEST(TokenizerConfigTest, AByteLevelFileStaysAsItIs) {
 }
 
 TEST(TokenizerConfigTest, LlamaTokenizerNeedsABpeModel) {
-  for (const char* file : {"{", "[]", "{}", R"({"model": []})", R"({"model": {"type": "Unigram"}})"}) {
+  for (const char* file :
+       {"{", "[]", "{}", R"({"model": []})", R"({"model": {"type": "Unigram"}})"}) {
     EXPECT_THAT(AsLlamaTokenizer(file, {}, "dir/t.json"),
                 StatusIs(kDataLoss, HasSubstr("dir/t.json")))
         << file;

@@ -11,7 +11,8 @@
 #include "model/network.h"
 #include "model/safetensors.h"
 
-// Access to the golden files of tests/data; failures end the process, since tests cannot go on without them.
+// Access to the golden files of tests/data; failures end the process, since tests cannot go on
+// without them.
 
 namespace pricer::testing {
 

@@ -30,8 +30,7 @@ inline std::vector<std::string> TokenizerLines() {
 // What AutoTokenizer makes of each of the lines with tests/data/tokenizers/<name>.
 inline std::vector<std::vector<int32_t>> GoldenIds(const std::string& name) {
   std::vector<std::vector<int32_t>> rows;
-  const auto file =
-      SafetensorsFile::Open(DataPath("tokenizers/" + name + "/golden.safetensors"));
+  const auto file = SafetensorsFile::Open(DataPath("tokenizers/" + name + "/golden.safetensors"));
   EXPECT_TRUE(file.ok()) << file.status();
   if (!file.ok()) return rows;
   const TensorView& ids = (*file)->tensors().at("ids");
