@@ -3,7 +3,9 @@
 #include <CLI/CLI.hpp>
 #include <vector>
 
+#include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
+#include "base/build_info.h"
 #include "trainer/commands/catalog.h"
 #include "trainer/commands/evaluate.h"
 #include "trainer/commands/import.h"
@@ -31,7 +33,8 @@ int RunChosen(const std::vector<Command>& commands) {
 
 int Main(int argc, char** argv) {
   CLI::App app{"Tunes and measures models that price products from their text"};
-  app.set_version_flag("--version", "pricer-trainer " PRICER_VERSION);
+  app.set_version_flag("--version",
+                       absl::StrCat("pricer-trainer ", BuildVersion(), " (", BuildCommit(), ")"));
   app.set_config("--config", "", "TOML file with the options of a subcommand in its [section]");
   app.allow_config_extras(CLI::config_extras_mode::error);
   app.require_subcommand(1);

@@ -41,7 +41,7 @@ class Trainer {
     double head_learning_rate = 5e-4;  // of the score rows
     double warmup_ratio = 0.03;
     double max_gradient_norm = 1.0;  // 0 = gradients are not clipped
-    AdamW::Options adamw;
+    AdamW::Options adamw = {};
 
     // InvalidArgument names the field and its bounds.
     absl::Status Validate() const;

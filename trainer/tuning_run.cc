@@ -10,7 +10,7 @@
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
 #include "absl/strings/str_join.h"
-#include "base/file.h"
+#include "base/build_info.h"
 #include "base/sha256.h"
 #include "base/status_macros.h"
 #include "trainer/inference.h"
@@ -190,7 +190,7 @@ Manifest NewManifest(const TuningOptions& options, const Inputs& inputs, const N
   manifest.currency = options.currency;
   manifest.bins = inputs.bins;
   manifest.data_digest = inputs.data_digest;
-  manifest.trainer_version = PRICER_VERSION;
+  manifest.trainer_version = std::string(BuildVersion());
   for (auto& [name, value] : ResultOptions(options)) manifest.trainer_options[name] = value;
   manifest.trainer_options["steps"] = absl::StrCat(outcome.steps);
   manifest.trainer_options["published_step"] = absl::StrCat(outcome.best_step);

@@ -82,9 +82,13 @@ TEST(MakePromptTest, TakesThePresetUnlessToldOtherwise) {
 }
 
 TEST(MakePromptTest, RefusesUnknownPresetsCurrenciesAndLimits) {
-  EXPECT_THAT(MakePrompt({.preset = "fancy"}, "USD"), StatusIs(kInvalid, HasSubstr("fancy")));
+  PromptOptions fancy;
+  fancy.preset = "fancy";
+  EXPECT_THAT(MakePrompt(fancy, "USD"), StatusIs(kInvalid, HasSubstr("fancy")));
   EXPECT_THAT(MakePrompt({}, "dollars"), StatusIs(kInvalid, HasSubstr("dollars")));
-  EXPECT_THAT(MakePrompt({.max_prompt_tokens = 0}, "USD"), StatusIs(kInvalid));
+  PromptOptions empty;
+  empty.max_prompt_tokens = 0;
+  EXPECT_THAT(MakePrompt(empty, "USD"), StatusIs(kInvalid));
 }
 
 }  // namespace

@@ -72,7 +72,7 @@ TEST_F(DatasetTest, CountsRejectsAndTruncatedTexts) {
   EXPECT_EQ(dataset.summary.rejects, 1);
   EXPECT_EQ(dataset.examples[0].ids.size(), 40u);
   EXPECT_EQ(DescribeDataset(dataset), "1 items, 40 tokens, 1 truncated, 1 rejected");
-  EXPECT_THAT(ReadFile(dir_.File("rejects.jsonl")), testing::IsOkAndHolds(HasSubstr("\"row\":2")));
+  EXPECT_THAT(ReadFile(dir_.File("rejects.jsonl")), testing::IsOkAndHolds(HasSubstr("\"row\": 2")));
 }
 
 TEST_F(DatasetTest, RefusesAFileWithoutItems) {

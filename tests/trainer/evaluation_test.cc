@@ -189,7 +189,7 @@ TEST_F(EvaluationTest, CountsAndListsRejects) {
   EXPECT_EQ(outcome.rejects, 1);
   EXPECT_EQ(outcome.metrics.items, 1);
   EXPECT_THAT(ReadFile(dir_.File("predictions.jsonl.rejects.jsonl")),
-              testing::IsOkAndHolds(HasSubstr("\"row\":2")));
+              testing::IsOkAndHolds(HasSubstr("\"row\": 2")));
 }
 
 TEST_F(EvaluationTest, ChecksOptionsBeforeAnythingIsLoaded) {

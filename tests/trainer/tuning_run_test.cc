@@ -158,7 +158,9 @@ TEST_F(TuningRunTest, LeavesOptionsAndOneMetricsLinePerStepAndValidation) {
                                                '\n', absl::SkipEmpty())) {
     const nlohmann::json json = nlohmann::json::parse(line);
     json.contains("validation") ? ++validations : ++steps;
-    if (json.contains("loss")) EXPECT_EQ(json.at("step"), steps);
+    if (json.contains("loss")) {
+      EXPECT_EQ(json.at("step"), steps);
+    }
   }
   EXPECT_EQ(steps, 6);
   EXPECT_EQ(validations, 2);
@@ -172,7 +174,7 @@ TEST_F(TuningRunTest, ReportsRejectsAndListsThemInTheRun) {
   ASSERT_OK_AND_ASSIGN(const TuningOutcome outcome, RunTuning(options));
   EXPECT_EQ(outcome.rejects, 1);
   EXPECT_THAT(ReadFile(outcome.run_directory + "/rejects-train.jsonl"),
-              testing::IsOkAndHolds(HasSubstr("\"row\":65")));
+              testing::IsOkAndHolds(HasSubstr("\"row\": 65")));
 }
 
 TEST_F(TuningRunTest, RefusesTooFewValidationItems) {
