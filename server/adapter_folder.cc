@@ -55,8 +55,9 @@ absl::StatusOr<std::vector<std::string>> EntriesOf(const fs::path& directory,
 std::optional<bool> Exists(const fs::path& path) {
   std::error_code error;
   const fs::file_status status = fs::status(path, error);
-  if (status.type() != fs::file_type::not_found && error && !MeansAbsent(error))
+  if (status.type() != fs::file_type::not_found && error && !MeansAbsent(error)) {
     return std::nullopt;
+  }
   return fs::exists(status);
 }
 

@@ -125,8 +125,9 @@ void AdapterWatcher::ReportReadable(const absl::Status& status) {
 
 void AdapterWatcher::WarnOfForeignEntries(const FolderScan& scan) {
   for (const std::string& entry : scan.foreign_entries) {
-    if (warned_entries_.size() >= kMaxWarnedEntries || !warned_entries_.insert(entry).second)
+    if (warned_entries_.size() >= kMaxWarnedEntries || !warned_entries_.insert(entry).second) {
       continue;
+    }
     LogWarning("ignored in the adapter folder: not an adapter's name",
                {{"path", absl::StrCat(options_.root, "/", entry)}});
   }

@@ -4,9 +4,9 @@
 
 #include "absl/status/status.h"
 #include "absl/strings/str_cat.h"
+#include "base/build_info.h"
 #include "base/logging.h"
 #include "base/units.h"
-#include "server/build_info.h"
 #include "server/listeners.h"
 #include "server/model_engine.h"
 #include "server/server.h"

@@ -55,8 +55,9 @@ Predictor::Results Predictor::Predict(absl::Span<const PredictorSequence> sequen
   for (const Segment& segment : segments) {
     const auto index = static_cast<int32_t>(adapters.size());
     adapters.push_back(&segment.adapter->weights);
-    for (int64_t i = segment.begin; i < segment.end; ++i)
+    for (int64_t i = segment.begin; i < segment.end; ++i) {
       packed.push_back({sequences[i].ids, index});
+    }
   }
   const at::Tensor hidden = network_->Forward(Pack(packed), adapters);  // [B, H]
 

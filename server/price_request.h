@@ -49,8 +49,8 @@ struct PredictionContext {
   const std::string& model_fingerprint;
   int prompt_tokens = 0;
   bool truncated = false;
-  absl::Duration queue_time;
-  absl::Duration compute_time;
+  absl::Duration queue_time = absl::ZeroDuration();
+  absl::Duration compute_time = absl::ZeroDuration();
 };
 
 void FillPrediction(const PriceDistribution& distribution, const PriceOptions& options,

@@ -1,7 +1,7 @@
 #include "server/prometheus_metrics.h"
 
 #include "absl/strings/str_cat.h"
-#include "server/build_info.h"
+#include "base/build_info.h"
 
 namespace pricer {
 namespace {

@@ -1,13 +1,11 @@
 #include "server/server.h"
 
-#include <prometheus/exposer.h>
 #include <sys/stat.h>
 
-#include <chrono>
-#include <exception>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
+#include "base/build_info.h"
 #include "base/clock.h"
 #include "base/file.h"
 #include "base/logging.h"
@@ -17,9 +15,9 @@
 #include "server/adapter_service.h"
 #include "server/adapter_watcher.h"
 #include "server/batch_scheduler.h"
-#include "server/build_info.h"
 #include "server/health_service.h"
 #include "server/listeners.h"
+#include "server/metrics_listener.h"
 #include "server/pricing_service.h"
 #include "server/prometheus_metrics.h"
 #include "server/worker_pool.h"
@@ -31,14 +29,11 @@ constexpr int kTokenizerThreads = 2;
 // Calls of BatchPredictPrices that may wait for a tokenizer thread.
 constexpr size_t kMaxWaitingCalls = 64;
 
-std::chrono::system_clock::time_point ToDeadline(absl::Time time) {
-  return absl::ToChronoTime(time);
-}
-
 absl::Status RequireDirectory(absl::string_view flag, const std::string& path) {
   struct stat info;
-  if (stat(path.c_str(), &info) != 0)
+  if (stat(path.c_str(), &info) != 0) {
     return ErrnoStatus("cannot be opened", absl::StrCat(flag, " ", path));
+  }
   if (!S_ISDIR(info.st_mode)) {
     return absl::FailedPreconditionError(absl::StrCat(flag, " ", path, ": not a directory"));
   }
@@ -58,7 +53,6 @@ struct Server::Parts {
         tokenizers(kTokenizerThreads, kMaxWaitingCalls) {}
 
   absl::Status OpenListeners();
-  absl::Status OpenMetricsListener();
   absl::Status LoadEngine(const EngineFactory& make_engine);
   absl::Status LoadAdapters();
   void Serve();
@@ -80,28 +74,17 @@ struct Server::Parts {
   WorkerPool tokenizers;
   PricingBackend backend;
   // Made by OpenListeners.
-  std::unique_ptr<prometheus::Exposer> metrics_listener;
+  std::unique_ptr<MetricsListener> metrics_listener;
   Listener health_listener;
   Listener admin_listener;
   Listener pricing_listener;
   bool stopped = false;
 };
 
-absl::Status Server::Parts::OpenMetricsListener() {
-  try {
-    metrics_listener = std::make_unique<prometheus::Exposer>(options.metrics_listen);
-  } catch (const std::exception&) {
-    return absl::FailedPreconditionError(
-        absl::StrCat("--metrics-listen ", options.metrics_listen,
-                     ": cannot listen there; is the port taken by another process?"));
-  }
-  metrics_listener->RegisterCollectable(metrics.registry());
-  ports.metrics = metrics_listener->GetListeningPorts().at(0);
-  return absl::OkStatus();
-}
-
 absl::Status Server::Parts::OpenListeners() {
-  RETURN_IF_ERROR(OpenMetricsListener());
+  ASSIGN_OR_RETURN(
+      metrics_listener,
+      MetricsListener::Open("--metrics-listen", options.metrics_listen, metrics.registry()));
   ASSIGN_OR_RETURN(
       health_listener,
       Listen({.flag = "--health-listen", .address = options.health_listen, .reflection = false},
@@ -112,6 +95,7 @@ absl::Status Server::Parts::OpenListeners() {
       pricing_listener,
       Listen({.flag = "--listen", .address = options.listen, .max_request_bytes = kMaxRequestBytes},
              {&pricing}));
+  ports.metrics = metrics_listener->port();
   ports.health = health_listener.port;
   ports.admin = admin_listener.port;
   ports.pricing = pricing_listener.port;
@@ -166,13 +150,17 @@ void Server::Parts::Stop() {
   pricing.Refuse();
   if (loader != nullptr) loader->Cancel();
   if (watcher != nullptr) watcher->Stop();
-  if (pricing_listener.server != nullptr) pricing_listener.server->Shutdown(ToDeadline(deadline));
-  if (admin_listener.server != nullptr) admin_listener.server->Shutdown(ToDeadline(deadline));
+  if (pricing_listener.server != nullptr) {
+    pricing_listener.server->Shutdown(absl::ToChronoTime(deadline));
+  }
+  if (admin_listener.server != nullptr) {
+    admin_listener.server->Shutdown(absl::ToChronoTime(deadline));
+  }
   tokenizers.Stop();
   if (scheduler != nullptr) scheduler->Stop(deadline);
   if (health_listener.server != nullptr) {
     // Ends the watches at once: they have been told.
-    health_listener.server->Shutdown(ToDeadline(Clock::System()->Now()));
+    health_listener.server->Shutdown(absl::ToChronoTime(Clock::System()->Now()));
   }
   metrics_listener.reset();
 }

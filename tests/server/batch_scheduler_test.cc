@@ -55,8 +55,9 @@ class BatchSchedulerTest : public ::testing::Test {
     std::vector<std::vector<int32_t>> batches;
     for (const FakePredictor::Batch& batch : predictor_.batches()) {
       batches.emplace_back();
-      for (const FakePredictor::Sequence& sequence : batch)
+      for (const FakePredictor::Sequence& sequence : batch) {
         batches.back().push_back(sequence.ids[0]);
+      }
     }
     batches.erase(batches.begin());
     return batches;

@@ -44,8 +44,9 @@ class Program {
     posix_spawn_file_actions_adddup2(&actions, ends[1], STDOUT_FILENO);
     posix_spawn_file_actions_adddup2(&actions, ends[1], STDERR_FILENO);
     std::vector<char*> argv = {const_cast<char*>(PRICER_SERVER_PROGRAM)};
-    for (const std::string& argument : arguments)
+    for (const std::string& argument : arguments) {
       argv.push_back(const_cast<char*>(argument.c_str()));
+    }
     argv.push_back(nullptr);
     EXPECT_EQ(posix_spawn(&pid_, argv[0], &actions, nullptr, argv.data(), environ), 0);
     posix_spawn_file_actions_destroy(&actions);
@@ -92,17 +93,17 @@ struct Outcome {
   int exit_code = 0;
 };
 
-Outcome Run(const std::vector<std::string>& arguments) {
+Outcome RunServer(const std::vector<std::string>& arguments) {
   Program program(arguments);
   const std::string output = program.ReadAll();
   return {output, program.ExitCode()};
 }
 
 TEST(MainTest, HelpAndVersionSucceed) {
-  const Outcome help = Run({"--help"});
+  const Outcome help = RunServer({"--help"});
   EXPECT_EQ(help.exit_code, 0);
   EXPECT_THAT(help.output, AllOf(HasSubstr("--base"), HasSubstr("--grace-period")));
-  const Outcome version = Run({"--version"});
+  const Outcome version = RunServer({"--version"});
   EXPECT_EQ(version.exit_code, 0);
   EXPECT_THAT(version.output, HasSubstr("0."));
 }
@@ -119,11 +120,11 @@ TEST(MainTest, WrongUsageExitsWith2AndNamesTheFlag) {
   for (const auto& [extra, named] : cases) {
     std::vector<std::string> arguments = good;
     arguments.insert(arguments.end(), extra.begin(), extra.end());
-    const Outcome outcome = Run(arguments);
+    const Outcome outcome = RunServer(arguments);
     EXPECT_EQ(outcome.exit_code, 2) << outcome.output;
     EXPECT_THAT(outcome.output, HasSubstr(named));
   }
-  const Outcome missing = Run({"--adapters", "a"});
+  const Outcome missing = RunServer({"--adapters", "a"});
   EXPECT_EQ(missing.exit_code, 2);
   EXPECT_THAT(missing.output, HasSubstr("--base"));
 }
@@ -131,7 +132,7 @@ TEST(MainTest, WrongUsageExitsWith2AndNamesTheFlag) {
 TEST(MainTest, AnUnknownKeyInTheConfigFileIsWrongUsage) {
   TempDir directory;
   std::ofstream(directory.File("server.toml")) << "base = \"b\"\nadapters = \"a\"\nlisten-on = 1\n";
-  const Outcome outcome = Run({"--config", directory.File("server.toml"), "--check-config"});
+  const Outcome outcome = RunServer({"--config", directory.File("server.toml"), "--check-config"});
   EXPECT_EQ(outcome.exit_code, 2);
   EXPECT_THAT(outcome.output, HasSubstr("listen-on"));
 }
@@ -139,20 +140,20 @@ TEST(MainTest, AnUnknownKeyInTheConfigFileIsWrongUsage) {
 TEST(MainTest, CheckConfigPrintsOptionsThatGiveTheSameOptionsAgain) {
   TempDir directory;
   std::ofstream(directory.File("in.toml")) << "base = \"/models/b\"\nthreads = 3\n";
-  const Outcome first = Run({"--config", directory.File("in.toml"), "--adapters", "/adapters",
-                             "--poll-interval", "250ms", "--check-config"});
+  const Outcome first = RunServer({"--config", directory.File("in.toml"), "--adapters", "/adapters",
+                                   "--poll-interval", "250ms", "--check-config"});
   ASSERT_EQ(first.exit_code, 0) << first.output;
   EXPECT_THAT(first.output, AllOf(HasSubstr("threads=3"), HasSubstr("poll-interval=\"250ms\""),
                                   HasSubstr("max-batch-tokens=2048")));
   std::ofstream(directory.File("out.toml")) << first.output;
-  const Outcome second = Run({"--config", directory.File("out.toml"), "--check-config"});
+  const Outcome second = RunServer({"--config", directory.File("out.toml"), "--check-config"});
   EXPECT_EQ(second.exit_code, 0);
   EXPECT_EQ(second.output, first.output);
 }
 
 TEST(MainTest, AMissingBaseIsAFailureThatNamesIt) {
   TempDir adapters;
-  const Outcome outcome = Run({"--base", "/no/such/base", "--adapters", adapters.path()});
+  const Outcome outcome = RunServer({"--base", "/no/such/base", "--adapters", adapters.path()});
   EXPECT_EQ(outcome.exit_code, 1);
   EXPECT_THAT(outcome.output, HasSubstr("/no/such/base"));
 }
@@ -221,7 +222,7 @@ TEST_F(RunningServerTest, ATakenPortIsAFailureThatNamesTheAddress) {
   const std::string taken = absl::StrCat("127.0.0.1:", ReadyLine(&first).value("port", ""));
   std::vector<std::string> arguments = Arguments();
   arguments[9] = taken;
-  const Outcome second = Run(arguments);
+  const Outcome second = RunServer(arguments);
   EXPECT_EQ(second.exit_code, 1);
   EXPECT_THAT(second.output, HasSubstr(taken));
 }

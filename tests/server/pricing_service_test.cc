@@ -17,6 +17,7 @@ namespace {
 
 using ::testing::AllOf;
 using ::testing::DoubleNear;
+using testing::FakeClock;
 using testing::FakeEngine;
 using testing::FakePrice;
 using ::testing::HasSubstr;
@@ -101,15 +102,18 @@ class PricingServiceTest : public ::testing::Test {
   }
   int ComputedSequences() {
     int count = 0;
-    for (const auto& batch : engine_.fake_predictor().batches())
+    for (const auto& batch : engine_.fake_predictor().batches()) {
       count += static_cast<int>(batch.size());
+    }
     return count;
   }
 
   RecordingMetrics metrics_;
   FakeEngine engine_;
   AdapterRegistry registry_{"", &metrics_, Clock::System()};
-  BatchScheduler scheduler_{{50, kMaxQueueTokens}, engine_.predictor(), &metrics_, Clock::System()};
+  // Long before any caller's deadline, unless it is advanced.
+  FakeClock clock_;
+  BatchScheduler scheduler_{{50, kMaxQueueTokens}, engine_.predictor(), &metrics_, &clock_};
   WorkerPool pool_{1, 4};
   const PricingBackend backend_ = {&engine_, &registry_, &scheduler_, &pool_};
   PricingService service_{&metrics_};
@@ -192,6 +196,7 @@ TEST_F(PricingServiceTest, NeverComputesACallWhoseDeadlinePassedInTheQueue) {
   std::future<int64_t> first = OccupyPredictor();
   EXPECT_EQ(Call(Request("late"), std::chrono::milliseconds(50)).error_code(),
             grpc::StatusCode::DEADLINE_EXCEEDED);
+  clock_.Advance(absl::Hours(24 * 365 * 1000));
   engine_.fake_predictor().Release();
   EXPECT_EQ(first.get(), 1);
   scheduler_.Stop(absl::InfiniteFuture());

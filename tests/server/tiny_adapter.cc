@@ -1,5 +1,7 @@
 #include "tests/server/tiny_adapter.h"
 
+#include <ATen/core/grad_mode.h>
+
 #include <utility>
 
 #include "absl/strings/str_cat.h"
