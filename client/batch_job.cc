@@ -47,12 +47,19 @@ void FillItem(const Item& item, v1::Item* proto) {
 }
 
 // Six significant digits, so that the last bits of a processor's arithmetic do not show.
-double SixDigits(double value) { return std::strtod(absl::StrFormat("%.6g", value).c_str(), nullptr); }
+double SixDigits(double value) {
+  return std::strtod(absl::StrFormat("%.6g", value).c_str(), nullptr);
+}
 
 Json ErrorRow(const Row& row, absl::string_view code, absl::string_view message) {
-  return {{"row", row.number}, {"id", row.id},        {"price", nullptr},
-          {"currency", nullptr}, {"low", nullptr},    {"high", nullptr},
-          {"adapter", nullptr},  {"version", nullptr},
+  return {{"row", row.number},
+          {"id", row.id},
+          {"price", nullptr},
+          {"currency", nullptr},
+          {"low", nullptr},
+          {"high", nullptr},
+          {"adapter", nullptr},
+          {"version", nullptr},
           {"error", {{"code", std::string(code)}, {"message", std::string(message)}}}};
 }
 
@@ -227,7 +234,8 @@ class BatchJob {
   BatchJobResult result_;
   std::unique_ptr<ItemReader> reader_;
   std::unique_ptr<OutputFile> output_;
-  // Futures of std::async wait in their destructor, so calls in flight end before what they refer to.
+  // Futures of std::async wait in their destructor, so calls in flight end before what they refer
+  // to.
   std::deque<std::unique_ptr<Chunk>> in_flight_;
 };
 

@@ -13,8 +13,8 @@ namespace pricer {
 struct BatchJobOptions {
   // JSON lines of items, plain or gzip.
   std::string input;
-  // JSON lines {row, id, price, currency, low, high, adapter, version, error}, one for every line of the input that is not
-  // blank and in its order. Appears under this name when it is whole.
+  // JSON lines {row, id, price, currency, low, high, adapter, version, error}, one for every line
+  // of the input that is not blank and in its order. Appears under this name when it is whole.
   std::string output;
   // From our field names to the input's columns; see ItemParser::Create.
   std::map<std::string, std::string> columns;
@@ -44,9 +44,9 @@ struct BatchJobResult {
 using BatchPredict = std::function<absl::StatusOr<v1::BatchPredictPricesResponse>(
     const v1::BatchPredictPricesRequest&)>;
 
-// Prices a file. A row that is no item, or that the server refuses, has its error in place; an error of a whole call ends
-// the job and leaves no output. All rows are priced by the version that answered first. `progress` is called with the rows
-// done so far, from the calling thread.
+// Prices a file. A row that is no item, or that the server refuses, has its error in place; an
+// error of a whole call ends the job and leaves no output. All rows are priced by the version that
+// answered first. `progress` is called with the rows done so far, from the calling thread.
 absl::StatusOr<BatchJobResult> RunBatchJob(const BatchJobOptions& options,
                                            const BatchPredict& predict,
                                            const std::function<void(int64_t rows)>& progress);

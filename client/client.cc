@@ -28,8 +28,8 @@ std::shared_ptr<grpc::Channel> MakeChannel(const std::string& server) {
 absl::Status FromGrpc(const grpc::Status& status, const std::string& server) {
   if (status.ok()) return absl::OkStatus();
   const auto code = static_cast<absl::StatusCode>(status.error_code());
-  const bool name_server = code == absl::StatusCode::kUnavailable ||
-                           code == absl::StatusCode::kDeadlineExceeded;
+  const bool name_server =
+      code == absl::StatusCode::kUnavailable || code == absl::StatusCode::kDeadlineExceeded;
   return absl::Status(code, name_server ? absl::StrCat(server, ": ", status.error_message())
                                         : status.error_message());
 }

@@ -11,18 +11,20 @@
 namespace pricer {
 
 struct ClientOptions {
-  // HOST:PORT, or any target that gRPC resolves, such as dns:///prices:8500 for a headless service: calls then go round
-  // robin over its addresses.
+  // HOST:PORT, or any target that gRPC resolves, such as dns:///prices:8500 for a headless service:
+  // calls then go round robin over its addresses.
   std::string server;
   RetryOptions retry;
 
   absl::Status Validate() const;
 };
 
-// Blocking calls to a pricing server over one shared channel. Every call has a deadline and is tried again with back-off
-// while the server is unavailable (all calls are free of side effects). Thread-safe; make one and keep it.
+// Blocking calls to a pricing server over one shared channel. Every call has a deadline and is
+// tried again with back-off while the server is unavailable (all calls are free of side effects).
+// Thread-safe; make one and keep it.
 //
-// Errors are the server's status with its message; DeadlineExceeded and Unavailable name the server.
+// Errors are the server's status with its message; DeadlineExceeded and Unavailable name the
+// server.
 class Client {
  public:
   // Does not connect yet. InvalidArgument names the option.

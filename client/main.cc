@@ -83,9 +83,8 @@ Json PredictionJson(const v1::Prediction& prediction) {
                {"intervals", Json::array()},
                {"quantiles", Json::array()}};
   for (const v1::Interval& interval : prediction.intervals()) {
-    json["intervals"].push_back({{"coverage", interval.coverage()},
-                                 {"low", interval.low()},
-                                 {"high", interval.high()}});
+    json["intervals"].push_back(
+        {{"coverage", interval.coverage()}, {"low", interval.low()}, {"high", interval.high()}});
   }
   for (const v1::Quantile& quantile : prediction.quantiles()) {
     json["quantiles"].push_back({{"level", quantile.level()}, {"price", quantile.price()}});
@@ -191,7 +190,8 @@ RunCommand AddBatchCommand(CLI::App& parent) {
   app->add_option("--input", flags->job.input, "JSON lines, also .gz")->required();
   app->add_option("--output", flags->job.output, "JSON lines, one for each line of the input")
       ->required();
-  app->add_option("--column", flags->columns, "FIELD=COLUMN where the input names a field otherwise");
+  app->add_option("--column", flags->columns,
+                  "FIELD=COLUMN where the input names a field otherwise");
   app->add_option("--currency", flags->job.currency, "of the input's prices, where it has any")
       ->capture_default_str();
   app->add_option("--estimator", flags->job.estimator, "median, mean, geomean, mode or quantile:Q");
@@ -261,11 +261,10 @@ RunCommand AddAdaptersListCommand(CLI::App* adapters) {
         std::cout << AdapterJson(version).dump() << '\n';
         continue;
       }
-      std::cout << absl::StrFormat("%-24s %8d  %-10s %6.1f MiB  %s%s\n", version.name(),
-                                   version.version(), StateName(version.state()),
-                                   static_cast<double>(version.memory_bytes()) / (1 << 20),
-                                   version.serves_by_default() ? "serves by default" : "",
-                                   version.reason());
+      std::cout << absl::StrFormat(
+          "%-24s %8d  %-10s %6.1f MiB  %s%s\n", version.name(), version.version(),
+          StateName(version.state()), static_cast<double>(version.memory_bytes()) / (1 << 20),
+          version.serves_by_default() ? "serves by default" : "", version.reason());
     }
     return kDone;
   };

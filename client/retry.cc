@@ -37,10 +37,11 @@ absl::Status RetryOptions::Validate() const {
 RetryEnvironment RetryEnvironment::System() {
   return {.clock = Clock::System(),
           .sleep = [](absl::Duration duration) { absl::SleepFor(duration); },
-          .uniform = [] {
-            thread_local std::mt19937_64 generator{std::random_device{}()};
-            return std::uniform_real_distribution<double>(0.0, 1.0)(generator);
-          }};
+          .uniform =
+              [] {
+                thread_local std::mt19937_64 generator{std::random_device{}()};
+                return std::uniform_real_distribution<double>(0.0, 1.0)(generator);
+              }};
 }
 
 absl::Status CallWithRetry(const RetryOptions& options, const RetryEnvironment& environment,

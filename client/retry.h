@@ -14,7 +14,8 @@ struct RetryOptions {
   absl::Duration timeout = absl::Seconds(30);
   // Attempts in all; 1 = no retry.
   int max_attempts = 8;
-  // The wait before attempt n + 1 is random in [1/2, 1] of initial_backoff * 2^(n - 1), at most max_backoff.
+  // The wait before attempt n + 1 is random in [1/2, 1] of initial_backoff * 2^(n - 1), at most
+  // max_backoff.
   absl::Duration initial_backoff = absl::Milliseconds(100);
   absl::Duration max_backoff = absl::Seconds(5);
 
@@ -31,9 +32,9 @@ struct RetryEnvironment {
   static RetryEnvironment System();
 };
 
-// Calls `attempt` with the deadline of the whole call until it returns something other than Unavailable, attempts run out
-// or the next wait would pass the deadline; returns the last status. Only Unavailable is tried again: the server says it
-// before it has begun. Blocks.
+// Calls `attempt` with the deadline of the whole call until it returns something other than
+// Unavailable, attempts run out or the next wait would pass the deadline; returns the last status.
+// Only Unavailable is tried again: the server says it before it has begun. Blocks.
 absl::Status CallWithRetry(const RetryOptions& options, const RetryEnvironment& environment,
                            const std::function<absl::Status(absl::Time deadline)>& attempt);
 

@@ -58,8 +58,8 @@ class BatchJobTest : public ::testing::Test {
 
   absl::StatusOr<BatchJobResult> Run() {
     return RunBatchJob(
-        options_,
-        [this](const v1::BatchPredictPricesRequest& request) { return Answer(request); }, {});
+        options_, [this](const v1::BatchPredictPricesRequest& request) { return Answer(request); },
+        {});
   }
 
   std::vector<nlohmann::json> Output() {
@@ -79,7 +79,8 @@ class BatchJobTest : public ::testing::Test {
 
 TEST_F(BatchJobTest, WritesOneRowPerLineInTheOrderOfTheInput) {
   std::string input;
-  for (int i = 1; i <= 50; ++i) absl::StrAppend(&input, R"({"id":"a)", i, R"(","title":")", i, "\"}\n");
+  for (int i = 1; i <= 50; ++i)
+    absl::StrAppend(&input, R"({"id":"a)", i, R"(","title":")", i, "\"}\n");
   ASSERT_OK(WriteFile(options_.input, input));
   ASSERT_OK_AND_ASSIGN(const BatchJobResult result, Run());
   EXPECT_EQ(result.rows, 50);

@@ -84,7 +84,8 @@ TEST(ClientWithoutServerTest, NamesTheServerThatDoesNotAnswer) {
 }
 
 TEST(ClientWithoutServerTest, AnEmptyServerIsRefused) {
-  EXPECT_THAT(Client::Create({}), StatusIs(absl::StatusCode::kInvalidArgument, HasSubstr("server")));
+  EXPECT_THAT(Client::Create({}),
+              StatusIs(absl::StatusCode::kInvalidArgument, HasSubstr("server")));
 }
 
 }  // namespace

@@ -9,10 +9,12 @@
 
 namespace pricer::testing {
 
-// A program of ours that runs beside the test, its output in files. Killed, if need be, by the destructor.
+// A program of ours that runs beside the test, its output in files. Killed, if need be, by the
+// destructor.
 class Process {
  public:
-  // `program` is a name in the folder of built programs. Standard output and error go to <log>.out and <log>.err.
+  // `program` is a name in the folder of built programs. Standard output and error go to <log>.out
+  // and <log>.err.
   Process(const std::string& program, const std::vector<std::string>& arguments,
           const std::string& log);
   ~Process();

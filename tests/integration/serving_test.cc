@@ -30,11 +30,11 @@
 namespace pricer {
 namespace {
 
+using ::testing::HasSubstr;
 using testing::Process;
 using testing::StatusIs;
 using testing::TempDir;
 using testing::WriteTinyCheckpoint;
-using ::testing::HasSubstr;
 
 namespace fs = std::filesystem;
 
@@ -56,10 +56,31 @@ class World {
     EXPECT_OK(WriteTinyCheckpoint(File("other-base"), {.seed = 2}));
     Run({"catalog", "--items", "400", "--seed", "3", "--output", File("catalog")});
     for (int version : {1, 2}) {
-      Run({"tune", "--base", File("base"), "--data", File("catalog/train.jsonl"), "--validation",
-           File("catalog/validation.jsonl"), "--output", File("staged"), "--name", "shop", "--runs",
-           File("runs"), "--seed", absl::StrCat(version), "--max-steps", "8", "--lr", "2e-3",
-           "--head-lr", "2e-2", "--lora-r", "4", "--validation-items", "24"});
+      Run({"tune",
+           "--base",
+           File("base"),
+           "--data",
+           File("catalog/train.jsonl"),
+           "--validation",
+           File("catalog/validation.jsonl"),
+           "--output",
+           File("staged"),
+           "--name",
+           "shop",
+           "--runs",
+           File("runs"),
+           "--seed",
+           absl::StrCat(version),
+           "--max-steps",
+           "8",
+           "--lr",
+           "2e-3",
+           "--head-lr",
+           "2e-2",
+           "--lora-r",
+           "4",
+           "--validation-items",
+           "24"});
     }
   }
 
@@ -79,8 +100,8 @@ class ServingTest : public ::testing::Test {
   std::string adapters() const { return directory_.File("adapters"); }
 
   void StartServer() {
-    server_ = std::make_unique<Process>("pricer-server", Flags("127.0.0.1:0"),
-                                        directory_.File("server"));
+    server_ =
+        std::make_unique<Process>("pricer-server", Flags("127.0.0.1:0"), directory_.File("server"));
     const absl::Time limit = absl::Now() + absl::Seconds(60);
     while (Ready().empty() && server_->running() && absl::Now() < limit) {
       absl::SleepFor(absl::Milliseconds(20));
@@ -93,10 +114,14 @@ class ServingTest : public ::testing::Test {
   }
 
   std::vector<std::string> Flags(const std::string& listen) const {
-    return {"--base",         World::Get().File("base"), "--adapters",       adapters(),
-            "--listen",       listen,                    "--admin-listen",   "127.0.0.1:0",
-            "--health-listen", "127.0.0.1:0",            "--metrics-listen", "127.0.0.1:0",
-            "--poll-interval", "50ms",                   "--threads",        "1"};
+    return {"--base",           World::Get().File("base"),
+            "--adapters",       adapters(),
+            "--listen",         listen,
+            "--admin-listen",   "127.0.0.1:0",
+            "--health-listen",  "127.0.0.1:0",
+            "--metrics-listen", "127.0.0.1:0",
+            "--poll-interval",  "50ms",
+            "--threads",        "1"};
   }
 
   std::string Ready() const {
@@ -164,7 +189,8 @@ class ServingTest : public ::testing::Test {
 
 std::vector<std::string> Titles() {
   std::vector<std::string> titles;
-  for (int i = 0; i < 8; ++i) titles.push_back(absl::StrCat("Steel pan number ", i, ", ", 10 + i, " cm"));
+  for (int i = 0; i < 8; ++i)
+    titles.push_back(absl::StrCat("Steel pan number ", i, ", ", 10 + i, " cm"));
   return titles;
 }
 
@@ -237,10 +263,11 @@ void Reseal(const std::string& directory, const std::function<void(nlohmann::jso
   ASSERT_OK(WriteFile(directory + "/_READY", Sha256Hex(text)));
 }
 
-// Rewrites adapter_model.safetensors after `change`; tensors whose bytes it replaces are kept in `storage`.
-void ChangeTensors(
-    const std::string& directory,
-    const std::function<void(std::vector<NamedTensor>&, std::vector<std::string>& storage)>& change) {
+// Rewrites adapter_model.safetensors after `change`; tensors whose bytes it replaces are kept in
+// `storage`.
+void ChangeTensors(const std::string& directory,
+                   const std::function<void(std::vector<NamedTensor>&,
+                                            std::vector<std::string>& storage)>& change) {
   const std::string path = directory + "/adapter_model.safetensors";
   std::vector<NamedTensor> tensors;
   std::vector<std::string> storage;
@@ -300,8 +327,8 @@ std::vector<Corruption> Corruptions() {
          });
        },
        "finite"},
-      {"unsupported PEFT option",
-       [](const std::string& d) { ChangeConfig(d, "use_dora", true); }, "use_dora"},
+      {"unsupported PEFT option", [](const std::string& d) { ChangeConfig(d, "use_dora", true); },
+       "use_dora"},
       {"another base",
        [](const std::string& d) {
          Reseal(d, [](nlohmann::json& m) { m["base"]["fingerprint"] = std::string(64, 'a'); });
@@ -324,7 +351,8 @@ std::vector<Corruption> Corruptions() {
        [](const std::string& d) {
          Reseal(d, [](nlohmann::json& m) {
            for (auto& golden : m["golden"]) {
-             for (const char* key : {"price", "low", "high"}) golden[key] = golden[key].get<double>() * 1.2;
+             for (const char* key : {"price", "low", "high"})
+               golden[key] = golden[key].get<double>() * 1.2;
            }
          });
        },
