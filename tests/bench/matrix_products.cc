@@ -29,7 +29,6 @@ double Seconds(const std::function<void()>& work) {
 
 MatrixProducts::MatrixProducts(const ModelConfig& config, at::ScalarType dtype)
     : options_(at::TensorOptions().dtype(dtype)) {
-  const at::NoGradGuard no_grad;
   layers_.resize(std::min(kMaxLayers, config.layer_count));
   for (std::vector<Group>& layer : layers_) {
     for (const std::vector<Projection>& projections : Groups()) {
@@ -51,7 +50,6 @@ MatrixProducts::MatrixProducts(const ModelConfig& config, at::ScalarType dtype)
 }
 
 MatrixProducts::Time MatrixProducts::Measure(int64_t tokens, bool backward) {
-  const at::NoGradGuard no_grad;
   if (tokens != tokens_ || backward != backward_) {
     Allocate(tokens);
     backward_ = backward;

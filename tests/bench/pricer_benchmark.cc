@@ -7,6 +7,7 @@
 //   products   {"tokens": T, "backward": false} -> {"fused_seconds", "separate_seconds", "flops"}
 
 #include <ATen/ATen.h>
+#include <ATen/Parallel.h>
 #include <ATen/Version.h>
 #include <torch/headeronly/version.h>
 

@@ -78,7 +78,8 @@ def load_model(options, bins, trainable):
         model, options.adapter, is_trainable=trainable, autocast_adapter_dtype=trainable
     )
     if trainable:
-        score = model.base_model.model.score
+        # PEFT does so for LoRA, not for the head.
+        score = model.base_model.model.score.float()
         score.register_forward_pre_hook(lambda module, args: (args[0].float(),))
         return model.train()
     model = model.to(DTYPES[options.dtype]).eval()
