@@ -1,5 +1,5 @@
 #include <filesystem>
-#include <set>
+#include <system_error>
 #include <utility>
 
 #include "absl/strings/ascii.h"
@@ -49,6 +49,9 @@ absl::Status CheckFiles(const std::string& directory, const Manifest& manifest) 
     if (name == kAdapterConfigFile || name == kAdapterTensorsFile) continue;
     const std::string path = absl::StrCat(directory, "/", name);
     RETURN_IF_ERROR(CheckInsideFolder(path, directory));
+    if (std::error_code ignored; !fs::is_regular_file(path, ignored)) {
+      return absl::DataLossError(absl::StrCat(path, ": expected a regular file"));
+    }
     ASSIGN_OR_RETURN(const std::string digest, Sha256HexOfFile(path));
     if (digest == expected) continue;
     return absl::DataLossError(

@@ -1,6 +1,7 @@
 #include <ATen/ATen.h>
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
+#include <sys/stat.h>
 
 #include <filesystem>
 #include <nlohmann/json.hpp>
@@ -184,6 +185,11 @@ TEST_F(PublishedAdapterTest, ChecksEveryFileThatTheManifestLists) {
   EXPECT_THAT(Load(directory), StatusIs(kDataLoss, HasSubstr("README.md: expected SHA-256")));
   ASSERT_OK(WriteFile(directory + "/README.md", "hello"));
   EXPECT_OK(Load(directory));
+  fs::remove(directory + "/README.md");
+  // Opening a pipe would wait for a writer for ever.
+  ASSERT_EQ(mkfifo((directory + "/README.md").c_str(), 0600), 0);
+  EXPECT_THAT(Load(directory),
+              StatusIs(kDataLoss, HasSubstr("README.md: expected a regular file")));
 }
 
 TEST_F(PublishedAdapterTest, RefusesAManifestThatDoesNotListTheTensors) {
