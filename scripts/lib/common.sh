@@ -12,16 +12,18 @@ fail() {
   exit 1
 }
 
-as_root() {
-  if [[ $EUID -eq 0 ]]; then
-    "$@"
-  elif ! command -v sudo >/dev/null; then
-    fail "Installing Debian packages needs root: run this as root or install sudo."
-  elif [[ -t 0 ]]; then
-    sudo "$@"
+# Sets AS_ROOT to what a command that needs root starts with. To be called where standard input and
+# output are still the caller's, so that sudo can ask for a password and a failure is seen.
+become_root() {
+  AS_ROOT=()
+  [[ $EUID -ne 0 ]] || return 0
+  command -v sudo >/dev/null || fail "Installing Debian packages needs root: run this as root or install sudo."
+  if [[ -t 0 ]]; then
+    sudo -v || fail "Installing Debian packages needs root, which sudo refused."
   else
-    sudo -n "$@"
+    sudo -n true 2>/dev/null || fail "Installing Debian packages needs root: sudo wants a password and no terminal is there to ask on."
   fi
+  AS_ROOT=(sudo)
 }
 
 # Waits until this run alone holds the named lock of the cache folder. The lock ends with the process.
