@@ -37,7 +37,7 @@ class Sampler {
   std::vector<int64_t> NextStep();
 
   // Steps that all epochs make, but at most `limit`. Costs one pass over the lengths for each
-  // epoch.
+  // epoch, or one in all where the epochs hold tokens for `limit` full steps.
   int64_t CountSteps(int64_t limit) const;
 
   const std::vector<int64_t>& lengths() const { return lengths_; }

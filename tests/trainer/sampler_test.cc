@@ -117,6 +117,12 @@ TEST(SamplerTest, CountsStepsWithoutDealingThem) {
   EXPECT_EQ(sampler.NextStep(), first);
 }
 
+TEST(SamplerTest, ReachesALimitWithinEndlessEpochsAtOnce) {
+  const Sampler sampler({10, 20, 30}, {.seed = 1, .epochs = kNoLimit, .batch_tokens = 40});
+  constexpr int64_t kManySteps = int64_t{1} << 50;
+  EXPECT_EQ(sampler.CountSteps(kManySteps), kManySteps);
+}
+
 TEST(SamplerTest, DealsAnExampleLongerThanTheBudgetAlone) {
   Sampler sampler({100, 100}, {.seed = 1, .epochs = 1, .batch_tokens = 10});
   EXPECT_EQ(sampler.NextStep().size(), 1u);
