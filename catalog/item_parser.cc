@@ -1,15 +1,21 @@
 #include "catalog/item_parser.h"
 
+#include <rapidjson/error/en.h>
+#include <rapidjson/reader.h>
+
 #include <algorithm>
 #include <cmath>
-#include <limits>
+#include <cstddef>
 #include <system_error>
+#include <utility>
 
 #include "absl/strings/ascii.h"
 #include "absl/strings/charconv.h"
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
+#include "absl/strings/strip.h"
+#include "absl/types/span.h"
 #include "base/status_macros.h"
 #include "base/utf8.h"
 
@@ -17,6 +23,105 @@ namespace pricer {
 namespace {
 
 using Kind = JsonValue::Kind;
+
+// Takes from RapidJSON's reader what the outermost object has in the given columns.
+class ColumnHandler : public rapidjson::BaseReaderHandler<rapidjson::UTF8<>, ColumnHandler> {
+ public:
+  // `check_strings`: a decoded string may not be UTF-8, although the line is.
+  ColumnHandler(absl::Span<const std::string> columns, bool check_strings,
+                absl::Span<JsonValue> values)
+      : columns_(columns),
+        check_strings_(check_strings),
+        values_(values),
+        column_(columns.size()) {}
+
+  bool Null() { return Take(Kind::kNull); }
+  bool Bool(bool) { return Take(Kind::kBoolean); }
+  bool RawNumber(const char* text, size_t size, bool) { return Take(Kind::kNumber, {text, size}); }
+  bool String(const char* text, size_t size, bool) {
+    return IsUtf8({text, size}) && Take(Kind::kString, {text, size});
+  }
+  bool Key(const char* text, size_t size, bool) {
+    const absl::string_view key(text, size);
+    if (depth_ == 1) {
+      column_ = key.empty() ? columns_.size()
+                            : std::find(columns_.begin(), columns_.end(), key) - columns_.begin();
+    }
+    return IsUtf8(key);
+  }
+  bool StartObject() {
+    if (depth_ == 0) is_object_ = true;
+    return Start(Kind::kObject);
+  }
+  bool EndObject(size_t) { return End(); }
+  bool StartArray() { return Start(Kind::kArray); }
+  bool EndArray(size_t) { return End(); }
+
+  bool is_object() const { return is_object_; }
+  // That of the value that comes next; the number of columns for none of them.
+  size_t column() const { return depth_ == 1 ? column_ : columns_.size(); }
+
+ private:
+  bool IsUtf8(absl::string_view text) const { return !check_strings_ || IsValidUtf8(text); }
+  bool Take(Kind kind, absl::string_view text = "") {
+    if (column() < columns_.size()) values_[column_] = {kind, text};
+    return true;
+  }
+  bool Start(Kind kind) {
+    Take(kind);
+    ++depth_;
+    return true;
+  }
+  bool End() {
+    --depth_;
+    return true;
+  }
+
+  const absl::Span<const std::string> columns_;
+  const bool check_strings_;
+  const absl::Span<JsonValue> values_;
+  int depth_ = 0;
+  bool is_object_ = false;
+  size_t column_;
+};
+
+Reject NotJson(absl::string_view what, size_t offset) {
+  return {"", absl::StrCat("not JSON: ", absl::StripSuffix(what, "."), " at byte ", offset + 1)};
+}
+
+Reject NotJson(const rapidjson::ParseResult& result) {
+  switch (result.Code()) {
+    // RapidJSON's own texts for the first two name only one of the causes.
+    case rapidjson::kParseErrorDocumentEmpty:
+      return NotJson("Expected an object", result.Offset());
+    case rapidjson::kParseErrorStringEscapeInvalid:
+      return NotJson("Invalid escape or control character in string", result.Offset());
+    case rapidjson::kParseErrorTermination:  // ColumnHandler refused the string that ends here
+      return NotJson("Half of a surrogate pair in string", result.Offset());
+    default:
+      return NotJson(rapidjson::GetParseError_En(result.Code()), result.Offset());
+  }
+}
+
+absl::string_view KindName(Kind kind) {
+  switch (kind) {
+    case Kind::kAbsent:
+      return "nothing";
+    case Kind::kNull:
+      return "null";
+    case Kind::kBoolean:
+      return "a boolean";
+    case Kind::kNumber:
+      return "a number";
+    case Kind::kString:
+      return "a string";
+    case Kind::kArray:
+      return "an array";
+    case Kind::kObject:
+      return "an object";
+  }
+  return "unknown";
+}
 
 bool IsAbsent(const JsonValue& value) {
   return value.kind == Kind::kAbsent || value.kind == Kind::kNull;
@@ -110,25 +215,27 @@ std::optional<Reject> ItemParser::Scan(absl::string_view line, Values* values) {
   if (invalid != absl::string_view::npos) {
     return Reject{"", absl::StrCat("not UTF-8 at byte ", invalid + 1)};
   }
-  JsonObjectScanner scanner(line);
-  while (scanner.Next()) {
-    const int field = FieldOfColumn(scanner.key());
-    if (field < kNumFields) (*values)[field] = scanner.value();
+  // Numbers stay text, so that ids and prices are what was written. RAPIDJSON_SSE2 stays undefined:
+  // that code lets control characters pass (1.1) and reads beyond the end.
+  constexpr unsigned kFlags = rapidjson::kParseInsituFlag | rapidjson::kParseIterativeFlag |
+                              rapidjson::kParseNumbersAsStringsFlag;
+  buffer_.assign(line.data(), line.size());
+  rapidjson::InsituStringStream stream(buffer_.data());
+  // RapidJSON decodes a lone "\udc00" to bytes that are not UTF-8.
+  ColumnHandler handler(columns_, absl::StrContains(line, "\\u"), absl::MakeSpan(*values));
+  rapidjson::Reader reader;
+  const rapidjson::ParseResult result = reader.Parse<kFlags>(stream, handler);
+  if (result.Code() == rapidjson::kParseErrorNumberTooBig && handler.column() == kPrice) {
+    const absl::string_view number = line.substr(result.Offset());
+    return Reject{
+        columns_[kPrice],
+        "not finite: " + Quote(number.substr(0, number.find_first_not_of("+-.0123456789eE")))};
   }
-  if (scanner.error() == nullptr) return std::nullopt;
-  if (JsonObjectScanner::IsOtherJson(line)) return Reject{"", "not a JSON object"};
-  return Reject{"", absl::StrCat("not JSON: expected ", scanner.error(), " at byte ",
-                                 scanner.error_offset() + 1)};
-}
-
-int ItemParser::FieldOfColumn(const JsonValue& key) {
-  absl::string_view column = key.text;
-  if (key.has_escapes) {
-    DecodeJsonString(key, &scratch_);
-    column = scratch_;
-  }
-  if (column.empty()) return kNumFields;
-  return std::find(columns_.begin(), columns_.end(), column) - columns_.begin();
+  if (result.IsError()) return NotJson(result);
+  // A zero byte ends the text for RapidJSON.
+  if (stream.Tell() != line.size()) return NotJson("Zero byte", stream.Tell());
+  if (!handler.is_object()) return Reject{"", "not a JSON object"};
+  return std::nullopt;
 }
 
 std::optional<Reject> ItemParser::TakeString(Field field, const Values& values,
@@ -137,7 +244,7 @@ std::optional<Reject> ItemParser::TakeString(Field field, const Values& values,
   out->clear();
   if (IsAbsent(value)) return std::nullopt;
   if (value.kind != Kind::kString) return Reject{columns_[field], WrongKind(value)};
-  DecodeJsonString(value, out);
+  out->assign(value.text.data(), value.text.size());
   return std::nullopt;
 }
 

@@ -1,6 +1,7 @@
 #pragma once
 
 #include <array>
+#include <cstdint>
 #include <map>
 #include <optional>
 #include <string>
@@ -8,7 +9,6 @@
 #include "absl/status/statusor.h"
 #include "absl/strings/string_view.h"
 #include "catalog/item.h"
-#include "catalog/json_scanner.h"
 
 namespace pricer {
 
@@ -17,6 +17,13 @@ struct Reject {
   // The column as the file calls it; empty where the whole row is meant.
   std::string field;
   std::string reason;
+};
+
+// A value of a row: a string decoded, a number as it is written, else no text.
+struct JsonValue {
+  enum class Kind { kAbsent, kNull, kBoolean, kNumber, kString, kArray, kObject };
+  Kind kind = Kind::kAbsent;
+  absl::string_view text;
 };
 
 // Turns one line of JSON into an Item. One thread.
@@ -31,14 +38,14 @@ class ItemParser {
                                            absl::string_view currency, bool price_required);
 
   // Fills `item`, reusing its memory, or says why not; `item` is then unspecified. The rules:
-  // - The line is UTF-8 and one JSON object. Other columns are ignored; of a repeated key the last
-  //   counts; null is the same as absent.
+  // - The line is UTF-8 and one JSON object (RFC 8259, strict), its numbers within the range of a
+  //   double. Other columns are ignored; of a repeated key the last counts; null is the same as
+  //   absent.
   // - id: a string, or a number, taken as it is written. Absent or empty: `row` is the id.
   // - title, brand, category, description, details, text: strings; one of white space alone is the
   //   same as absent. Not all absent, and text not together with another of them.
   // - price: a number or a wholly numeric string, finite and > 0. Absent (or ""): rejected where
-  // the
-  //   price is required. A price that is there must be right even where it is not required.
+  //   the price is required. A price that is there must be right even where it is not required.
   // - currency: the run's, letter case apart, and set to it; absent or empty: the run's.
   std::optional<Reject> Parse(absl::string_view line, int64_t row, Item* item);
 
@@ -52,7 +59,6 @@ class ItemParser {
   ItemParser() = default;
   static int FieldByName(absl::string_view name);
   std::optional<Reject> Scan(absl::string_view line, Values* values);
-  int FieldOfColumn(const JsonValue& key);
   std::optional<Reject> TakeString(Field field, const Values& values, std::string* out) const;
   std::optional<Reject> TakeId(const Values& values, int64_t row, std::string* out) const;
   std::optional<Reject> TakeTexts(const Values& values, Item* item) const;
@@ -62,7 +68,7 @@ class ItemParser {
   std::array<std::string, kNumFields> columns_;
   std::string currency_;
   bool price_required_ = true;
-  std::string scratch_;
+  std::string buffer_;  // of the row, decoded in place
 };
 
 }  // namespace pricer

@@ -132,7 +132,7 @@ TEST_F(ItemReaderTest, NamesFileRowFieldAndReasonOfEachReject) {
   EXPECT_EQ(summary_.rejects, 11);
   EXPECT_THAT(
       Rejects(),
-      ElementsAre("1 : not JSON: expected '{' at byte 1", "2 : not a JSON object",
+      ElementsAre("1 : not JSON: Invalid value at byte 2", "2 : not a JSON object",
                   "3 : not UTF-8 at byte 12", "5 : empty text", "6 price: missing",
                   "7 price: not a number: \"ten\"", "8 price: not finite: \"1e999\"",
                   "9 price: not above zero: \"0\"", "10 currency: expected USD, got \"EUR\"",
