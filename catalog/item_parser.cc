@@ -11,6 +11,7 @@
 
 #include "absl/strings/ascii.h"
 #include "absl/strings/charconv.h"
+#include "absl/strings/escaping.h"
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
@@ -132,11 +133,12 @@ bool IsBlank(absl::string_view text) {
                      [](unsigned char c) { return absl::ascii_isspace(c); });
 }
 
-// A value of the file, short enough for a message.
+// A value of the file, short and printable enough for a message.
 std::string Quote(absl::string_view text) {
   constexpr size_t kMaxBytes = 40;
   const absl::string_view head = Utf8Prefix(text, kMaxBytes);
-  return absl::StrCat("\"", head, head.size() < text.size() ? "..." : "", "\"");
+  return absl::StrCat("\"", absl::Utf8SafeCEscape(head), head.size() < text.size() ? "..." : "",
+                      "\"");
 }
 
 std::string WrongKind(const JsonValue& value) {

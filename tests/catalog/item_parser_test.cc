@@ -293,6 +293,13 @@ TEST_F(ItemParserTest, PriceIsAboveZeroAndFinite) {
   }
 }
 
+TEST_F(ItemParserTest, ReasonsArePrintable) {
+  EXPECT_EQ(ParsePrice(R"("5 \u20ac\u001b[2J\n")"),
+            "price: not a number: \"5 \xE2\x82\xAC\\033[2J\\n\"");
+  EXPECT_EQ(Parse(R"({"title": "t", "price": 1, "currency": "\u0000\""})"),
+            R"(currency: expected USD, got "\000\"")");
+}
+
 TEST_F(ItemParserTest, LongValuesAreCutInReasons) {
   const std::string reason = ParsePrice("\"" + std::string(500, 'x') + "\"");
   EXPECT_THAT(reason, HasSubstr("xxx...\""));
