@@ -1,5 +1,7 @@
 #include "trainer/trainer.h"
 
+#include <ATen/core/grad_mode.h>
+
 #include <algorithm>
 #include <cmath>
 #include <utility>
@@ -14,7 +16,8 @@ namespace {
 // Steps after which a time budget is turned into a number of steps.
 constexpr int64_t kTimedSteps = 3;
 
-std::vector<AdamW::Group> ParameterGroups(const AdapterWeights& weights) {
+std::vector<AdamW::Group> ParameterGroups(const AdapterWeights& weights,
+                                          const at::Tensor& head_coefficients) {
   AdamW::Group lora;
   for (const auto& layer : weights.layers) {
     for (const LoraWeights& linear : layer) {
@@ -23,7 +26,7 @@ std::vector<AdamW::Group> ParameterGroups(const AdapterWeights& weights) {
       lora.push_back(linear.b);
     }
   }
-  return {std::move(lora), {weights.score}};
+  return {std::move(lora), {head_coefficients}};
 }
 
 std::vector<MicroBatch> FetchStep(Sampler* sampler, absl::Span<const Example> examples,
@@ -54,21 +57,25 @@ absl::Status Trainer::Options::Validate() const {
 
 absl::StatusOr<std::unique_ptr<Trainer>> Trainer::Create(const Network* network,
                                                          PeftAdapter adapter,
-                                                         const Options& options) {
+                                                         const Options& options,
+                                                         const HeadBasis& head_basis) {
   RETURN_IF_ERROR(options.Validate());
   if (!adapter.weights.score.defined()) {
     return absl::InvalidArgumentError("the adapter has no bins head to train");
   }
   return CatchTorch("preparing the optimizer", [&]() -> absl::StatusOr<std::unique_ptr<Trainer>> {
-    return std::unique_ptr<Trainer>(new Trainer(network, std::move(adapter), options));
+    return std::unique_ptr<Trainer>(new Trainer(network, std::move(adapter), options, head_basis));
   });
 }
 
-Trainer::Trainer(const Network* network, PeftAdapter adapter, const Options& options)
+Trainer::Trainer(const Network* network, PeftAdapter adapter, const Options& options,
+                 const HeadBasis& head_basis)
     : network_(network),
       adapter_(std::move(adapter)),
       options_(options),
-      optimizer_(ParameterGroups(adapter_.weights), options.adamw) {}
+      head_basis_(head_basis),
+      head_coefficients_(head_basis_.Coefficients(adapter_.weights.score)),
+      optimizer_(ParameterGroups(adapter_.weights, head_coefficients_), options.adamw) {}
 
 void Trainer::PlanSteps(int64_t total_steps) {
   schedule_ = LrSchedule::WithWarmupRatio(total_steps, options_.warmup_ratio);
@@ -95,7 +102,7 @@ double Trainer::AccumulateGradients(absl::Span<const MicroBatch> micro_batches, 
   optimizer_.ZeroGradients();
   for (const MicroBatch& micro_batch : micro_batches) {
     const at::Tensor hidden_bh = network_->Forward(micro_batch.batch, {&weights, 1});
-    const at::Tensor logits = Network::BinLogits(hidden_bh, weights->score);
+    const at::Tensor logits = Network::BinLogits(hidden_bh, head_basis_.Score(head_coefficients_));
     const at::Tensor loss = CrossEntropySum(logits, micro_batch.targets) / rows;
     loss.backward();
     loss_sum += loss.item<double>();
@@ -123,6 +130,8 @@ absl::StatusOr<StepResult> Trainer::TrainStep(absl::Span<const MicroBatch> micro
     result.learning_rate = options_.learning_rate * factor;
     result.head_learning_rate = options_.head_learning_rate * factor;
     optimizer_.Step({result.learning_rate, result.head_learning_rate});
+    const at::NoGradGuard no_grad;
+    adapter_.weights.score = head_basis_.Score(head_coefficients_);
     ++step_;
     return result;
   });

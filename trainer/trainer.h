@@ -14,6 +14,7 @@
 #include "model/adapter.h"
 #include "model/network.h"
 #include "trainer/dataset.h"
+#include "trainer/head_basis.h"
 #include "trainer/loss.h"
 #include "trainer/lr_schedule.h"
 #include "trainer/metrics.h"
@@ -49,9 +50,9 @@ class Trainer {
 
   // `network` must outlive the trainer. InvalidArgument where the adapter has no bins head or the
   // options are wrong.
-  static absl::StatusOr<std::unique_ptr<Trainer>> Create(const Network* network,
-                                                         PeftAdapter adapter,
-                                                         const Options& options);
+  static absl::StatusOr<std::unique_ptr<Trainer>> Create(
+      const Network* network, PeftAdapter adapter, const Options& options,
+      const HeadBasis& head_basis = HeadBasis::Rows());
 
   // The learning rates follow this from the next step on. REQUIRES: total_steps >= 1.
   void PlanSteps(int64_t total_steps);
@@ -69,12 +70,15 @@ class Trainer {
   AdapterWeights CopyWeights() const;
 
  private:
-  Trainer(const Network* network, PeftAdapter adapter, const Options& options);
+  Trainer(const Network* network, PeftAdapter adapter, const Options& options,
+          const HeadBasis& head_basis);
   double AccumulateGradients(absl::Span<const MicroBatch> micro_batches, double rows);
 
   const Network* const network_;
   PeftAdapter adapter_;
   const Options options_;
+  const HeadBasis head_basis_;
+  const at::Tensor head_coefficients_;
   LrSchedule schedule_;
   AdamW optimizer_;
   int64_t step_ = 0;

@@ -13,6 +13,7 @@
 #include "base/build_info.h"
 #include "base/sha256.h"
 #include "base/status_macros.h"
+#include "model/torch_status.h"
 #include "trainer/inference.h"
 #include "trainer/interrupt.h"
 #include "trainer/option_checks.h"
@@ -33,6 +34,7 @@ NamedTexts ResultOptions(const TuningOptions& options) {
           {"target_modules", absl::StrJoin(options.target_modules, ",")},
           {"bins", absl::StrCat(options.bins)},
           {"sigma", absl::StrCat(options.sigma)},
+          {"head_basis", options.head_basis},
           {"lr", absl::StrCat(training.learning_rate)},
           {"head_lr", absl::StrCat(training.head_learning_rate)},
           {"warmup_ratio", absl::StrCat(training.warmup_ratio)},
@@ -129,6 +131,34 @@ absl::StatusOr<PeftAdapter> NewAdapter(const TuningOptions& options, const Input
   return MakeAdapter(config, inputs.base.checkpoint->config(), options.bins, options.seed);
 }
 
+// Of the base's answer states, over the first training items.
+absl::StatusOr<at::Tensor> MeanAnswerState(const Network& network, const Inputs& inputs,
+                                           int64_t batch_tokens) {
+  constexpr size_t kMeanItems = 64;
+  std::vector<Prompt> prompts;
+  for (const Example& example : inputs.train.examples) {
+    if (prompts.size() == kMeanItems) break;
+    prompts.push_back(example.ids);
+  }
+  at::Tensor sum = at::zeros({network.config().hidden_size}, at::kFloat);
+  const auto add = [&](int64_t, const at::Tensor& hidden) -> absl::Status {
+    sum += hidden.to(at::kFloat).sum(0);
+    return absl::OkStatus();
+  };
+  RETURN_IF_ERROR(ForEachBatch(network, /*weights=*/nullptr, prompts, batch_tokens, add));
+  return sum / static_cast<double>(prompts.size());
+}
+
+absl::StatusOr<HeadBasis> MakeHeadBasis(const TuningOptions& options, const Inputs& inputs,
+                                        const Network& network) {
+  if (options.head_basis == "rows") return HeadBasis::Rows();
+  ASSIGN_OR_RETURN(const at::Tensor mean,
+                   MeanAnswerState(network, inputs, options.micro_batch_tokens));
+  return CatchTorch("head coordinates", [&]() -> absl::StatusOr<HeadBasis> {
+    return HeadBasis::Cosine(options.bins, mean);
+  });
+}
+
 absl::StatusOr<Validation> Validate(const Network& network, const Inputs& inputs,
                                     const AdapterWeights& weights, int64_t batch_tokens) {
   std::vector<Prompt> prompts;
@@ -214,8 +244,10 @@ absl::Status TuneAndPublish(const TuningOptions& options, const PromptTemplate& 
                    LoadNetwork(inputs.base, options.base, /*weights=*/"nf4"));
   ASSIGN_OR_RETURN(PeftAdapter adapter, NewAdapter(options, inputs));
   const PeftConfig config = adapter.config;
-  ASSIGN_OR_RETURN(const std::unique_ptr<Trainer> trainer,
-                   Trainer::Create(network.get(), std::move(adapter), options.training));
+  ASSIGN_OR_RETURN(const HeadBasis head_basis, MakeHeadBasis(options, inputs, *network));
+  ASSIGN_OR_RETURN(
+      const std::unique_ptr<Trainer> trainer,
+      Trainer::Create(network.get(), std::move(adapter), options.training, head_basis));
   auto trained = TrainAdapter(options, inputs, *network, trainer.get(), log);
   outcome->steps = trainer->step();
   RETURN_IF_ERROR(trained.status());

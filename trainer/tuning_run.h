@@ -36,6 +36,8 @@ struct TuningOptions {
   std::vector<std::string> target_modules = {"all-linear"};
   int bins = kDefaultBinCount;
   double sigma = kDefaultSigmaBins;
+  // "cosine" or "rows": the coordinates in which the price head is trained (head_basis.h).
+  std::string head_basis = "cosine";
 
   Trainer::Options training;
   int64_t epochs = 0;                 // 0 = one, or as many as max_steps takes

@@ -1,5 +1,6 @@
 #include "trainer/trainer.h"
 
+#include <ATen/core/grad_mode.h>
 #include <gmock/gmock.h>
 
 #include <cmath>
@@ -145,6 +146,39 @@ TEST_F(TrainerTest, EveryTensorHasAGradientByTheThirdStep) {
   for (const auto& [name, tensor] : Tensors(trainer->adapter().weights)) {
     EXPECT_GT(tensor.grad().abs().max().item<double>(), 0.0) << name;
   }
+}
+
+TEST_F(TrainerTest, CosineCoordinatesLearnInFewerStepsAndGiveTheRows) {
+  const std::vector<MicroBatch> batch = MicroBatches(0, 16, 16);
+  const PeftAdapter fresh = NewAdapter();
+  const AdapterWeights* const untrained = &fresh.weights;
+  const at::Tensor states = network_->Forward(batch[0].batch, {&untrained, 1}).detach();
+  const auto train = [&](const HeadBasis& basis, AdapterWeights* weights) {
+    auto trainer = Trainer::Create(network_.get(), NewAdapter(), {}, basis);
+    EXPECT_OK(trainer);
+    (*trainer)->set_schedule({.total_steps = 1000, .warmup_steps = 0});
+    double loss = 0;
+    for (int step = 0; step < 20; ++step) {
+      *weights = (*trainer)->CopyWeights();
+      const auto result = (*trainer)->TrainStep(batch);
+      EXPECT_OK(result);
+      loss = result->loss;
+    }
+    return loss;
+  };
+  AdapterWeights rows;
+  AdapterWeights cosine;
+  const double loss_of_rows = train(HeadBasis::Rows(), &rows);
+  const double loss_of_cosine = train(HeadBasis::Cosine(bins_.bins, states.mean(0)), &cosine);
+  EXPECT_LT(loss_of_cosine, loss_of_rows - 0.1);
+
+  // The rows that a copy has are those that the loss was computed with.
+  const AdapterWeights* const weights = &cosine;
+  const at::NoGradGuard no_grad;
+  const at::Tensor hidden = network_->Forward(batch[0].batch, {&weights, 1});
+  const at::Tensor loss =
+      CrossEntropySum(Network::BinLogits(hidden, cosine.score), batch[0].targets) / 16.0;
+  EXPECT_NEAR(loss.item<double>(), loss_of_cosine, 1e-5);
 }
 
 TEST_F(TrainerTest, TrainsOnAnNf4BaseToo) {

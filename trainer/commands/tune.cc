@@ -39,6 +39,12 @@ void AddAdapterOptions(CLI::App* app, TuningOptions* options) {
       ->capture_default_str();
   app->add_option("--sigma", options->sigma, "Width of the smoothed target, in bins")
       ->capture_default_str();
+  app->add_option(
+         "--head-basis", options->head_basis,
+         "Coordinates in which the price head is trained: cosine, or rows as transformers' "
+         "Trainer has them, which need far more items")
+      ->capture_default_str()
+      ->check(CLI::IsMember({"cosine", "rows"}));
 }
 
 void AddTrainingOptions(CLI::App* app, TuningOptions* options) {
