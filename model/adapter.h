@@ -55,10 +55,10 @@ struct PublishedAdapter {
 };
 
 // Loads ADAPTERS/<name>/<version>/ and checks: _READY present and equal to the digest of
-// pricer.json, sha256 of every file, format version, base fingerprint (FailedPrecondition names
-// both), head against tensors, finite values. A directory that is a link to outside its ADAPTERS
-// folder is refused. NotFound without _READY or pricer.json; DataLoss names the file that is
-// broken.
+// pricer.json, sha256 of every file, format version, base fingerprint and prompt length against the
+// base's context (FailedPrecondition names both), head against tensors, finite values. A directory
+// that is a link to outside its ADAPTERS folder is refused. NotFound without _READY or pricer.json;
+// DataLoss names the file that is broken.
 absl::StatusOr<PublishedAdapter> LoadPublishedAdapter(const std::string& directory,
                                                       const ModelConfig& model,
                                                       absl::string_view base_fingerprint);

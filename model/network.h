@@ -30,7 +30,8 @@ class Network {
   // Final-norm hidden state at the last token of every sequence: [B, H] in the compute dtype. In
   // the last layer queries, output projection and MLP run for those tokens alone. `adapters` are
   // what batch.adapter indexes. Records gradients for adapter tensors that require them, under
-  // at::AutoGradMode. A row does not depend on what else is in the batch.
+  // at::AutoGradMode. A row does not depend on what else is in the batch. Throws c10::Error where a
+  // sequence is longer than the base's context.
   at::Tensor Forward(const PackedBatch& batch,
                      absl::Span<const AdapterWeights* const> adapters) const;
 

@@ -60,6 +60,14 @@ absl::Status CheckFiles(const std::string& directory, const Manifest& manifest) 
   return absl::OkStatus();
 }
 
+absl::Status CheckContext(const std::string& directory, const Manifest& manifest,
+                          const ModelConfig& model) {
+  if (manifest.prompt.max_prompt_tokens <= model.context_tokens) return absl::OkStatus();
+  return absl::FailedPreconditionError(
+      absl::StrCat(directory, ": made for prompts of up to ", manifest.prompt.max_prompt_tokens,
+                   " tokens, the base here has a context of ", model.context_tokens));
+}
+
 absl::Status CheckHead(const std::string& directory, const Manifest& manifest,
                        const PeftAdapter& adapter) {
   const std::string path = absl::StrCat(directory, "/", kManifestFile);
@@ -114,6 +122,7 @@ absl::StatusOr<PublishedAdapter> LoadPublishedAdapter(const std::string& directo
                      adapter.manifest.base_fingerprint, " (", adapter.manifest.base_name,
                      "), the base here has fingerprint ", base_fingerprint));
   }
+  RETURN_IF_ERROR(CheckContext(adapter.directory, adapter.manifest, model));
   RETURN_IF_ERROR(CheckFiles(adapter.directory, adapter.manifest));
   ASSIGN_OR_RETURN(adapter.adapter,
                    LoadPeftAdapter(adapter.directory, model, adapter.manifest.files));

@@ -5,7 +5,9 @@
 
 #include <iostream>
 
+#include "absl/strings/str_cat.h"
 #include "model/adapter.h"
+#include "model/torch_status.h"
 #include "tests/testing/golden.h"
 #include "tests/testing/status_matchers.h"
 
@@ -20,6 +22,7 @@ using testing::LoadNetwork;
 using testing::MaxAbsDifference;
 using testing::OpenCheckpoint;
 using testing::PackAll;
+using testing::StatusIs;
 
 // Prints the figure so that a run documents how near the reference is.
 void ExpectNear(const std::string& what, const at::Tensor& ours, const at::Tensor& reference,
@@ -70,6 +73,24 @@ TEST(NetworkTest, EveryPrefixGivesTheReferencesLogitsAtThatPosition) {
   }
   const at::Tensor logits = network->Logits(network->Forward(PackAll(prefixes), {}));
   ExpectNear("all positions", logits, golden.Get("all_logits.3"), 1e-4);
+}
+
+TEST(NetworkTest, APromptMayFillTheContextAndNotMore) {
+  const at::NoGradGuard no_grad;
+  const auto checkpoint = OpenCheckpoint("models/gqa");
+  const auto network = LoadNetwork(*checkpoint, WeightsKind::kFp32);
+  const int64_t context = checkpoint->config().context_tokens;
+  std::vector<int32_t> ids(context, 5);
+  EXPECT_TRUE(at::isfinite(network->Forward(PackAll({{5, 6}, ids}), {})).all().item<bool>());
+  ids.push_back(5);
+  const absl::Status status = CatchTorch("forward pass", [&] {
+    network->Forward(PackAll({{5, 6}, ids}), {});
+    return absl::OkStatus();
+  });
+  EXPECT_THAT(status, StatusIs(absl::StatusCode::kInternal,
+                               ::testing::HasSubstr(absl::StrCat("a prompt has ", context + 1,
+                                                                 " tokens; the base's context has ",
+                                                                 context))));
 }
 
 TEST(NetworkTest, Bf16StaysNearTheReferencesBf16) {

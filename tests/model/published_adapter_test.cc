@@ -39,6 +39,7 @@ class PublishedAdapterTest : public ::testing::Test {
     model_.kv_head_count = 1;
     model_.head_dim = 8;
     model_.ffn_size = 24;
+    model_.context_tokens = 64;
     PeftConfig config;
     config.target_modules = {"q_proj"};
     adapter_ = *MakeAdapter(config, model_, 6, 1);
@@ -150,6 +151,15 @@ TEST_F(PublishedAdapterTest, DoesNotExistWithoutItsMarkerOrManifest) {
   fs::remove(second + "/pricer.json");
   EXPECT_THAT(Load(second), StatusIs(kNotFound, HasSubstr("pricer.json")));
   EXPECT_THAT(Load(root_ + "/shop/99"), StatusIs(kNotFound, HasSubstr("shop/99")));
+}
+
+TEST_F(PublishedAdapterTest, RefusesLongerPromptsThanTheBasesContext) {
+  const std::string directory = Publish();
+  EXPECT_OK(Load(directory));
+  model_.context_tokens = 63;
+  EXPECT_THAT(Load(directory),
+              StatusIs(absl::StatusCode::kFailedPrecondition,
+                       AllOf(HasSubstr("up to 64 tokens"), HasSubstr("a context of 63"))));
 }
 
 TEST_F(PublishedAdapterTest, RefusesAMarkerOfAnotherManifest) {
