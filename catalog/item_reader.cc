@@ -12,6 +12,7 @@ namespace pricer {
 namespace {
 
 constexpr double kMinRejectsForEarlyStop = 100;
+constexpr int64_t kMinRowsToJudge = 100;
 
 bool IsBlankLine(absl::string_view line) {
   return std::all_of(line.begin(), line.end(), absl::ascii_isspace);
@@ -54,11 +55,8 @@ ItemReader::ItemReader(const std::string& path, const ItemReaderOptions& options
 absl::StatusOr<bool> ItemReader::Next(Item* item) {
   RETURN_IF_ERROR(failure_);
   absl::StatusOr<bool> got = NextGoodRow(item);
-  if (!got.ok()) {
-    failure_ = got.status();
-    // The rows rejected so far help to find the cause; the failure itself is what counts.
-    rejects_file_.Flush().IgnoreError();
-  }
+  RETURN_IF_ERROR(Remember(got.status()));
+  if (!*got) RETURN_IF_ERROR(Finish());
   return got;
 }
 
@@ -70,9 +68,29 @@ absl::StatusOr<bool> ItemReader::NextGoodRow(Item* item) {
     if (!reject.has_value()) return true;
     RETURN_IF_ERROR(NoteReject(*reject));
   }
-  RETURN_IF_ERROR(rejects_file_.Flush());
-  if (rejects_ > AllowedRejects()) return TooManyRejects("");
+  at_end_ = true;
   return false;
+}
+
+absl::Status ItemReader::RejectRow(const Reject& reject) {
+  RETURN_IF_ERROR(failure_);
+  ++rejects_;
+  return Remember(NoteReject(reject));
+}
+
+absl::Status ItemReader::Finish() {
+  RETURN_IF_ERROR(failure_);
+  RETURN_IF_ERROR(Remember(rejects_file_.Flush()));
+  const int64_t rows = at_end_ ? rows_ : std::max(rows_, kMinRowsToJudge);
+  if (static_cast<double>(rejects_) <= AllowedRejects(rows)) return absl::OkStatus();
+  return Remember(TooManyRejects(at_end_ ? "" : " so far"));
+}
+
+absl::Status ItemReader::Remember(absl::Status status) {
+  if (status.ok()) return status;
+  // The rows rejected so far help to find the cause; the failure itself is what counts.
+  rejects_file_.Flush().IgnoreError();
+  return failure_ = std::move(status);
 }
 
 absl::StatusOr<bool> ItemReader::NextRow(Item* item, std::optional<Reject>* reject) {
@@ -98,13 +116,13 @@ absl::Status ItemReader::NoteReject(const Reject& reject) {
                                  reject.reason);
   }
   RETURN_IF_ERROR(rejects_file_.Add(row_, reject));
-  return rejects_ > std::max(kMinRejectsForEarlyStop, AllowedRejects()) ? TooManyRejects(" so far")
-                                                                        : absl::OkStatus();
+  const bool too_many = rejects_ > std::max(kMinRejectsForEarlyStop, AllowedRejects(rows_));
+  return too_many ? TooManyRejects(" so far") : absl::OkStatus();
 }
 
-double ItemReader::AllowedRejects() const {
+double ItemReader::AllowedRejects(int64_t rows) const {
   // 29 of 100 rows are 0.29 of them, whatever 0.29 * 100 rounds to.
-  return options_.max_reject_share * static_cast<double>(rows_) + 1e-6;
+  return options_.max_reject_share * static_cast<double>(rows) + 1e-6;
 }
 
 absl::Status ItemReader::TooManyRejects(absl::string_view when) const {

@@ -51,6 +51,15 @@ class ItemReader {
   // final.
   absl::StatusOr<bool> Next(Item* item);
 
+  // The caller cannot use the row that Next has just returned: it is rejected like the others. May
+  // find too many, as Next does.
+  absl::Status RejectRow(const Reject& reject);
+
+  // Call when no more rows are wanted: writes out the rejects and judges their share, as the end of
+  // the file does. A file that was read in part is judged as if at least 100 rows had been read, so
+  // that one bad row among the first few is not held against it.
+  absl::Status Finish();
+
   // The next row that is not blank, good or not: `reject` is empty or says why `item` is
   // unspecified. False at the end. Counts rejects but neither writes nor limits them: for callers
   // that answer every row in its place. Do not mix with Next.
@@ -67,7 +76,9 @@ class ItemReader {
              std::unique_ptr<LineReader> lines, ItemParser parser, RejectsFile rejects_file);
   absl::StatusOr<bool> NextGoodRow(Item* item);
   absl::Status NoteReject(const Reject& reject);
-  double AllowedRejects() const;
+  // Makes an error final.
+  absl::Status Remember(absl::Status status);
+  double AllowedRejects(int64_t rows) const;
   absl::Status TooManyRejects(absl::string_view when) const;
 
   const std::string path_;
@@ -77,6 +88,7 @@ class ItemReader {
   RejectsFile rejects_file_;
   std::string first_reject_;
   absl::Status failure_;
+  bool at_end_ = false;
   int64_t row_ = 0;
   int64_t rows_ = 0;
   int64_t rejects_ = 0;

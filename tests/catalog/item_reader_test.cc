@@ -183,6 +183,47 @@ TEST_F(ItemReaderTest, AnErrorIsFinal) {
   EXPECT_EQ(reader->Next(&item).status(), first.status());
 }
 
+TEST_F(ItemReaderTest, FinishJudgesAFileThatWasReadInPart) {
+  const auto read = [this](const std::string& contents, int good) -> absl::Status {
+    EXPECT_OK(WriteFile(path_, contents));
+    const auto reader = ItemReader::Open(path_, options_);
+    EXPECT_OK(reader);
+    Item item;
+    for (int i = 0; i < good; ++i) EXPECT_THAT((*reader)->Next(&item), IsOkAndHolds(true));
+    const absl::Status status = (*reader)->Finish();
+    EXPECT_EQ((*reader)->Finish(), status);
+    return status;
+  };
+  // One of a few rows may be bad where one of a hundred may.
+  EXPECT_OK(read(kBad + Repeat(kGood, 50), 5));
+  EXPECT_THAT(Rejects(), ElementsAre("1 price: not above zero: \"-2\""));
+  EXPECT_THAT(read(Repeat(kBad, 2) + Repeat(kGood, 50), 5),
+              StatusIs(absl::StatusCode::kFailedPrecondition,
+                       AllOf(HasSubstr("2 of 7 rows so far were rejected"), HasSubstr("row 1"))));
+  EXPECT_EQ(Rejects().size(), 2);
+  EXPECT_OK(read(Repeat(kBad, 2) + Repeat(kGood, 300), 198));
+  options_.max_reject_share = 0;
+  EXPECT_THAT(read(kBad + Repeat(kGood, 50), 5), StatusIs(absl::StatusCode::kFailedPrecondition));
+}
+
+TEST_F(ItemReaderTest, RowsThatTheCallerRejectsCountLikeTheOthers) {
+  ASSERT_OK(WriteFile(path_, Repeat(kGood, 150)));
+  ASSERT_OK_AND_ASSIGN(const auto reader, ItemReader::Open(path_, options_));
+  Item item;
+  ASSERT_THAT(reader->Next(&item), IsOkAndHolds(true));
+  ASSERT_OK(reader->RejectRow({"", "too odd"}));
+  ASSERT_OK(reader->Finish());
+  EXPECT_THAT(Rejects(), ElementsAre("1 : too odd"));
+  for (int i = 2; i <= 101; ++i) {
+    ASSERT_THAT(reader->Next(&item), IsOkAndHolds(true));
+    const absl::Status status = reader->RejectRow({"", "too odd"});
+    ASSERT_EQ(status.ok(), i <= 100);
+  }
+  EXPECT_EQ(reader->rejects(), 101);
+  EXPECT_THAT(reader->Next(&item),
+              StatusIs(absl::StatusCode::kFailedPrecondition, HasSubstr("row 1: too odd")));
+}
+
 TEST_F(ItemReaderTest, WithoutARejectsPathTheErrorStillNamesTheFirstReject) {
   options_.rejects_path = "";
   EXPECT_THAT(Read(kBad), StatusIs(absl::StatusCode::kFailedPrecondition, HasSubstr("row 1")));
