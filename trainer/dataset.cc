@@ -11,6 +11,11 @@
 namespace pricer {
 namespace {
 
+// Question and prefix must fit whatever the item; any letter does.
+absl::Status CheckWording(const PromptTemplate& prompt, const Tokenizer& tokenizer) {
+  return EncodePrompt(prompt, tokenizer, "x").status();
+}
+
 absl::Status AddExample(const Item& item, const PromptTemplate& prompt, const Tokenizer& tokenizer,
                         bool keep_texts, Dataset* dataset) {
   std::string text = ItemText(item);
@@ -46,6 +51,7 @@ absl::StatusOr<Dataset> LoadDataset(const std::string& path, const PromptTemplat
                                     const Tokenizer& tokenizer, const DatasetOptions& options) {
   Dataset dataset;
   dataset.path = path;
+  RETURN_IF_ERROR(CheckWording(prompt, tokenizer));
   ASSIGN_OR_RETURN(const std::unique_ptr<ItemReader> reader,
                    ItemReader::Open(path, options.reader));
   Item item;
@@ -53,12 +59,15 @@ absl::StatusOr<Dataset> LoadDataset(const std::string& path, const PromptTemplat
     ASSIGN_OR_RETURN(const bool found, reader->Next(&item));
     if (!found) break;
     if (InterruptRequested()) return absl::CancelledError(absl::StrCat("reading ", path));
-    absl::Status status = AddExample(item, prompt, tokenizer, options.keep_texts, &dataset);
-    if (!status.ok()) {
+    const absl::Status status = AddExample(item, prompt, tokenizer, options.keep_texts, &dataset);
+    if (absl::IsInvalidArgument(status)) {
+      RETURN_IF_ERROR(reader->RejectRow({.field = "", .reason = std::string(status.message())}));
+    } else if (!status.ok()) {
       return absl::Status(status.code(),
                           absl::StrCat(path, ":", reader->row(), ": ", status.message()));
     }
   }
+  RETURN_IF_ERROR(reader->Finish());
   dataset.summary = {.rows = reader->rows(), .rejects = reader->rejects()};
   if (dataset.examples.empty()) {
     return absl::FailedPreconditionError(

@@ -40,8 +40,9 @@ struct Dataset {
   std::vector<double> Prices() const;
 };
 
-// Reads and tokenizes. Cancelled after an interrupt; an error of a row's prompt names file and row;
-// FailedPrecondition where the file has no good row.
+// Reads and tokenizes. A row whose text makes no prompt (it spells out the token that begins one)
+// is rejected. Cancelled after an interrupt; InvalidArgument where question and prefix alone are
+// too long; FailedPrecondition where too many rows were rejected or none is good.
 absl::StatusOr<Dataset> LoadDataset(const std::string& path, const PromptTemplate& prompt,
                                     const Tokenizer& tokenizer, const DatasetOptions& options);
 

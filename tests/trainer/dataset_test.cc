@@ -3,6 +3,7 @@
 #include <gmock/gmock.h>
 
 #include <memory>
+#include <nlohmann/json.hpp>
 
 #include "base/file.h"
 #include "tests/testing/status_matchers.h"
@@ -81,11 +82,46 @@ TEST_F(DatasetTest, RefusesAFileWithoutItems) {
               StatusIs(absl::StatusCode::kFailedPrecondition, HasSubstr(path)));
 }
 
-TEST_F(DatasetTest, NamesFileAndRowOfAPromptThatCannotBe) {
-  const std::string path = Write("{\"title\":\"Cup\",\"price\":3}\n");
+TEST_F(DatasetTest, RejectsARowThatSpellsOutTheBeginningToken) {
+  ASSERT_OK_AND_ASSIGN(const std::string plain, ReadFile(dir_.File("base/tokenizer.json")));
+  nlohmann::json json = nlohmann::json::parse(plain);
+  json["post_processor"] = nlohmann::json::parse(R"({"type": "TemplateProcessing",
+      "single": [{"SpecialToken": {"id": "<bos>", "type_id": 0}},
+                 {"Sequence": {"id": "A", "type_id": 0}}],
+      "pair": [{"Sequence": {"id": "A", "type_id": 0}}, {"Sequence": {"id": "B", "type_id": 1}}],
+      "special_tokens": {"<bos>": {"id": "<bos>", "ids": [1], "tokens": ["<bos>"]}}})");
+  ASSERT_OK(WriteFile(dir_.File("base/tokenizer.json"), json.dump()));
+  ASSERT_OK_AND_ASSIGN(tokenizer_, Tokenizer::FromDirectory(dir_.File("base")));
+  const std::string path =
+      Write("{\"title\":\"Cup\",\"price\":3}\n{\"title\":\"Llama mug <bos>\",\"price\":7}\n");
+  DatasetOptions options;
+  options.reader.max_reject_share = 0.5;
+  options.reader.rejects_path = dir_.File("rejects.jsonl");
+  ASSERT_OK_AND_ASSIGN(const Dataset dataset, LoadDataset(path, prompt_, *tokenizer_, options));
+  EXPECT_THAT(dataset.Prices(), ::testing::ElementsAre(3.0));
+  EXPECT_EQ(dataset.summary.rejects, 1);
+  EXPECT_THAT(ReadFile(options.reader.rejects_path),
+              testing::IsOkAndHolds(AllOf(HasSubstr("\"row\": 2"), HasSubstr("spells it out"))));
+  options.reader.max_reject_share = 0.1;
+  EXPECT_THAT(LoadDataset(path, prompt_, *tokenizer_, options),
+              StatusIs(absl::StatusCode::kFailedPrecondition, HasSubstr("1 of 2 rows")));
+}
+
+TEST_F(DatasetTest, JudgesTheRejectsWhereALimitEndsTheReading) {
+  std::string items;
+  for (int i = 0; i < 3; ++i) items += "{\"title\":\"Cup\",\"price\":-1}\n";
+  for (int i = 0; i < 9; ++i) items += "{\"title\":\"Cup\",\"price\":3}\n";
+  const std::string path = Write(items);
+  DatasetOptions options;
+  options.limit = 4;
+  EXPECT_THAT(LoadDataset(path, prompt_, *tokenizer_, options),
+              StatusIs(absl::StatusCode::kFailedPrecondition, HasSubstr("3 of 7 rows")));
+}
+
+TEST_F(DatasetTest, ChecksQuestionAndPrefixBeforeAnyRow) {
   prompt_.max_prompt_tokens = 3;
-  EXPECT_THAT(LoadDataset(path, prompt_, *tokenizer_, {}),
-              StatusIs(absl::StatusCode::kInvalidArgument, HasSubstr(path + ":1: ")));
+  EXPECT_THAT(LoadDataset(Write("{\"title\":\"Cup\",\"price\":-3}\n"), prompt_, *tokenizer_, {}),
+              StatusIs(absl::StatusCode::kInvalidArgument, HasSubstr("question and prefix alone")));
 }
 
 }  // namespace
