@@ -62,4 +62,13 @@ absl::StatusOr<PromptTemplate> MakePrompt(const PromptOptions& options,
   return prompt;
 }
 
+absl::Status CheckContext(const PromptTemplate& prompt, int64_t answer_tokens,
+                          const ModelConfig& base) {
+  const int64_t room = base.context_tokens - answer_tokens;
+  if (prompt.max_prompt_tokens <= room) return absl::OkStatus();
+  return absl::InvalidArgumentError(
+      absl::StrCat("--max-prompt-tokens is ", prompt.max_prompt_tokens, "; the base's context of ",
+                   base.context_tokens, " tokens has room for ", room));
+}
+
 }  // namespace pricer

@@ -55,4 +55,9 @@ struct PromptOptions {
 
 absl::StatusOr<PromptTemplate> MakePrompt(const PromptOptions& options, absl::string_view currency);
 
+// Whether the longest prompt and `answer_tokens` behind it fit into the base's context;
+// InvalidArgument names --max-prompt-tokens.
+absl::Status CheckContext(const PromptTemplate& prompt, int64_t answer_tokens,
+                          const ModelConfig& base);
+
 }  // namespace pricer

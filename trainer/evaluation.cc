@@ -170,6 +170,8 @@ absl::StatusOr<EvaluationOutcome> RunEvaluation(const EvaluationOptions& options
   RETURN_IF_ERROR(options.Validate());
   ASSIGN_OR_RETURN(const BaseModel base, OpenBase(options.base, /*needs_tokenizer=*/true));
   ASSIGN_OR_RETURN(const Pricer pricer, MakePricer(options, base));
+  RETURN_IF_ERROR(CheckContext(pricer.prompt, pricer.reads_bins() ? 0 : kMaxGeneratedTokens,
+                               base.checkpoint->config()));
   DatasetOptions dataset{.reader = ReaderOptions(options, pricer.currency),
                          .limit = options.limit,
                          .keep_texts = true};

@@ -4,6 +4,9 @@
 
 #include <filesystem>
 
+#include "base/file.h"
+#include "base/status_macros.h"
+
 namespace pricer {
 namespace {
 
@@ -19,6 +22,26 @@ absl::Status CheckFile(absl::string_view option, const std::string& path) {
   if (std::filesystem::is_directory(path, error)) return Refuse(option, path, "is a directory");
   if (access(path.c_str(), R_OK) != 0) return Refuse(option, path, "cannot be read");
   return absl::OkStatus();
+}
+
+absl::Status CheckRegularFile(absl::string_view option, const std::string& path) {
+  RETURN_IF_ERROR(CheckFile(option, path));
+  std::error_code error;
+  if (std::filesystem::is_regular_file(path, error)) return absl::OkStatus();
+  return Refuse(option, path, "is not a regular file, which it must be to be read twice");
+}
+
+absl::Status CheckNotEmpty(absl::string_view option, absl::string_view value) {
+  if (!value.empty()) return absl::OkStatus();
+  return absl::InvalidArgumentError(absl::StrCat(option, " is empty"));
+}
+
+absl::Status MakeOutputDirectory(absl::string_view option, const std::string& path) {
+  if (const absl::Status made = MakeDirectories(path); !made.ok()) {
+    return absl::InvalidArgumentError(absl::StrCat(option, ": ", made.message()));
+  }
+  if (access(path.c_str(), W_OK | X_OK) == 0) return absl::OkStatus();
+  return Refuse(option, path, "cannot be written to");
 }
 
 absl::Status CheckDirectory(absl::string_view option, const std::string& path) {

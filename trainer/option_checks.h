@@ -26,6 +26,14 @@ absl::Status CheckBounds(absl::string_view option, T value, T low, T high) {
 absl::Status CheckFile(absl::string_view option, const std::string& path);
 absl::Status CheckDirectory(absl::string_view option, const std::string& path);
 
+// A file that is read more than once, so not a pipe.
+absl::Status CheckRegularFile(absl::string_view option, const std::string& path);
+
+absl::Status CheckNotEmpty(absl::string_view option, absl::string_view value);
+
+// Makes the directory and its parents where they are missing.
+absl::Status MakeOutputDirectory(absl::string_view option, const std::string& path);
+
 // A file to be written: its directory exists and can be written to; the path is a regular file or
 // free.
 absl::Status CheckOutputFile(absl::string_view option, const std::string& path);

@@ -146,7 +146,7 @@ struct TrainRun {
   const TrainHooks& hooks;
   int64_t total_steps;
   absl::Duration step_time;
-  TrainOutcome outcome;
+  TrainOutcome& outcome;
 
   int64_t ValidationEvery() const {
     return plan.validation_every > 0 ? plan.validation_every : (total_steps + 3) / 4;
@@ -178,30 +178,30 @@ struct TrainRun {
 
 }  // namespace
 
-absl::StatusOr<TrainOutcome> Train(Trainer* trainer, Sampler* sampler,
-                                   absl::Span<const Example> examples, const BinsSpec& bins,
-                                   const TrainPlan& plan, const TrainHooks& hooks) {
+absl::Status Train(Trainer* trainer, Sampler* sampler, absl::Span<const Example> examples,
+                   const BinsSpec& bins, const TrainPlan& plan, const TrainHooks& hooks,
+                   TrainOutcome* outcome) {
   TrainRun run{.trainer = trainer,
                .plan = plan,
                .hooks = hooks,
                .total_steps = sampler->CountSteps(plan.max_steps),
                .step_time = {},
-               .outcome = {}};
+               .outcome = *outcome};
   trainer->PlanSteps(run.total_steps);
   while (trainer->step() < run.total_steps) {
-    run.outcome.stopped = hooks.stop();
-    if (run.outcome.stopped) break;
+    outcome->stopped = hooks.stop();
+    if (outcome->stopped) break;
     const absl::Time start = plan.clock->Now();
     const std::vector<MicroBatch> micro_batches =
         FetchStep(sampler, examples, bins, plan.micro_batch_tokens);
     ASSIGN_OR_RETURN(const StepResult result, trainer->TrainStep(micro_batches));
+    outcome->steps = trainer->step();
     run.step_time += plan.clock->Now() - start;
     run.FitTimeBudget();
     RETURN_IF_ERROR(hooks.on_step(result, run.total_steps));
     RETURN_IF_ERROR(run.ValidateIfDue());
   }
-  run.outcome.steps = trainer->step();
-  return std::move(run.outcome);
+  return absl::OkStatus();
 }
 
 }  // namespace pricer

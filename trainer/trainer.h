@@ -121,9 +121,10 @@ struct TrainOutcome {
   std::optional<Validation> best_validation;
 };
 
-// Runs the sampler's steps through the trainer until the plan ends or the stop hook says so.
-absl::StatusOr<TrainOutcome> Train(Trainer* trainer, Sampler* sampler,
-                                   absl::Span<const Example> examples, const BinsSpec& bins,
-                                   const TrainPlan& plan, const TrainHooks& hooks);
+// Runs the sampler's steps through the trainer until the plan ends or the stop hook says so. On an
+// error `outcome` holds what was reached before it.
+absl::Status Train(Trainer* trainer, Sampler* sampler, absl::Span<const Example> examples,
+                   const BinsSpec& bins, const TrainPlan& plan, const TrainHooks& hooks,
+                   TrainOutcome* outcome);
 
 }  // namespace pricer

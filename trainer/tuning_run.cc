@@ -75,14 +75,24 @@ NamedTexts AllOptions(const TuningOptions& options, const PromptTemplate& prompt
 
 // All that is known before the weights are loaded.
 struct Inputs {
+  PromptTemplate prompt;
   BaseModel base;
   std::string fingerprint;
-  PromptTemplate prompt;
   Dataset train;
   Dataset validation;
   BinsSpec bins;
   std::string data_digest;
 };
+
+absl::StatusOr<Inputs> OpenInputs(const TuningOptions& options) {
+  Inputs inputs;
+  ASSIGN_OR_RETURN(inputs.prompt, MakePrompt(options.prompt, options.currency));
+  ASSIGN_OR_RETURN(inputs.base, OpenBase(options.base, /*needs_tokenizer=*/true));
+  RETURN_IF_ERROR(
+      CheckContext(inputs.prompt, /*answer_tokens=*/0, inputs.base.checkpoint->config()));
+  ASSIGN_OR_RETURN(inputs.fingerprint, inputs.base.checkpoint->Fingerprint());
+  return inputs;
+}
 
 absl::StatusOr<Dataset> LoadPart(const TuningOptions& options, const Inputs& inputs,
                                  const std::string& path, const std::string& rejects_path,
@@ -97,38 +107,34 @@ absl::StatusOr<Dataset> LoadPart(const TuningOptions& options, const Inputs& inp
   return LoadDataset(path, inputs.prompt, *inputs.base.tokenizer, dataset);
 }
 
-absl::StatusOr<Inputs> LoadInputs(const TuningOptions& options, const PromptTemplate& prompt,
-                                  const std::string& run_directory) {
-  Inputs inputs;
-  inputs.prompt = prompt;
-  ASSIGN_OR_RETURN(inputs.base, OpenBase(options.base, /*needs_tokenizer=*/true));
-  ASSIGN_OR_RETURN(inputs.fingerprint, inputs.base.checkpoint->Fingerprint());
-  ASSIGN_OR_RETURN(inputs.validation,
-                   LoadPart(options, inputs, options.validation,
+absl::Status LoadData(const TuningOptions& options, const std::string& run_directory,
+                      Inputs* inputs) {
+  ASSIGN_OR_RETURN(inputs->validation,
+                   LoadPart(options, *inputs, options.validation,
                             run_directory + "/rejects-validation.jsonl", options.validation_items));
-  if (static_cast<int64_t>(inputs.validation.examples.size()) < kMinGoldenItems) {
+  if (static_cast<int64_t>(inputs->validation.examples.size()) < kMinGoldenItems) {
     return absl::FailedPreconditionError(
-        absl::StrCat(options.validation, ": ", inputs.validation.examples.size(),
+        absl::StrCat(options.validation, ": ", inputs->validation.examples.size(),
                      " items; at least ", kMinGoldenItems, " are needed"));
   }
-  ASSIGN_OR_RETURN(inputs.train, LoadPart(options, inputs, options.data,
-                                          run_directory + "/rejects-train.jsonl", /*limit=*/0));
-  ASSIGN_OR_RETURN(inputs.bins,
-                   BinsSpec::FromPrices(inputs.train.Prices(), options.bins, options.sigma));
+  ASSIGN_OR_RETURN(inputs->train, LoadPart(options, *inputs, options.data,
+                                           run_directory + "/rejects-train.jsonl", /*limit=*/0));
+  ASSIGN_OR_RETURN(inputs->bins,
+                   BinsSpec::FromPrices(inputs->train.Prices(), options.bins, options.sigma));
   ASSIGN_OR_RETURN(const std::string train_digest, Sha256HexOfFile(options.data));
   ASSIGN_OR_RETURN(const std::string validation_digest, Sha256HexOfFile(options.validation));
-  inputs.data_digest = Sha256Hex(absl::StrCat(train_digest, "\n", validation_digest, "\n"));
-  return inputs;
+  inputs->data_digest = Sha256Hex(absl::StrCat(train_digest, "\n", validation_digest, "\n"));
+  return absl::OkStatus();
 }
 
-absl::StatusOr<PeftAdapter> NewAdapter(const TuningOptions& options, const Inputs& inputs) {
+absl::StatusOr<PeftAdapter> NewAdapter(const TuningOptions& options, const BaseModel& base) {
   PeftConfig config;
   config.task = PeftTask::kSeqCls;
   config.r = options.lora_rank;
   config.alpha = options.lora_alpha;
   config.target_modules = options.target_modules;
-  config.base_model_name = inputs.base.name;
-  return MakeAdapter(config, inputs.base.checkpoint->config(), options.bins, options.seed);
+  config.base_model_name = base.name;
+  return MakeAdapter(config, base.checkpoint->config(), options.bins, options.seed);
 }
 
 // Of the base's answer states, over the first training items.
@@ -171,18 +177,22 @@ absl::StatusOr<Validation> Validate(const Network& network, const Inputs& inputs
                    ComputeBinLogits(network, weights, prompts, batch_tokens, observe));
   std::vector<ScoredPrice> scores;
   for (size_t i = 0; i < prompts.size(); ++i) {
-    ASSIGN_OR_RETURN(const PriceDistribution distribution,
-                     PriceDistribution::FromLogits(inputs.bins.min_price, inputs.bins.max_price,
-                                                   validation.logits[i]));
-    scores.push_back(ScoreDistribution(distribution, /*conformal_offset=*/0.0,
+    const auto distribution = PriceDistribution::FromLogits(
+        inputs.bins.min_price, inputs.bins.max_price, validation.logits[i]);
+    if (!distribution.ok()) {
+      return absl::InternalError(absl::StrCat("validation: ", distribution.status().message(),
+                                              "; a lower learning rate may help"));
+    }
+    scores.push_back(ScoreDistribution(*distribution, /*conformal_offset=*/0.0,
                                        inputs.validation.examples[i].price));
   }
   validation.metrics = Measure(scores);
   return validation;
 }
 
-absl::StatusOr<TrainOutcome> TrainAdapter(const TuningOptions& options, const Inputs& inputs,
-                                          const Network& network, Trainer* trainer, RunLog* log) {
+absl::Status TrainAdapter(const TuningOptions& options, const Inputs& inputs,
+                          const Network& network, Trainer* trainer, RunLog* log,
+                          TrainOutcome* outcome) {
   constexpr int64_t kUnlimited = std::numeric_limits<int64_t>::max();
   const int64_t default_epochs = options.max_steps > 0 ? kUnlimited : 1;
   Sampler sampler(inputs.train.Lengths(),
@@ -206,7 +216,7 @@ absl::StatusOr<TrainOutcome> TrainAdapter(const TuningOptions& options, const In
     return reporter.Validated(step, metrics);
   };
   hooks.stop = InterruptRequested;
-  return Train(trainer, &sampler, inputs.train.examples, inputs.bins, plan, hooks);
+  return Train(trainer, &sampler, inputs.train.examples, inputs.bins, plan, hooks, outcome);
 }
 
 Manifest NewManifest(const TuningOptions& options, const Inputs& inputs, const Network& network,
@@ -234,42 +244,61 @@ void DescribeInputs(const TuningOptions& options, const Inputs& inputs) {
                 inputs.bins.min_price, inputs.bins.max_price, options.currency);
 }
 
+// Keeps in the run's folder what cannot be published where it should be, as a version that can be
+// evaluated and copied into place. `failure` with the place added.
+absl::Status KeepInRun(const absl::Status& failure, const PeftAdapter& tuned, Manifest manifest,
+                       int64_t step, const std::string& folder, const std::string& name) {
+  const auto kept = PublishAdapter(tuned, std::move(manifest), folder, name);
+  return absl::Status(
+      failure.code(),
+      absl::StrCat(failure.message(), "; the best tensors, those after step ", step,
+                   kept.ok() ? ", are kept in " : ", could not be kept either: ",
+                   kept.ok() ? kept->directory : std::string(kept.status().message())));
+}
+
 // Cancelled where the run was interrupted; `outcome` then says how far it came.
-absl::Status TuneAndPublish(const TuningOptions& options, const PromptTemplate& prompt, RunLog* log,
-                            TuningOutcome* outcome) {
-  ASSIGN_OR_RETURN(const Inputs inputs, LoadInputs(options, prompt, log->directory()));
+absl::Status TuneAndPublish(const TuningOptions& options, Inputs inputs, PeftAdapter adapter,
+                            RunLog* log, TuningOutcome* outcome) {
+  RETURN_IF_ERROR(LoadData(options, log->directory(), &inputs));
   outcome->rejects = inputs.train.summary.rejects + inputs.validation.summary.rejects;
   DescribeInputs(options, inputs);
   ASSIGN_OR_RETURN(const std::unique_ptr<Network> network,
                    LoadNetwork(inputs.base, options.base, /*weights=*/"nf4"));
-  ASSIGN_OR_RETURN(PeftAdapter adapter, NewAdapter(options, inputs));
   const PeftConfig config = adapter.config;
   ASSIGN_OR_RETURN(const HeadBasis head_basis, MakeHeadBasis(options, inputs, *network));
   ASSIGN_OR_RETURN(
       const std::unique_ptr<Trainer> trainer,
       Trainer::Create(network.get(), std::move(adapter), options.training, head_basis));
-  auto trained = TrainAdapter(options, inputs, *network, trainer.get(), log);
-  outcome->steps = trainer->step();
-  RETURN_IF_ERROR(trained.status());
-  if (trained->stopped) return absl::CancelledError("tuning");
+  TrainOutcome trained;
+  absl::Status status = TrainAdapter(options, inputs, *network, trainer.get(), log, &trained);
+  if (trained.stopped) status = absl::CancelledError("tuning");
+  outcome->steps = trained.steps;
+  if (absl::IsCancelled(status) || !trained.best_validation.has_value()) return status;
 
-  outcome->best_step = trained->best_step;
-  outcome->validation = trained->best_validation->metrics;
-  Manifest manifest = NewManifest(options, inputs, *network, *trained);
-  RETURN_IF_ERROR(Calibrate(inputs.validation, trained->best_validation->logits,
+  outcome->best_step = trained.best_step;
+  outcome->validation = trained.best_validation->metrics;
+  Manifest manifest = NewManifest(options, inputs, *network, trained);
+  RETURN_IF_ERROR(Calibrate(inputs.validation, trained.best_validation->logits,
                             MedianOf(inputs.train.Prices()), &manifest));
-  const PeftAdapter tuned{.config = config, .weights = std::move(trained->best)};
-  ASSIGN_OR_RETURN(outcome->published,
-                   PublishAdapter(tuned, std::move(manifest), options.output, options.name));
-  return absl::OkStatus();
+  const PeftAdapter tuned{.config = config, .weights = std::move(trained.best)};
+  if (status.ok()) {
+    auto published = PublishAdapter(tuned, manifest, options.output, options.name);
+    status = published.status();
+    if (status.ok()) outcome->published = *std::move(published);
+  }
+  if (status.ok()) return status;
+  return KeepInRun(status, tuned, std::move(manifest), outcome->best_step,
+                   log->directory() + "/adapters", options.name);
 }
 
 }  // namespace
 
 absl::Status TuningOptions::Validate() const {
   RETURN_IF_ERROR(base.Validate());
-  RETURN_IF_ERROR(CheckFile("--data", data));
-  RETURN_IF_ERROR(CheckFile("--validation", validation));
+  RETURN_IF_ERROR(CheckRegularFile("--data", data));
+  RETURN_IF_ERROR(CheckRegularFile("--validation", validation));
+  RETURN_IF_ERROR(CheckNotEmpty("--output", output));
+  RETURN_IF_ERROR(CheckNotEmpty("--runs", runs));
   RETURN_IF_ERROR(ValidateAdapterName(name));
   RETURN_IF_ERROR(MakePrompt(prompt, currency).status());
   RETURN_IF_ERROR(training.Validate());
@@ -291,12 +320,16 @@ absl::Status TuningOptions::Validate() const {
 
 absl::StatusOr<TuningOutcome> RunTuning(const TuningOptions& options) {
   RETURN_IF_ERROR(options.Validate());
-  ASSIGN_OR_RETURN(const PromptTemplate prompt, MakePrompt(options.prompt, options.currency));
+  ASSIGN_OR_RETURN(Inputs inputs, OpenInputs(options));
+  ASSIGN_OR_RETURN(PeftAdapter adapter, NewAdapter(options, inputs.base));
+  // What was tuned for hours must find a place.
+  RETURN_IF_ERROR(MakeOutputDirectory("--output", absl::StrCat(options.output, "/", options.name)));
   ASSIGN_OR_RETURN(RunLog log, RunLog::Create(options.runs, options.name));
-  RETURN_IF_ERROR(log.WriteOptions(AllOptions(options, prompt)));
+  RETURN_IF_ERROR(log.WriteOptions(AllOptions(options, inputs.prompt)));
   TuningOutcome outcome;
   outcome.run_directory = log.directory();
-  const absl::Status status = TuneAndPublish(options, prompt, &log, &outcome);
+  const absl::Status status =
+      TuneAndPublish(options, std::move(inputs), std::move(adapter), &log, &outcome);
   outcome.interrupted = absl::IsCancelled(status);
   if (!outcome.interrupted) RETURN_IF_ERROR(status);
   return outcome;

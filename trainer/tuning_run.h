@@ -64,7 +64,9 @@ struct TuningOutcome {
   int64_t rejects = 0;
 };
 
-// Progress goes to standard error. Ends early, with `interrupted`, once InterruptRequested().
+// Progress goes to standard error. Ends early, with `interrupted`, once InterruptRequested(). Where
+// the adapter cannot be published, or a step fails after a validation, the best tensors are kept as
+// a version under <run>/adapters, which the error names.
 absl::StatusOr<TuningOutcome> RunTuning(const TuningOptions& options);
 
 }  // namespace pricer

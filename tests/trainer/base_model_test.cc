@@ -91,5 +91,19 @@ TEST(MakePromptTest, RefusesUnknownPresetsCurrenciesAndLimits) {
   EXPECT_THAT(MakePrompt(empty, "USD"), StatusIs(kInvalid));
 }
 
+TEST(CheckContextTest, PromptAndAnswerMustFit) {
+  PromptTemplate prompt;
+  prompt.max_prompt_tokens = 120;
+  ModelConfig base;
+  base.context_tokens = 128;
+  EXPECT_OK(CheckContext(prompt, /*answer_tokens=*/8, base));
+  prompt.max_prompt_tokens = 121;
+  EXPECT_OK(CheckContext(prompt, /*answer_tokens=*/0, base));
+  EXPECT_THAT(CheckContext(prompt, /*answer_tokens=*/8, base),
+              StatusIs(absl::StatusCode::kInvalidArgument,
+                       "--max-prompt-tokens is 121; the base's context of 128 tokens has room for "
+                       "120"));
+}
+
 }  // namespace
 }  // namespace pricer

@@ -192,6 +192,12 @@ TEST_F(EvaluationTest, CountsAndListsRejects) {
               testing::IsOkAndHolds(HasSubstr("\"row\": 2")));
 }
 
+TEST_F(EvaluationTest, AGeneratedAnswerNeedsRoomInTheContext) {
+  EvaluationOptions options = Options();
+  options.prompt.max_prompt_tokens = 2041;
+  EXPECT_THAT(RunEvaluation(options), StatusIs(kInvalid, HasSubstr("has room for 2040")));
+}
+
 TEST_F(EvaluationTest, ChecksOptionsBeforeAnythingIsLoaded) {
   EvaluationOptions options = Options();
   options.data = dir_.File("none.jsonl");

@@ -37,6 +37,29 @@ TEST(OptionChecksTest, AnInputFileMustExistAndBeNoDirectory) {
               StatusIs(absl::StatusCode::kInvalidArgument, HasSubstr("is a directory")));
 }
 
+TEST(OptionChecksTest, AFileThatIsReadTwiceMustBeRegular) {
+  TempDir dir;
+  ASSERT_OK(WriteFile(dir.File("data"), "x"));
+  EXPECT_OK(CheckRegularFile("--data", dir.File("data")));
+  EXPECT_THAT(CheckRegularFile("--data", "/dev/null"),
+              StatusIs(absl::StatusCode::kInvalidArgument,
+                       AllOf(HasSubstr("--data"), HasSubstr("not a regular file"))));
+  EXPECT_THAT(CheckRegularFile("--data", dir.File("none")),
+              StatusIs(absl::StatusCode::kInvalidArgument, HasSubstr("does not exist")));
+}
+
+TEST(OptionChecksTest, AnOutputDirectoryIsMadeOrRefusedByName) {
+  TempDir dir;
+  EXPECT_OK(MakeOutputDirectory("--output", dir.File("a/b")));
+  EXPECT_OK(MakeOutputDirectory("--output", dir.File("a/b")));
+  ASSERT_OK(WriteFile(dir.File("file"), "x"));
+  EXPECT_THAT(MakeOutputDirectory("--output", dir.File("file/b")),
+              StatusIs(absl::StatusCode::kInvalidArgument,
+                       AllOf(HasSubstr("--output: "), HasSubstr(dir.File("file/b")))));
+  EXPECT_THAT(CheckNotEmpty("--runs", ""),
+              StatusIs(absl::StatusCode::kInvalidArgument, "--runs is empty"));
+}
+
 TEST(OptionChecksTest, AnInputDirectoryMustBeOne) {
   TempDir dir;
   ASSERT_OK(WriteFile(dir.File("data"), "x"));

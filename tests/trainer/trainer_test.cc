@@ -7,6 +7,7 @@
 #include <iostream>
 
 #include "absl/strings/str_cat.h"
+#include "base/status_macros.h"
 #include "tests/testing/golden.h"
 #include "tests/testing/status_matchers.h"
 #include "tests/testing/temp_dir.h"
@@ -239,6 +240,9 @@ class TrainLoopTest : public TrainerTest {
     Sampler sampler(dataset.Lengths(), {.seed = 1, .epochs = epochs, .batch_tokens = 60});
     TrainHooks hooks;
     hooks.validate = [this](const AdapterWeights&) -> absl::StatusOr<Validation> {
+      if (static_cast<int64_t>(validations_.size()) == fail_after_) {
+        return absl::InternalError("diverged");
+      }
       Validation validation;
       validation.metrics.mae = maes_.empty() ? 1.0 : maes_[validations_.size()];
       validation.logits = {{static_cast<float>(validation.metrics.mae)}};
@@ -255,7 +259,9 @@ class TrainLoopTest : public TrainerTest {
       return absl::OkStatus();
     };
     hooks.stop = [this] { return static_cast<int64_t>(steps_.size()) == stop_after_; };
-    return Train(trainer_.get(), &sampler, examples_, bins_, plan, hooks);
+    outcome_ = {};
+    RETURN_IF_ERROR(Train(trainer_.get(), &sampler, examples_, bins_, plan, hooks, &outcome_));
+    return outcome_;
   }
 
   class FakeClock : public Clock {
@@ -269,6 +275,8 @@ class TrainLoopTest : public TrainerTest {
   FakeClock clock_;
   std::vector<double> maes_;
   int64_t stop_after_ = -1;
+  int64_t fail_after_ = -1;
+  TrainOutcome outcome_;
   std::vector<StepResult> steps_;
   std::vector<int64_t> totals_;
   std::vector<int64_t> validations_;
@@ -313,6 +321,16 @@ TEST_F(TrainLoopTest, KeepsTheTensorsWithTheLowestError) {
   EXPECT_EQ(outcome.best_validation->logits[0][0], 3.0f);
   EXPECT_EQ(MaxDifference(outcome.best, weights_[1]), 0.0);
   EXPECT_GT(MaxDifference(outcome.best, weights_[3]), 0.0);
+}
+
+TEST_F(TrainLoopTest, AnErrorLeavesTheBestTensorsSoFar) {
+  maes_ = {5.0, 3.0, 4.0};
+  fail_after_ = 3;
+  EXPECT_THAT(RunTrain({.max_steps = 8}, 2), StatusIs(absl::StatusCode::kInternal, "diverged"));
+  EXPECT_EQ(outcome_.steps, 8);
+  EXPECT_EQ(outcome_.best_step, 4);
+  EXPECT_EQ(outcome_.best_validation->metrics.mae, 3.0);
+  EXPECT_EQ(MaxDifference(outcome_.best, weights_[1]), 0.0);
 }
 
 TEST_F(TrainLoopTest, StopsBetweenStepsWhenAsked) {

@@ -19,6 +19,7 @@
 namespace pricer {
 namespace {
 
+using ::testing::AllOf;
 using ::testing::HasSubstr;
 using ::testing::Not;
 using testing::StatusIs;
@@ -177,6 +178,44 @@ TEST_F(TuningRunTest, ReportsRejectsAndListsThemInTheRun) {
               testing::IsOkAndHolds(HasSubstr("\"row\": 65")));
 }
 
+TEST_F(TuningRunTest, KeepsTheAdapterInTheRunWhereItCannotBePublished) {
+  // The folder of the name is just short enough to be made; nothing in it is.
+  constexpr size_t kBytes = 4080;
+  TuningOptions options = Options();
+  options.output = dir_.path();
+  while (options.output.size() < kBytes) {
+    options.output +=
+        "/" + std::string(std::min<size_t>(200, kBytes - options.output.size() - 1), 'x');
+  }
+  options.max_steps = 2;
+  EXPECT_THAT(RunTuning(options),
+              StatusIs(absl::StatusCode::kInternal,
+                       HasSubstr("are kept in " + dir_.File("runs/shop-1/adapters/shop/1"))));
+  ASSERT_OK_AND_ASSIGN(const auto checkpoint, Checkpoint::Open(dir_.File("base")));
+  EXPECT_OK(LoadPublishedAdapter(dir_.File("runs/shop-1/adapters/shop/1"), checkpoint->config(),
+                                 *checkpoint->Fingerprint()));
+}
+
+TEST_F(TuningRunTest, KeepsTheBestTensorsWhereTheRunDiverges) {
+  TuningOptions options = Options();
+  options.training.adamw.weight_decay = 1e12;
+  options.validation_every = 1;
+  EXPECT_THAT(
+      RunTuning(options),
+      StatusIs(absl::StatusCode::kInternal,
+               AllOf(HasSubstr("a lower learning rate may help"),
+                     HasSubstr("are kept in " + dir_.File("runs/shop-1/adapters/shop/1")))));
+  EXPECT_TRUE(std::filesystem::exists(dir_.File("runs/shop-1/adapters/shop/1/_READY")));
+  EXPECT_TRUE(std::filesystem::is_empty(dir_.File("adapters/shop")));
+}
+
+TEST_F(TuningRunTest, RefusesAnOutputThatCannotBeMadeBeforeTheRun) {
+  TuningOptions options = Options();
+  options.output = dir_.File("train.jsonl");
+  EXPECT_THAT(RunTuning(options), StatusIs(kInvalid, HasSubstr("--output")));
+  EXPECT_FALSE(std::filesystem::exists(dir_.File("runs")));
+}
+
 TEST_F(TuningRunTest, RefusesTooFewValidationItems) {
   ASSERT_OK(WriteFile(dir_.File("validation.jsonl"), Items(7)));
   EXPECT_THAT(RunTuning(Options()),
@@ -192,6 +231,11 @@ TEST_F(TuningRunTest, ChecksEveryOptionBeforeAnythingIsMade) {
   refuses("--base", [](TuningOptions& o) { o.base.directory = "/no/base"; });
   refuses("--data", [](TuningOptions& o) { o.data = "/no/data"; });
   refuses("--validation", [](TuningOptions& o) { o.validation = "/no/data"; });
+  refuses("--data: /dev/null is not", [](TuningOptions& o) { o.data = "/dev/null"; });
+  refuses("--output", [](TuningOptions& o) { o.output = ""; });
+  refuses("--runs", [](TuningOptions& o) { o.runs = ""; });
+  refuses("--max-prompt-tokens is 2049; the base's context of 2048",
+          [](TuningOptions& o) { o.prompt.max_prompt_tokens = 2049; });
   refuses("Shop", [](TuningOptions& o) { o.name = "Shop"; });
   refuses("--lora-r", [](TuningOptions& o) { o.lora_rank = 0; });
   refuses("--lora-alpha", [](TuningOptions& o) { o.lora_alpha = 0; });
