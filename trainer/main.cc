@@ -1,11 +1,14 @@
 // pricer-trainer: chooses the subcommand; commands/<name>.cc owns its options.
 
 #include <CLI/CLI.hpp>
+#include <cerrno>
+#include <cstdio>
 #include <vector>
 
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
 #include "base/build_info.h"
+#include "base/file.h"
 #include "trainer/commands/catalog.h"
 #include "trainer/commands/evaluate.h"
 #include "trainer/commands/import.h"
@@ -19,14 +22,31 @@ namespace {
 constexpr int kFailed = 1;
 constexpr int kWrongUsage = 2;
 
+int Fail(const Command& command, const absl::Status& status, int exit_code) {
+  absl::FPrintF(stderr, "pricer-trainer %s: %s\n", command.app->get_name(), status.message());
+  return exit_code;
+}
+
+// What was printed may still be in a buffer, and a full disk shows only when that is written.
+absl::Status FlushStandardOutput() {
+  errno = EIO;  // where it was an earlier write that failed
+  if (std::fflush(stdout) == 0 && std::ferror(stdout) == 0) return absl::OkStatus();
+  return ErrnoStatus("cannot write", "standard output");
+}
+
+int RunCommand(const Command& command) {
+  if (const absl::Status status = command.validate(); !status.ok()) {
+    return Fail(command, status, kWrongUsage);
+  }
+  const absl::StatusOr<int> exit_code = command.run();
+  if (!exit_code.ok()) return Fail(command, exit_code.status(), kFailed);
+  const absl::Status flushed = FlushStandardOutput();
+  return flushed.ok() ? *exit_code : Fail(command, flushed, kFailed);
+}
+
 int RunChosen(const std::vector<Command>& commands) {
   for (const Command& command : commands) {
-    if (!command.app->parsed()) continue;
-    const absl::StatusOr<int> exit_code = command.run();
-    if (exit_code.ok()) return *exit_code;
-    absl::FPrintF(stderr, "pricer-trainer %s: %s\n", command.app->get_name(),
-                  exit_code.status().message());
-    return absl::IsInvalidArgument(exit_code.status()) ? kWrongUsage : kFailed;
+    if (command.app->parsed()) return RunCommand(command);
   }
   return kWrongUsage;
 }

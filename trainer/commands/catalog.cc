@@ -55,10 +55,12 @@ Command AddCatalogCommand(CLI::App& parent) {
       "catalog", "Write a synthetic product catalogue whose best reachable errors are known");
   app->add_option("--items", options->items, "Items in all, at least 10; split 80/10/10")
       ->required();
-  app->add_option("--seed", options->seed, "The same seed gives the same bytes")->required();
+  app->add_option("--seed", options->seed, "The same seed gives the same bytes")
+      ->required()
+      ->check(CLI::NonNegativeNumber);
   app->add_option("--output", options->output, "Directory; its four files are replaced")
       ->required();
-  return {app, [options] { return Run(*options); }};
+  return {app, [options] { return options->Validate(); }, [options] { return Run(*options); }};
 }
 
 }  // namespace pricer

@@ -16,9 +16,10 @@ namespace pricer {
 struct Command {
   // Owned by the parent; `app->parsed()` tells whether this subcommand was chosen.
   CLI::App* app = nullptr;
-  // Runs with the options that were parsed and returns the exit code: 0 done, 3 done with rejects,
-  // 4 gate not passed, 75 resumable, 130 interrupted with nothing kept. InvalidArgument means wrong
-  // usage (exit code 2), any other error means failed (1).
+  // Checks the options that were parsed: an error means wrong usage (exit code 2).
+  std::function<absl::Status()> validate;
+  // Runs with them and returns the exit code: 0 done, 3 done with rejects, 4 gate not passed, 75
+  // resumable, 130 interrupted with nothing kept. An error means failed (1).
   std::function<absl::StatusOr<int>()> run;
 };
 

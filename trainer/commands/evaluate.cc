@@ -51,7 +51,7 @@ Command AddEvaluateCommand(CLI::App& parent) {
       ->capture_default_str();
   AddRowOptions(app, &options->currency, &options->columns, &options->max_reject_share);
   AddPromptOptions(app, &options->prompt);
-  return {app, [options] { return Run(*options); }};
+  return {app, [options] { return options->Validate(); }, [options] { return Run(*options); }};
 }
 
 }  // namespace pricer

@@ -9,6 +9,7 @@
 #include "model/import_gguf.h"
 #include "model/model_config.h"
 #include "trainer/interrupt.h"
+#include "trainer/option_checks.h"
 
 namespace pricer {
 namespace {
@@ -48,7 +49,8 @@ Command AddImportCommand(CLI::App& parent) {
   app->add_option("--dtype", options->dtype, "Type of the weights written")
       ->check(CLI::IsMember({"bf16", "fp32"}))
       ->capture_default_str();
-  return {app, [options] { return Run(*options); }};
+  return {app, [options] { return CheckFile("--gguf", options->gguf); },
+          [options] { return Run(*options); }};
 }
 
 }  // namespace pricer

@@ -39,7 +39,7 @@ Command AddProbeCommand(CLI::App& parent) {
       ->capture_default_str();
   app->add_option("--batch-tokens", options->batch_tokens, "Tokens of one forward pass")
       ->capture_default_str();
-  return {app, [options] { return Run(*options); }};
+  return {app, [options] { return options->Validate(); }, [options] { return Run(*options); }};
 }
 
 }  // namespace pricer

@@ -85,6 +85,7 @@ void AddTrainingOptions(CLI::App* app, TuningOptions* options) {
       ->expected(2);
   app->add_option("--eps", training.adamw.epsilon, "Of AdamW")->capture_default_str();
   app->add_option("--seed", options->seed, "Of the order of items and the first matrices")
+      ->check(CLI::NonNegativeNumber)
       ->capture_default_str();
   app->add_option("--validation-items", options->validation_items,
                   "Rows of the validation file that are used")
@@ -127,7 +128,8 @@ Command AddTuneCommand(CLI::App& parent) {
   AddPromptOptions(app, &options->prompt);
   AddAdapterOptions(app, options.get());
   AddTrainingOptions(app, options.get());
-  return {app, [options]() -> absl::StatusOr<int> {
+  return {app, [options] { return options->Validate(); },
+          [options]() -> absl::StatusOr<int> {
             ASSIGN_OR_RETURN(const TuningOutcome outcome, RunTuning(*options));
             return Report(*options, outcome);
           }};

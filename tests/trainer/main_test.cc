@@ -1,0 +1,88 @@
+// Runs the program itself.
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+#include <sys/wait.h>
+
+#include <cstdio>
+#include <filesystem>
+#include <string>
+
+#include "base/file.h"
+#include "tests/testing/status_matchers.h"
+#include "tests/testing/temp_dir.h"
+#include "tests/testing/tiny_model.h"
+
+namespace pricer {
+namespace {
+
+using ::testing::AllOf;
+using ::testing::HasSubstr;
+using testing::TempDir;
+
+struct Outcome {
+  int exit_code = -1;
+  std::string output;  // both streams, or what the redirection leaves of them
+};
+
+Outcome RunTrainer(const std::string& arguments) {
+  Outcome outcome;
+  const std::string command = std::string(PRICER_TRAINER_PROGRAM) + " 2>&1 " + arguments;
+  std::FILE* pipe = popen(command.c_str(), "r");
+  EXPECT_NE(pipe, nullptr);
+  char buffer[4096];
+  while (const size_t size = std::fread(buffer, 1, sizeof(buffer), pipe)) {
+    outcome.output.append(buffer, size);
+  }
+  const int status = pclose(pipe);
+  if (WIFEXITED(status)) outcome.exit_code = WEXITSTATUS(status);
+  return outcome;
+}
+
+class MainTest : public ::testing::Test {
+ protected:
+  TempDir dir_;
+};
+
+TEST_F(MainTest, HelpAndVersionSucceed) {
+  const Outcome help = RunTrainer("--help");
+  EXPECT_EQ(help.exit_code, 0);
+  EXPECT_THAT(help.output, AllOf(HasSubstr("tune"), HasSubstr("evaluate")));
+  EXPECT_EQ(RunTrainer("--version").exit_code, 0);
+}
+
+TEST_F(MainTest, WrongOptionsExitWith2AndAreNamed) {
+  const auto expect = [](const std::string& arguments, const std::string& part) {
+    const Outcome outcome = RunTrainer(arguments);
+    EXPECT_EQ(outcome.exit_code, 2) << arguments;
+    EXPECT_THAT(outcome.output, HasSubstr(part));
+  };
+  const std::string output = " --output " + dir_.File("catalog");
+  expect("", "subcommand");
+  expect("catalog --nonsense", "--nonsense");
+  expect("catalog --items 5 --seed 1" + output, "items");
+  expect("catalog --items 10 --seed -1" + output, "--seed");
+  expect("import --gguf /no/file" + output, "--gguf");
+  expect("probe --base /no/base --input /no/file", "--base");
+  expect("tune --base /no/base --data d --validation v --name n --output o", "--base");
+  EXPECT_FALSE(std::filesystem::exists(dir_.File("catalog")));
+}
+
+TEST_F(MainTest, BadDataIsAFailureAndNoWrongUsage) {
+  ASSERT_OK(testing::WriteTinyCheckpoint(dir_.File("base")));
+  ASSERT_OK(WriteFile(dir_.File("input"), "no JSON\n"));
+  const Outcome outcome =
+      RunTrainer("probe --base " + dir_.File("base") + " --input " + dir_.File("input"));
+  EXPECT_EQ(outcome.exit_code, 1);
+  EXPECT_THAT(outcome.output, HasSubstr("input:1: not a JSON object"));
+}
+
+TEST_F(MainTest, OutputThatCannotBeWrittenIsAFailure) {
+  const Outcome outcome =
+      RunTrainer("catalog --items 10 --seed 1 --output " + dir_.File("catalog") + " >/dev/full");
+  EXPECT_EQ(outcome.exit_code, 1);
+  EXPECT_THAT(outcome.output, HasSubstr("standard output: cannot write: No space left"));
+}
+
+}  // namespace
+}  // namespace pricer
