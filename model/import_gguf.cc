@@ -184,8 +184,10 @@ absl::Status WriteWeights(const GgufFile& file, const std::vector<Conversion>& c
     const int64_t heads = conversion.interleaved_heads;
     tensors.push_back({conversion.to, dtype, conversion.shape,
                        [&source, heads, dtype, &cancelled](const StreamedTensor::Append& append) {
-                         if (cancelled && cancelled()) return absl::CancelledError("interrupted");
-                         return Convert(source, heads, dtype, append);
+                         return Convert(source, heads, dtype, [&](absl::string_view row) {
+                           return cancelled && cancelled() ? absl::CancelledError("interrupted")
+                                                           : append(row);
+                         });
                        }});
   }
   return StreamSafetensors(path, std::move(tensors), {{"format", "pt"}});

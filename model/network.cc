@@ -58,12 +58,15 @@ ForwardContext MakeContext(const PackedBatch& batch,
 
 // Every layer by ATen's intra-op threads, since quantizing takes most of the time.
 absl::StatusOr<std::vector<DecoderLayer>> LoadLayers(const Checkpoint& checkpoint,
-                                                     const NetworkOptions& options) {
+                                                     const NetworkOptions& options,
+                                                     const std::function<bool()>& stop) {
   const int64_t count = checkpoint.config().layer_count;
   std::vector<absl::StatusOr<DecoderLayer>> loaded(count, absl::UnknownError("not loaded"));
   at::parallel_for(0, count, 1, [&](int64_t begin, int64_t end) {
     for (int64_t layer = begin; layer < end; ++layer) {
-      loaded[layer] = DecoderLayer::Load(checkpoint, options, layer);
+      const bool stopped = stop && stop();
+      loaded[layer] = stopped ? absl::CancelledError("loading the base")
+                              : DecoderLayer::Load(checkpoint, options, layer);
     }
   });
   std::vector<DecoderLayer> layers;
@@ -77,7 +80,8 @@ absl::StatusOr<std::vector<DecoderLayer>> LoadLayers(const Checkpoint& checkpoin
 }  // namespace
 
 absl::StatusOr<std::unique_ptr<Network>> Network::Load(const Checkpoint& checkpoint,
-                                                       const NetworkOptions& options) {
+                                                       const NetworkOptions& options,
+                                                       const std::function<bool()>& stop) {
   using Result = absl::StatusOr<std::unique_ptr<Network>>;
   return CatchTorch(checkpoint.directory(), [&]() -> Result {
     const at::NoGradGuard no_grad;
@@ -92,7 +96,7 @@ absl::StatusOr<std::unique_ptr<Network>> Network::Load(const Checkpoint& checkpo
         network->config_.tied_embeddings ? network->embedding_ : tensor("lm_head.weight");
     network->final_norm_ = tensor("model.norm.weight");
     network->rotary_ = MakeRotaryTable(network->config_);
-    ASSIGN_OR_RETURN(network->layers_, LoadLayers(checkpoint, options));
+    ASSIGN_OR_RETURN(network->layers_, LoadLayers(checkpoint, options, stop));
     return network;
   });
 }

@@ -3,6 +3,7 @@
 #include <ATen/ATen.h>
 
 #include <cstdint>
+#include <functional>
 #include <memory>
 #include <string>
 #include <vector>
@@ -23,9 +24,12 @@ namespace pricer {
 // ATen's intra-op threads).
 class Network {
  public:
-  // FailedPrecondition/DataLoss name file and tensor; ResourceExhausted where memory ran out.
+  // FailedPrecondition/DataLoss name file and tensor; ResourceExhausted where memory ran out;
+  // Cancelled as soon as `stop` says true: it may be empty, and is asked before each layer, from
+  // several threads.
   static absl::StatusOr<std::unique_ptr<Network>> Load(const Checkpoint& checkpoint,
-                                                       const NetworkOptions& options);
+                                                       const NetworkOptions& options,
+                                                       const std::function<bool()>& stop = nullptr);
 
   // Final-norm hidden state at the last token of every sequence: [B, H] in the compute dtype. In
   // the last layer queries, output projection and MLP run for those tokens alone. `adapters` are

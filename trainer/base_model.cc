@@ -6,6 +6,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "base/status_macros.h"
+#include "trainer/interrupt.h"
 #include "trainer/option_checks.h"
 
 namespace pricer {
@@ -41,7 +42,7 @@ absl::StatusOr<std::unique_ptr<Network>> LoadNetwork(const BaseModel& base,
                    ParseWeightsKind(options.weights == "auto" ? weights : options.weights));
   ASSIGN_OR_RETURN(network.dtype, ParseComputeDtype(options.dtype));
   if (options.threads > 0) at::set_num_threads(options.threads);
-  return Network::Load(*base.checkpoint, network);
+  return Network::Load(*base.checkpoint, network, InterruptRequested);
 }
 
 absl::string_view DtypeText(at::ScalarType dtype) {

@@ -38,7 +38,7 @@ struct BaseModel {
 absl::StatusOr<BaseModel> OpenBase(const BaseOptions& options, bool needs_tokenizer);
 
 // Loads the weights, `weights` being the kind where the options say "auto". Sets libtorch's
-// threads.
+// threads. Cancelled once InterruptRequested().
 absl::StatusOr<std::unique_ptr<Network>> LoadNetwork(const BaseModel& base,
                                                      const BaseOptions& options,
                                                      absl::string_view weights);

@@ -74,18 +74,28 @@ ItemReaderOptions ReaderOptions(const EvaluationOptions& options, const std::str
   return reader;
 }
 
+absl::StatusOr<std::vector<double>> ReadAllPrices(const std::string& path,
+                                                  const ItemReaderOptions& options) {
+  ASSIGN_OR_RETURN(const std::unique_ptr<ItemReader> reader, ItemReader::Open(path, options));
+  std::vector<double> prices;
+  Item item;
+  for (;;) {
+    ASSIGN_OR_RETURN(const bool found, reader->Next(&item));
+    if (!found) break;
+    if (InterruptRequested()) return absl::CancelledError(absl::StrCat("reading ", path));
+    prices.push_back(*item.price);
+  }
+  if (prices.empty()) return absl::FailedPreconditionError(absl::StrCat(path, ": no item"));
+  return prices;
+}
+
 // The constant that unparsable rows get and that the model has to beat.
 absl::StatusOr<Baseline> FindBaseline(const EvaluationOptions& options, const Pricer& pricer,
                                       const std::vector<double>& truths) {
   Baseline baseline{.median_of = "training items", .median = 0, .metrics = {}};
   if (!options.train_data.empty()) {
-    ASSIGN_OR_RETURN(const std::vector<Item> items,
-                     ReadItems(options.train_data, ReaderOptions(options, pricer.currency)));
-    std::vector<double> prices;
-    for (const Item& item : items) prices.push_back(*item.price);
-    if (prices.empty()) {
-      return absl::FailedPreconditionError(absl::StrCat(options.train_data, ": no item"));
-    }
+    ASSIGN_OR_RETURN(const std::vector<double> prices,
+                     ReadAllPrices(options.train_data, ReaderOptions(options, pricer.currency)));
     baseline.median = MedianOf(prices);
   } else if (pricer.reads_bins() && pricer.manifest->evaluation.count("training_median") > 0) {
     baseline.median = pricer.manifest->evaluation.at("training_median");

@@ -83,6 +83,7 @@ absl::StatusOr<std::vector<GeneratedPrice>> GeneratePrices(
       }
       if (active.empty()) break;
       RETURN_IF_ERROR(AppendGreedy(network, weights, tokenizer, active, batch_tokens));
+      RETURN_IF_ERROR(observer(static_cast<int64_t>(prices.size())));
     }
     for (Continuation& continuation : batch) prices.push_back(std::move(continuation.result));
     RETURN_IF_ERROR(observer(static_cast<int64_t>(prices.size())));

@@ -24,7 +24,7 @@ struct GeneratedPrice {
 
 // Greedy continuation of every prompt, until its first number is complete, an end token comes or
 // kMaxGeneratedTokens are reached. Every token costs a forward pass over the prompts that are not
-// finished. `weights` may be null.
+// finished, and the observer is called after each. `weights` may be null.
 absl::StatusOr<std::vector<GeneratedPrice>> GeneratePrices(
     const Network& network, const AdapterWeights* weights, const Tokenizer& tokenizer,
     absl::Span<const Prompt> prompts, int64_t batch_tokens, const BatchObserver& observer);

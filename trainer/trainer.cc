@@ -96,11 +96,14 @@ AdapterWeights Trainer::CopyWeights() const {
 
 // Gradients add up over the micro-batches of one step and are zeroed before the first; activations
 // live for one micro-batch; moments and weights for the whole run.
-double Trainer::AccumulateGradients(absl::Span<const MicroBatch> micro_batches, double rows) {
+absl::StatusOr<double> Trainer::AccumulateGradients(absl::Span<const MicroBatch> micro_batches,
+                                                    double rows,
+                                                    const std::function<bool()>& stop) {
   const AdapterWeights* const weights = &adapter_.weights;
   double loss_sum = 0;
   optimizer_.ZeroGradients();
   for (const MicroBatch& micro_batch : micro_batches) {
+    if (stop && stop()) return absl::CancelledError("training step");
     const at::Tensor hidden_bh = network_->Forward(micro_batch.batch, {&weights, 1});
     const at::Tensor logits = Network::BinLogits(hidden_bh, head_basis_.Score(head_coefficients_));
     const at::Tensor loss = CrossEntropySum(logits, micro_batch.targets) / rows;
@@ -110,7 +113,8 @@ double Trainer::AccumulateGradients(absl::Span<const MicroBatch> micro_batches, 
   return loss_sum;
 }
 
-absl::StatusOr<StepResult> Trainer::TrainStep(absl::Span<const MicroBatch> micro_batches) {
+absl::StatusOr<StepResult> Trainer::TrainStep(absl::Span<const MicroBatch> micro_batches,
+                                              const std::function<bool()>& stop) {
   StepResult result;
   result.step = step_;
   for (const MicroBatch& micro_batch : micro_batches) {
@@ -119,7 +123,8 @@ absl::StatusOr<StepResult> Trainer::TrainStep(absl::Span<const MicroBatch> micro
   }
   const std::string what = absl::StrCat("training step ", step_);
   return CatchTorch(what, [&]() -> absl::StatusOr<StepResult> {
-    result.loss = AccumulateGradients(micro_batches, static_cast<double>(result.rows));
+    ASSIGN_OR_RETURN(result.loss,
+                     AccumulateGradients(micro_batches, static_cast<double>(result.rows), stop));
     result.gradient_norm = optimizer_.ClipGradients(options_.max_gradient_norm);
     if (!std::isfinite(result.loss) || !std::isfinite(result.gradient_norm)) {
       return absl::InternalError(absl::StrCat(what, ": loss is ", result.loss,
@@ -189,16 +194,17 @@ absl::Status Train(Trainer* trainer, Sampler* sampler, absl::Span<const Example>
                .outcome = *outcome};
   trainer->PlanSteps(run.total_steps);
   while (trainer->step() < run.total_steps) {
-    outcome->stopped = hooks.stop();
-    if (outcome->stopped) break;
     const absl::Time start = plan.clock->Now();
     const std::vector<MicroBatch> micro_batches =
         FetchStep(sampler, examples, bins, plan.micro_batch_tokens);
-    ASSIGN_OR_RETURN(const StepResult result, trainer->TrainStep(micro_batches));
+    const absl::StatusOr<StepResult> result = trainer->TrainStep(micro_batches, hooks.stop);
+    outcome->stopped = absl::IsCancelled(result.status());
+    if (outcome->stopped) break;
+    RETURN_IF_ERROR(result.status());
     outcome->steps = trainer->step();
     run.step_time += plan.clock->Now() - start;
     run.FitTimeBudget();
-    RETURN_IF_ERROR(hooks.on_step(result, run.total_steps));
+    RETURN_IF_ERROR(hooks.on_step(*result, run.total_steps));
     RETURN_IF_ERROR(run.ValidateIfDue());
   }
   return absl::OkStatus();

@@ -59,9 +59,11 @@ class Trainer {
   void set_schedule(const LrSchedule& schedule) { schedule_ = schedule; }
 
   // One update from one or more micro-batches: the gradient is that of the mean loss over all their
-  // rows, however they are cut. Internal (the adapter is as it was) where loss or gradient is not
-  // finite.
-  absl::StatusOr<StepResult> TrainStep(absl::Span<const MicroBatch> micro_batches);
+  // rows, however they are cut. The adapter is as it was on an error: Internal where loss or
+  // gradient is not finite, Cancelled where `stop`, which may be empty and is asked before each
+  // micro-batch, says true.
+  absl::StatusOr<StepResult> TrainStep(absl::Span<const MicroBatch> micro_batches,
+                                       const std::function<bool()>& stop = nullptr);
 
   // Steps made so far.
   int64_t step() const { return step_; }
@@ -72,7 +74,8 @@ class Trainer {
  private:
   Trainer(const Network* network, PeftAdapter adapter, const Options& options,
           const HeadBasis& head_basis);
-  double AccumulateGradients(absl::Span<const MicroBatch> micro_batches, double rows);
+  absl::StatusOr<double> AccumulateGradients(absl::Span<const MicroBatch> micro_batches,
+                                             double rows, const std::function<bool()>& stop);
 
   const Network* const network_;
   PeftAdapter adapter_;
@@ -108,7 +111,7 @@ struct TrainHooks {
   // After every step, with the number of steps that the run will have.
   std::function<absl::Status(const StepResult& result, int64_t total_steps)> on_step;
   std::function<absl::Status(int64_t steps_done, const Metrics& metrics)> on_validation;
-  // Asked before every step: true ends the run.
+  // Asked before every micro-batch: true ends the run.
   std::function<bool()> stop;
 };
 

@@ -255,6 +255,15 @@ TEST_F(ImportGgufTest, RefusesAFileInThePlaceOfTheDirectory) {
   EXPECT_THAT(ReadFile(output_), IsOkAndHolds("x"));
 }
 
+TEST_F(ImportGgufTest, CanBeCancelledInTheMiddleOfATensor) {
+  ASSERT_OK(WriteFile(gguf_, TinyGguf().Build()));
+  int asked = 0;
+  const auto cancelled = [&] { return ++asked == TinyGguf::kVocabulary / 2; };
+  EXPECT_THAT(ImportGguf(gguf_, output_, Dtype::kBF16, cancelled),
+              StatusIs(absl::StatusCode::kCancelled));
+  EXPECT_EQ(asked, TinyGguf::kVocabulary / 2);
+}
+
 TEST_F(ImportGgufTest, CancellingLeavesNothing) {
   ASSERT_OK(WriteFile(gguf_, TinyGguf().Build()));
   int asked = 0;

@@ -130,6 +130,13 @@ TEST(NetworkTest, QuantizingOnLoadGivesTheSameBitsAsTheStoredNf4) {
   EXPECT_TRUE(at::equal(from_stored, quantized));
 }
 
+TEST(NetworkTest, LoadEndsWhereItIsToldToStop) {
+  const auto checkpoint = OpenCheckpoint("models/gqa");
+  EXPECT_THAT(Network::Load(*checkpoint, {}, [] { return true; }),
+              StatusIs(absl::StatusCode::kCancelled));
+  EXPECT_OK(Network::Load(*checkpoint, {}, [] { return false; }));
+}
+
 class NetworkGoldenAdapterTest : public ::testing::TestWithParam<std::string> {};
 
 TEST_P(NetworkGoldenAdapterTest, AnswersEqualPeft) {

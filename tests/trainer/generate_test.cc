@@ -84,7 +84,11 @@ TEST_F(GenerateTest, CountsDonePrompts) {
 }
 
 TEST_F(GenerateTest, AnErrorOfTheObserverEndsThePass) {
-  const auto stop = [](int64_t) -> absl::Status { return absl::CancelledError("enough"); };
+  // Within the first batch, whose first prompts are not done yet.
+  const auto stop = [](int64_t done) -> absl::Status {
+    EXPECT_EQ(done, 0);
+    return absl::CancelledError("enough");
+  };
   EXPECT_THAT(GeneratePrices(*network_, nullptr, *tokenizer_, prompts_, 200, stop),
               StatusIs(absl::StatusCode::kCancelled));
 }

@@ -219,6 +219,21 @@ TEST_F(TrainerTest, AStepThatIsNotFiniteChangesNothing) {
   EXPECT_OK(trainer->TrainStep(MicroBatches(0, 16, 16)));
 }
 
+TEST_F(TrainerTest, AStepThatIsStoppedChangesNothing) {
+  const std::unique_ptr<Trainer> trainer = NewTrainer();
+  const AdapterWeights before = trainer->CopyWeights();
+  int asked = 0;
+  EXPECT_THAT(trainer->TrainStep(MicroBatches(0, 16, 4), [&] { return ++asked == 3; }),
+              StatusIs(absl::StatusCode::kCancelled));
+  EXPECT_EQ(asked, 3);
+  EXPECT_EQ(MaxDifference(before, trainer->adapter().weights), 0.0);
+  EXPECT_EQ(trainer->step(), 0);
+  const std::unique_ptr<Trainer> other = NewTrainer();
+  ASSERT_OK(trainer->TrainStep(MicroBatches(0, 16, 4)));
+  ASSERT_OK(other->TrainStep(MicroBatches(0, 16, 4)));
+  EXPECT_EQ(MaxDifference(other->adapter().weights, trainer->adapter().weights), 0.0);
+}
+
 TEST_F(TrainerTest, RefusesWrongOptionsByName) {
   EXPECT_THAT(Trainer::Create(network_.get(), NewAdapter(), {.learning_rate = -1}),
               StatusIs(absl::StatusCode::kInvalidArgument, ::testing::HasSubstr("learning rate")));
