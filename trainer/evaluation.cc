@@ -35,10 +35,37 @@ struct Pricer {
   }
 };
 
+std::string CurrencyOf(const EvaluationOptions& options) {
+  return options.currency.empty() ? "USD" : options.currency;
+}
+
+// Prompts and prices of a published adapter are as it was tuned; other wishes are not passed over.
+absl::Status CheckGiven(const EvaluationOptions& options, const Manifest& manifest) {
+  const auto check = [&](absl::string_view option, const std::optional<std::string>& given,
+                         absl::string_view tuned) -> absl::Status {
+    if (!given.has_value() || *given == tuned) return absl::OkStatus();
+    return absl::InvalidArgumentError(
+        absl::StrCat(option, " is \"", *given, "\", but ", options.adapter, " was tuned with \"",
+                     tuned, "\"; an adapter's prompt and currency come from its ", kManifestFile));
+  };
+  const auto unless_empty = [](const std::string& text) {
+    return text.empty() ? std::nullopt : std::optional<std::string>(text);
+  };
+  const PromptOptions& given = options.prompt;
+  std::optional<std::string> tokens;
+  if (given.max_prompt_tokens.has_value()) tokens = absl::StrCat(*given.max_prompt_tokens);
+  RETURN_IF_ERROR(check("--currency", unless_empty(options.currency), manifest.currency));
+  RETURN_IF_ERROR(check("--preset", unless_empty(given.preset), manifest.prompt.preset));
+  RETURN_IF_ERROR(check("--question", given.question, manifest.prompt.question));
+  RETURN_IF_ERROR(check("--prefix", given.prefix, manifest.prompt.prefix));
+  return check("--max-prompt-tokens", tokens, absl::StrCat(manifest.prompt.max_prompt_tokens));
+}
+
 absl::StatusOr<Pricer> PublishedPricer(const EvaluationOptions& options, const BaseModel& base) {
   ASSIGN_OR_RETURN(const std::string fingerprint, base.checkpoint->Fingerprint());
   ASSIGN_OR_RETURN(PublishedAdapter published,
                    LoadPublishedAdapter(options.adapter, base.checkpoint->config(), fingerprint));
+  RETURN_IF_ERROR(CheckGiven(options, published.manifest));
   Pricer pricer;
   pricer.prompt = published.manifest.prompt;
   pricer.currency = published.manifest.currency;
@@ -52,11 +79,11 @@ absl::StatusOr<Pricer> MakePricer(const EvaluationOptions& options, const BaseMo
     return PublishedPricer(options, base);
   }
   Pricer pricer;
-  pricer.currency = options.currency;
+  pricer.currency = CurrencyOf(options);
   PromptOptions prompt = options.prompt;
   // Adapters of other programs are of the published recipe.
   if (prompt.preset.empty() && !options.adapter.empty()) prompt.preset = "reference";
-  ASSIGN_OR_RETURN(pricer.prompt, MakePrompt(prompt, options.currency));
+  ASSIGN_OR_RETURN(pricer.prompt, MakePrompt(prompt, pricer.currency));
   if (options.adapter.empty()) return pricer;
   ASSIGN_OR_RETURN(pricer.adapter, LoadPeftAdapter(options.adapter, base.checkpoint->config()));
   if (pricer.adapter->config.task == PeftTask::kSeqCls) {
@@ -170,7 +197,7 @@ absl::Status EvaluationOptions::Validate() const {
   if (!train_data.empty()) RETURN_IF_ERROR(CheckFile("--train-data", train_data));
   RETURN_IF_ERROR(CheckOutputFile("--predictions", predictions));
   RETURN_IF_ERROR(CheckOutputFile("--json", json));
-  RETURN_IF_ERROR(MakePrompt(prompt, currency).status());
+  RETURN_IF_ERROR(MakePrompt(prompt, CurrencyOf(*this)).status());
   RETURN_IF_ERROR(CheckBounds("--max-reject-share", max_reject_share, 0.0, 1.0));
   RETURN_IF_ERROR(CheckBounds<int64_t>("--limit", limit, 0, kManyItems));
   return CheckBounds<int64_t>("--batch-tokens", batch_tokens, 1, kManyItems);

@@ -26,9 +26,10 @@ struct EvaluationOptions {
   std::string predictions;  // written line by line as PredictionLine has it
   std::string json;         // EvaluationJson
 
-  // Of the base alone, or of a plain PEFT directory; a published adapter brings its own.
+  // Of the base alone, or of a plain PEFT directory. A published adapter brings its own: what is
+  // given here must be equal. Empty currency = the adapter's, or USD.
   PromptOptions prompt;
-  std::string currency = "USD";
+  std::string currency;
   std::map<std::string, std::string> columns;
   double max_reject_share = 0.01;
 
@@ -45,9 +46,9 @@ struct EvaluationOutcome {
   int64_t rejects = 0;
 };
 
-// Both files are written when all is done, or not at all. Cancelled once InterruptRequested().
-// Rejected rows go to
-// `<predictions>.rejects.jsonl`.
+// When all is done the predictions and then the metrics are written, each file whole or not at all:
+// where the metrics cannot be, the new predictions are there. Cancelled, with neither written, once
+// InterruptRequested(). Rejected rows go to `<predictions>.rejects.jsonl`.
 absl::StatusOr<EvaluationOutcome> RunEvaluation(const EvaluationOptions& options);
 
 }  // namespace pricer

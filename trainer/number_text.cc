@@ -4,6 +4,7 @@
 
 #include "absl/strings/ascii.h"
 #include "absl/strings/numbers.h"
+#include "absl/strings/str_format.h"
 
 namespace pricer {
 namespace {
@@ -60,6 +61,16 @@ FirstNumber FindFirstNumber(absl::string_view text) {
   if (absl::SimpleAtod(digits, &value)) number.value = value;
   number.complete = !open && end < text.size();
   return number;
+}
+
+std::string RoundTripText(double value) {
+  std::string text;
+  for (int digits = 6; digits <= 17; ++digits) {
+    text = absl::StrFormat("%.*g", digits, value);
+    double back = 0;
+    if (absl::SimpleAtod(text, &back) && back == value) break;
+  }
+  return text;
 }
 
 }  // namespace pricer

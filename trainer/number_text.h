@@ -1,6 +1,7 @@
 #pragma once
 
 #include <optional>
+#include <string>
 
 #include "absl/strings/string_view.h"
 
@@ -18,5 +19,8 @@ struct FirstNumber {
 // ".5"). Currency signs, words and signs before it are skipped: "$1,299.00" is 1299, "12,5" is 12,
 // "3." is 3.
 FirstNumber FindFirstNumber(absl::string_view text);
+
+// A number as text that reads back as the same number, with 6 digits where they do.
+std::string RoundTripText(double value);
 
 }  // namespace pricer

@@ -16,6 +16,7 @@
 #include "model/torch_status.h"
 #include "trainer/inference.h"
 #include "trainer/interrupt.h"
+#include "trainer/number_text.h"
 #include "trainer/option_checks.h"
 #include "trainer/publication.h"
 #include "trainer/run_log.h"
@@ -30,26 +31,27 @@ using NamedTexts = std::vector<std::pair<std::string, std::string>>;
 NamedTexts ResultOptions(const TuningOptions& options) {
   const Trainer::Options& training = options.training;
   return {{"lora_r", absl::StrCat(options.lora_rank)},
-          {"lora_alpha", absl::StrCat(options.lora_alpha)},
+          {"lora_alpha", RoundTripText(options.lora_alpha)},
           {"target_modules", absl::StrJoin(options.target_modules, ",")},
           {"bins", absl::StrCat(options.bins)},
-          {"sigma", absl::StrCat(options.sigma)},
+          {"sigma", RoundTripText(options.sigma)},
           {"head_basis", options.head_basis},
-          {"lr", absl::StrCat(training.learning_rate)},
-          {"head_lr", absl::StrCat(training.head_learning_rate)},
-          {"warmup_ratio", absl::StrCat(training.warmup_ratio)},
-          {"max_grad_norm", absl::StrCat(training.max_gradient_norm)},
-          {"betas", absl::StrCat(training.adamw.beta1, ",", training.adamw.beta2)},
-          {"eps", absl::StrCat(training.adamw.epsilon)},
-          {"weight_decay", absl::StrCat(training.adamw.weight_decay)},
+          {"lr", RoundTripText(training.learning_rate)},
+          {"head_lr", RoundTripText(training.head_learning_rate)},
+          {"warmup_ratio", RoundTripText(training.warmup_ratio)},
+          {"max_grad_norm", RoundTripText(training.max_gradient_norm)},
+          {"betas", absl::StrCat(RoundTripText(training.adamw.beta1), ",",
+                                 RoundTripText(training.adamw.beta2))},
+          {"eps", RoundTripText(training.adamw.epsilon)},
+          {"weight_decay", RoundTripText(training.adamw.weight_decay)},
           {"epochs", absl::StrCat(options.epochs)},
           {"max_steps", absl::StrCat(options.max_steps)},
-          {"max_minutes", absl::StrCat(options.max_minutes)},
+          {"max_minutes", RoundTripText(options.max_minutes)},
           {"batch_tokens", absl::StrCat(options.batch_tokens)},
           {"micro_batch_tokens", absl::StrCat(options.micro_batch_tokens)},
           {"validation_items", absl::StrCat(options.validation_items)},
           {"validation_every", absl::StrCat(options.validation_every)},
-          {"max_reject_share", absl::StrCat(options.max_reject_share)},
+          {"max_reject_share", RoundTripText(options.max_reject_share)},
           {"fields", absl::StrJoin(options.columns, ",", absl::PairFormatter("="))},
           {"seed", absl::StrCat(options.seed)}};
 }

@@ -18,6 +18,7 @@
 namespace pricer {
 namespace {
 
+using ::testing::AllOf;
 using testing::GoldenPath;
 using ::testing::HasSubstr;
 using testing::StatusIs;
@@ -115,6 +116,31 @@ TEST_F(EvaluationTest, ReadsPricesFromTheBinsHead) {
   EXPECT_EQ(json.at("baseline_median_of"), "training items");
   EXPECT_NEAR(json.at("mae").get<double>(), json.at("baseline").at("mae").get<double>(), 1e-6);
   EXPECT_EQ(outcome.rejects, 0);
+}
+
+TEST_F(EvaluationTest, RefusesAnotherPromptOrCurrencyThanTheAdapters) {
+  const std::string adapter = PublishUniform(/*training_median=*/100);
+  const auto run = [&](auto change) {
+    EvaluationOptions options = Options();
+    options.adapter = adapter;
+    options.limit = 2;
+    change(options);
+    return RunEvaluation(options).status();
+  };
+  const auto refused = [](const std::string& part) {
+    return StatusIs(kInvalid, AllOf(HasSubstr(part), HasSubstr("come from its pricer.json")));
+  };
+  EXPECT_THAT(run([](auto& o) { o.currency = "EUR"; }), refused("--currency is \"EUR\""));
+  EXPECT_THAT(run([](auto& o) { o.prompt.preset = "reference"; }), refused("--preset"));
+  EXPECT_THAT(run([](auto& o) { o.prompt.question = "x"; }), refused("--question is \"x\""));
+  EXPECT_THAT(run([](auto& o) { o.prompt.prefix = "x"; }), refused("--prefix is \"x\""));
+  EXPECT_THAT(run([](auto& o) { o.prompt.max_prompt_tokens = 100; }),
+              refused("--max-prompt-tokens is \"100\""));
+  EXPECT_OK(run([](auto& o) {
+    o.currency = "USD";
+    o.prompt.preset = "default";
+    o.prompt.max_prompt_tokens = kDefaultMaxPromptTokens;
+  }));
 }
 
 TEST_F(EvaluationTest, TheBaseGeneratesAndUnparsableRowsScoreAsTheMedian) {

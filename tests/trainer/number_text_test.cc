@@ -39,5 +39,13 @@ INSTANTIATE_TEST_SUITE_P(
                            "12 ",
                            12, true}));
 
+TEST(RoundTripTextTest, HasAsManyDigitsAsItTakes) {
+  EXPECT_EQ(RoundTripText(2e-4), "0.0002");
+  EXPECT_EQ(RoundTripText(1e-8), "1e-08");
+  EXPECT_EQ(RoundTripText(32), "32");
+  EXPECT_EQ(RoundTripText(1.23456789e-4), "0.000123456789");
+  EXPECT_EQ(std::stod(RoundTripText(0.1 + 0.2)), 0.1 + 0.2);
+}
+
 }  // namespace
 }  // namespace pricer

@@ -146,6 +146,7 @@ TEST_F(TuningRunTest, LeavesOptionsAndOneMetricsLinePerStepAndValidation) {
   TuningOptions options = Options();
   options.max_steps = 6;
   options.validation_every = 4;
+  options.training.head_learning_rate = 0.00123456789;
   ASSERT_OK_AND_ASSIGN(const TuningOutcome outcome, RunTuning(options));
   EXPECT_EQ(outcome.run_directory, dir_.File("runs/shop-1"));
   const nlohmann::json written =
@@ -153,6 +154,7 @@ TEST_F(TuningRunTest, LeavesOptionsAndOneMetricsLinePerStepAndValidation) {
   EXPECT_EQ(written.at("data"), options.data);
   EXPECT_EQ(written.at("question"), "Q?");
   EXPECT_EQ(written.at("lr"), "0.003");
+  EXPECT_EQ(written.at("head_lr"), "0.00123456789");
   int steps = 0;
   int validations = 0;
   for (absl::string_view line : absl::StrSplit(*ReadFile(outcome.run_directory + "/metrics.jsonl"),

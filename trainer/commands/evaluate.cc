@@ -51,6 +51,10 @@ Command AddEvaluateCommand(CLI::App& parent) {
       ->capture_default_str();
   AddRowOptions(app, &options->currency, &options->columns, &options->max_reject_share);
   AddPromptOptions(app, &options->prompt);
+  app->footer(
+      "The prompt and the currency of a published adapter are its own: options that differ from "
+      "them "
+      "are refused.");
   return {app, [options] { return options->Validate(); }, [options] { return Run(*options); }};
 }
 
