@@ -12,6 +12,7 @@
 #include "base/status_macros.h"
 #include "catalog/item.h"
 #include "catalog/item_json.h"
+#include "catalog/median.h"
 #include "catalog/random.h"
 #include "catalog/synthetic_item.h"
 

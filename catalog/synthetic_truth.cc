@@ -8,6 +8,7 @@
 
 #include "absl/strings/str_format.h"
 #include "base/check.h"
+#include "catalog/median.h"
 #include "catalog/synthetic_tables.h"
 
 namespace pricer {
@@ -72,14 +73,6 @@ double ShareWithin(double x, double sigma) {
 }
 
 }  // namespace
-
-double Median(std::vector<double> values) {
-  PRICER_CHECK(!values.empty());
-  const auto middle = values.begin() + values.size() / 2;
-  std::nth_element(values.begin(), middle, values.end());
-  if (values.size() % 2 == 1) return *middle;
-  return (*middle + *std::max_element(values.begin(), middle)) / 2;
-}
 
 PriceErrors ComputePriceErrors(const std::vector<double>& prices,
                                const std::vector<double>& predictions) {

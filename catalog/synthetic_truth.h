@@ -20,9 +20,6 @@ struct PriceErrors {
 PriceErrors ComputePriceErrors(const std::vector<double>& prices,
                                const std::vector<double>& predictions);
 
-// Middle value, or the mean of the two in the middle. `values` is not empty.
-double Median(std::vector<double> values);
-
 // What no predictor can beat on endless data whose noise in ln(price) is normal with deviation
 // `sigma`, if it answers the price without noise: the median of |exp(-e) - 1| and the share of
 // |exp(-e) - 1| <= 0.2 for e ~ N(0, sigma).

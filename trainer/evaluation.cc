@@ -11,6 +11,7 @@
 #include "base/file.h"
 #include "base/logging.h"
 #include "base/status_macros.h"
+#include "catalog/median.h"
 #include "model/adapter.h"
 #include "trainer/dataset.h"
 #include "trainer/generate.h"
@@ -123,12 +124,12 @@ absl::StatusOr<Baseline> FindBaseline(const EvaluationOptions& options, const Pr
   if (!options.train_data.empty()) {
     ASSIGN_OR_RETURN(const std::vector<double> prices,
                      ReadAllPrices(options.train_data, ReaderOptions(options, pricer.currency)));
-    baseline.median = MedianOf(prices);
+    baseline.median = Median(prices);
   } else if (pricer.reads_bins() && pricer.manifest->evaluation.count("training_median") > 0) {
     baseline.median = pricer.manifest->evaluation.at("training_median");
   } else {
     baseline.median_of = "evaluated items";
-    baseline.median = MedianOf(truths);
+    baseline.median = Median(truths);
   }
   baseline.metrics = MeasureConstant(baseline.median, truths);
   return baseline;

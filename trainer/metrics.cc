@@ -2,7 +2,10 @@
 
 #include <algorithm>
 #include <cmath>
+#include <utility>
 #include <vector>
+
+#include "catalog/median.h"
 
 namespace pricer {
 namespace {
@@ -46,13 +49,6 @@ ScoredPrice ScorePoint(double price, double truth) {
   return score;
 }
 
-double MedianOf(absl::Span<const double> values) {
-  std::vector<double> sorted(values.begin(), values.end());
-  std::sort(sorted.begin(), sorted.end());
-  const size_t middle = sorted.size() / 2;
-  return sorted.size() % 2 == 1 ? sorted[middle] : 0.5 * (sorted[middle - 1] + sorted[middle]);
-}
-
 Metrics Measure(absl::Span<const ScoredPrice> scores) {
   Metrics metrics;
   metrics.items = static_cast<int64_t>(scores.size());
@@ -77,7 +73,7 @@ Metrics Measure(absl::Span<const ScoredPrice> scores) {
     ++intervals;
     if (score.interval->low <= score.truth && score.truth <= score.interval->high) ++covered;
   }
-  metrics.median_absolute_error = MedianOf(errors);
+  metrics.median_absolute_error = Median(std::move(errors));
   metrics.rmsle = std::sqrt(squared_log / count);
   metrics.within_20_percent = static_cast<double>(within) / count;
   if (intervals > 0) {

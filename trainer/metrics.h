@@ -42,8 +42,8 @@ struct Metrics {
   double rmsle = 0;                  // sqrt(mean((ln(1 + price) - ln(1 + truth))^2))
   double mape = 0;                   // mean |price - truth| / truth
   double within_20_percent = 0;      // share with |price - truth| <= truth / 5
-  std::optional<double>
-      coverage_80;         // share of truths inside the interval; absent without intervals
+  // Share of truths inside the interval; absent without intervals.
+  std::optional<double> coverage_80;
   double pinball = 0;      // mean over items and kQuantileLevels; a price alone is every quantile
   double crps = 0;         // mean
   int64_t unparsable = 0;  // items without a price in the generated text
@@ -54,8 +54,5 @@ Metrics Measure(absl::Span<const ScoredPrice> scores);
 
 // The metrics of predicting `price` for every one of `truths`.
 Metrics MeasureConstant(double price, absl::Span<const double> truths);
-
-// Median; of an even count the mean of the middle two. REQUIRES: not empty.
-double MedianOf(absl::Span<const double> values);
 
 }  // namespace pricer

@@ -14,14 +14,14 @@ absl::Status AdamW::Options::Validate() const {
   const auto is_beta = [](double beta) { return beta >= 0.0 && beta < 1.0; };
   if (!is_beta(beta1) || !is_beta(beta2)) {
     return absl::InvalidArgumentError(
-        absl::StrCat("betas are ", beta1, " and ", beta2, "; each must be in [0, 1)"));
+        absl::StrCat("--betas are ", beta1, " and ", beta2, "; each must be in [0, 1)"));
   }
   if (!(epsilon > 0.0) || !std::isfinite(epsilon)) {
-    return absl::InvalidArgumentError(absl::StrCat("epsilon is ", epsilon, "; it must be > 0"));
+    return absl::InvalidArgumentError(absl::StrCat("--eps is ", epsilon, "; it must be > 0"));
   }
   if (!(weight_decay >= 0.0) || !std::isfinite(weight_decay)) {
     return absl::InvalidArgumentError(
-        absl::StrCat("weight decay is ", weight_decay, "; it must be >= 0"));
+        absl::StrCat("--weight-decay is ", weight_decay, "; it must be >= 0"));
   }
   return absl::OkStatus();
 }

@@ -20,7 +20,7 @@ class AdamW {
     double epsilon = 1e-8;
     double weight_decay = 0.0;
 
-    // Betas in [0, 1), epsilon > 0, decay >= 0; InvalidArgument names the field.
+    // Betas in [0, 1), epsilon > 0, decay >= 0; InvalidArgument names the option.
     absl::Status Validate() const;
   };
 

@@ -9,6 +9,7 @@
 #include "absl/strings/str_cat.h"
 #include "base/status_macros.h"
 #include "model/torch_status.h"
+#include "trainer/option_checks.h"
 
 namespace pricer {
 namespace {
@@ -39,19 +40,13 @@ std::vector<MicroBatch> FetchStep(Sampler* sampler, absl::Span<const Example> ex
   return micro_batches;
 }
 
-absl::Status CheckRange(absl::string_view name, double value, double low, double high) {
-  if (value >= low && value <= high) return absl::OkStatus();
-  return absl::InvalidArgumentError(
-      absl::StrCat(name, " is ", value, "; it must be from ", low, " to ", high));
-}
-
 }  // namespace
 
 absl::Status Trainer::Options::Validate() const {
-  RETURN_IF_ERROR(CheckRange("learning rate", learning_rate, 0.0, 1.0));
-  RETURN_IF_ERROR(CheckRange("head learning rate", head_learning_rate, 0.0, 1.0));
-  RETURN_IF_ERROR(CheckRange("warm-up ratio", warmup_ratio, 0.0, 0.9));
-  RETURN_IF_ERROR(CheckRange("max gradient norm", max_gradient_norm, 0.0, 1e6));
+  RETURN_IF_ERROR(CheckBounds("--lr", learning_rate, 0.0, 1.0));
+  RETURN_IF_ERROR(CheckBounds("--head-lr", head_learning_rate, 0.0, 1.0));
+  RETURN_IF_ERROR(CheckBounds("--warmup-ratio", warmup_ratio, 0.0, 0.9));
+  RETURN_IF_ERROR(CheckBounds("--max-grad-norm", max_gradient_norm, 0.0, 1e6));
   return adamw.Validate();
 }
 

@@ -44,7 +44,7 @@ class Trainer {
     double max_gradient_norm = 1.0;  // 0 = gradients are not clipped
     AdamW::Options adamw = {};
 
-    // InvalidArgument names the field and its bounds.
+    // InvalidArgument names the option and its bounds.
     absl::Status Validate() const;
   };
 

@@ -13,6 +13,7 @@
 #include "base/build_info.h"
 #include "base/sha256.h"
 #include "base/status_macros.h"
+#include "catalog/median.h"
 #include "model/torch_status.h"
 #include "trainer/inference.h"
 #include "trainer/interrupt.h"
@@ -281,7 +282,7 @@ absl::Status TuneAndPublish(const TuningOptions& options, Inputs inputs, PeftAda
   outcome->validation = trained.best_validation->metrics;
   Manifest manifest = NewManifest(options, inputs, *network, trained);
   RETURN_IF_ERROR(Calibrate(inputs.validation, trained.best_validation->logits,
-                            MedianOf(inputs.train.Prices()), &manifest));
+                            Median(inputs.train.Prices()), &manifest));
   const PeftAdapter tuned{.config = config, .weights = std::move(trained.best)};
   if (status.ok()) {
     auto published = PublishAdapter(tuned, manifest, options.output, options.name);

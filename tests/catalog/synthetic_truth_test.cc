@@ -11,12 +11,6 @@
 namespace pricer {
 namespace {
 
-TEST(SyntheticTruthTest, MedianOfOddAndEvenCounts) {
-  EXPECT_EQ(Median({5}), 5);
-  EXPECT_EQ(Median({9, 1, 5}), 5);
-  EXPECT_EQ(Median({9, 1, 5, 7}), 6);
-}
-
 TEST(SyntheticTruthTest, ErrorsByHand) {
   const PriceErrors errors = ComputePriceErrors({10, 20, 40, 100}, {12, 19, 40, 50});
   EXPECT_DOUBLE_EQ(errors.mae, (2 + 1 + 0 + 50) / 4.0);

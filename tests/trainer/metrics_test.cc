@@ -8,12 +8,6 @@
 namespace pricer {
 namespace {
 
-TEST(MetricsTest, MedianOfAnEvenCountIsTheMeanOfTheMiddleTwo) {
-  EXPECT_EQ(MedianOf({3.0, 1.0, 2.0}), 2.0);
-  EXPECT_EQ(MedianOf({4.0, 1.0, 2.0, 100.0}), 3.0);
-  EXPECT_EQ(MedianOf({5.0}), 5.0);
-}
-
 TEST(MetricsTest, EqualsHandComputedNumbersForSinglePrices) {
   // Errors 2, 10, 0, 30 of truths 10, 40, 25, 20.
   const std::vector<ScoredPrice> scores = {ScorePoint(12, 10), ScorePoint(30, 40),

@@ -88,11 +88,11 @@ TEST(AdamWTest, AccumulatesWhatBackwardGivesUntilItIsZeroed) {
 TEST(AdamWOptionsTest, NamesTheOptionThatIsOutOfBounds) {
   EXPECT_OK(AdamW::Options{}.Validate());
   EXPECT_THAT(AdamW::Options{.beta1 = 1.0}.Validate(),
-              StatusIs(absl::StatusCode::kInvalidArgument, ::testing::HasSubstr("betas")));
+              StatusIs(absl::StatusCode::kInvalidArgument, ::testing::HasSubstr("--betas")));
   EXPECT_THAT(AdamW::Options{.epsilon = 0.0}.Validate(),
-              StatusIs(absl::StatusCode::kInvalidArgument, ::testing::HasSubstr("epsilon")));
+              StatusIs(absl::StatusCode::kInvalidArgument, ::testing::HasSubstr("--eps")));
   EXPECT_THAT(AdamW::Options{.weight_decay = -1.0}.Validate(),
-              StatusIs(absl::StatusCode::kInvalidArgument, ::testing::HasSubstr("weight decay")));
+              StatusIs(absl::StatusCode::kInvalidArgument, ::testing::HasSubstr("--weight-decay")));
 }
 
 }  // namespace

@@ -236,9 +236,10 @@ TEST_F(TrainerTest, AStepThatIsStoppedChangesNothing) {
 
 TEST_F(TrainerTest, RefusesWrongOptionsByName) {
   EXPECT_THAT(Trainer::Create(network_.get(), NewAdapter(), {.learning_rate = -1}),
-              StatusIs(absl::StatusCode::kInvalidArgument, ::testing::HasSubstr("learning rate")));
-  EXPECT_THAT(Trainer::Create(network_.get(), NewAdapter(), {.warmup_ratio = 1}),
-              StatusIs(absl::StatusCode::kInvalidArgument, ::testing::HasSubstr("warm-up ratio")));
+              StatusIs(absl::StatusCode::kInvalidArgument, ::testing::HasSubstr("--lr is -1")));
+  EXPECT_THAT(
+      Trainer::Create(network_.get(), NewAdapter(), {.warmup_ratio = 1}),
+      StatusIs(absl::StatusCode::kInvalidArgument, ::testing::HasSubstr("--warmup-ratio is 1")));
   PeftAdapter headless = NewAdapter();
   headless.weights.score = at::Tensor();
   EXPECT_THAT(Trainer::Create(network_.get(), std::move(headless), {}),

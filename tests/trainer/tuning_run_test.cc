@@ -247,7 +247,7 @@ TEST_F(TuningRunTest, ChecksEveryOptionBeforeAnythingIsMade) {
   refuses("--batch-tokens", [](TuningOptions& o) { o.batch_tokens = 0; });
   refuses("--micro-batch-tokens", [](TuningOptions& o) { o.micro_batch_tokens = 0; });
   refuses("--validation-items", [](TuningOptions& o) { o.validation_items = 7; });
-  refuses("learning rate", [](TuningOptions& o) { o.training.learning_rate = 2; });
+  refuses("--lr is 2; expected 0 to 1", [](TuningOptions& o) { o.training.learning_rate = 2; });
   refuses("--weights", [](TuningOptions& o) { o.base.weights = "int3"; });
   refuses("nose_proj", [](TuningOptions& o) { o.target_modules = {"nose_proj"}; });
   EXPECT_FALSE(std::filesystem::exists(dir_.File("adapters")));
