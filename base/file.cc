@@ -137,6 +137,15 @@ absl::Status AtomicFileWriter::Commit() {
   return SyncDirectory(std::filesystem::path(path_).parent_path().string());
 }
 
+bool SameFile(const std::string& a, const std::string& b) {
+  namespace fs = std::filesystem;
+  std::error_code ignored;  // what cannot be looked at is no file yet, or fails when it is opened
+  if (fs::is_other(a, ignored)) return false;
+  if (fs::equivalent(a, b, ignored)) return true;
+  const fs::path place = fs::weakly_canonical(fs::absolute(a, ignored), ignored);
+  return !place.empty() && place == fs::weakly_canonical(fs::absolute(b, ignored), ignored);
+}
+
 absl::Status SyncDirectory(const std::string& path) {
   const std::string name = path.empty() ? "." : path;
   FileDescriptor directory(open(name.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC));

@@ -49,6 +49,10 @@ class AtomicFileWriter {
   std::string buffer_;
 };
 
+// Whether writing one destroys the other: two names of one file, or of the same place where there
+// is none yet. Never of devices and pipes.
+bool SameFile(const std::string& a, const std::string& b);
+
 // Flushes a directory's entries to the disk, so that renames and new files in it survive a power
 // loss.
 absl::Status SyncDirectory(const std::string& path);

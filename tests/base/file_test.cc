@@ -128,6 +128,34 @@ TEST(AtomicFileWriterTest, WithoutCommitNothingChanges) {
   EXPECT_THAT(NamesIn(dir.path()), ElementsAre("a"));
 }
 
+TEST(SameFileTest, KnowsAFileByAllItsNames) {
+  const TempDir dir;
+  ASSERT_OK(WriteFile(dir.File("a"), ""));
+  ASSERT_OK(WriteFile(dir.File("b"), ""));
+  std::filesystem::create_symlink("a", dir.File("link"));
+  std::filesystem::create_hard_link(dir.File("a"), dir.File("hard"));
+  EXPECT_TRUE(SameFile(dir.File("a"), dir.File("a")));
+  EXPECT_TRUE(SameFile(dir.File("a"), dir.File("./a")));
+  EXPECT_TRUE(SameFile(dir.File("a"), dir.File("link")));
+  EXPECT_TRUE(SameFile(dir.File("a"), dir.File("hard")));
+  EXPECT_TRUE(SameFile(dir.File("a"), std::filesystem::relative(dir.File("a"))));
+  EXPECT_FALSE(SameFile(dir.File("a"), dir.File("b")));
+}
+
+TEST(SameFileTest, KnowsThePlaceOfAFileToCome) {
+  const TempDir dir;
+  ASSERT_OK(MakeDirectories(dir.File("sub")));
+  std::filesystem::create_directory_symlink("sub", dir.File("link"));
+  EXPECT_TRUE(SameFile(dir.File("sub/new"), dir.File("sub/../sub/new")));
+  EXPECT_TRUE(SameFile(dir.File("sub/new"), dir.File("link/new")));
+  EXPECT_FALSE(SameFile(dir.File("sub/new"), dir.File("new")));
+  EXPECT_FALSE(SameFile("", ""));
+}
+
+TEST(SameFileTest, WritingToADeviceDestroysNothing) {
+  EXPECT_FALSE(SameFile("/dev/null", "/dev/null"));
+}
+
 TEST(FileTest, MakesNestedDirectoriesOnceOrTwice) {
   const TempDir dir;
   EXPECT_OK(MakeDirectories(dir.File("a/b/c")));
