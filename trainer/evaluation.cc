@@ -189,6 +189,24 @@ absl::Status WriteResults(const EvaluationOptions& options, const Dataset& data,
   return WriteFileAtomically(options.json, EvaluationJson(outcome.metrics, outcome.baseline));
 }
 
+std::string RejectsPath(const EvaluationOptions& options) {
+  return options.predictions + ".rejects.jsonl";
+}
+
+// No file that is written is one that is read, or another that is written.
+absl::Status CheckOutputs(const EvaluationOptions& options) {
+  RETURN_IF_ERROR(CheckOtherFile("--json", options.json, "--predictions", options.predictions));
+  const std::pair<absl::string_view, std::string> outputs[] = {
+      {"--predictions", options.predictions},
+      {"--json", options.json},
+      {"rejects of --predictions", RejectsPath(options)}};
+  for (const auto& [option, path] : outputs) {
+    RETURN_IF_ERROR(CheckOtherFile(option, path, "--data", options.data));
+    RETURN_IF_ERROR(CheckOtherFile(option, path, "--train-data", options.train_data));
+  }
+  return CheckOtherFile("--json", options.json, "rejects of --predictions", RejectsPath(options));
+}
+
 }  // namespace
 
 absl::Status EvaluationOptions::Validate() const {
@@ -198,6 +216,7 @@ absl::Status EvaluationOptions::Validate() const {
   if (!train_data.empty()) RETURN_IF_ERROR(CheckFile("--train-data", train_data));
   RETURN_IF_ERROR(CheckOutputFile("--predictions", predictions));
   RETURN_IF_ERROR(CheckOutputFile("--json", json));
+  RETURN_IF_ERROR(CheckOutputs(*this));
   RETURN_IF_ERROR(MakePrompt(prompt, CurrencyOf(*this)).status());
   RETURN_IF_ERROR(CheckBounds("--max-reject-share", max_reject_share, 0.0, 1.0));
   RETURN_IF_ERROR(CheckBounds<int64_t>("--limit", limit, 0, kManyItems));
@@ -213,7 +232,7 @@ absl::StatusOr<EvaluationOutcome> RunEvaluation(const EvaluationOptions& options
   DatasetOptions dataset{.reader = ReaderOptions(options, pricer.currency),
                          .limit = options.limit,
                          .keep_texts = true};
-  dataset.reader.rejects_path = options.predictions + ".rejects.jsonl";
+  dataset.reader.rejects_path = RejectsPath(options);
   ASSIGN_OR_RETURN(const Dataset data,
                    LoadDataset(options.data, pricer.prompt, *base.tokenizer, dataset));
   const std::vector<double> truths = data.Prices();

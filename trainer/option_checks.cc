@@ -69,4 +69,10 @@ absl::Status CheckOutputFile(absl::string_view option, const std::string& path) 
   return absl::OkStatus();
 }
 
+absl::Status CheckOtherFile(absl::string_view option, const std::string& path,
+                            absl::string_view other_option, const std::string& other_path) {
+  if (path.empty() || other_path.empty() || !SameFile(path, other_path)) return absl::OkStatus();
+  return Refuse(option, path, absl::StrCat("is also ", other_option, ", which it would replace"));
+}
+
 }  // namespace pricer

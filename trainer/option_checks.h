@@ -38,4 +38,8 @@ absl::Status MakeOutputDirectory(absl::string_view option, const std::string& pa
 // free.
 absl::Status CheckOutputFile(absl::string_view option, const std::string& path);
 
+// Writing the first must not destroy the second, which may be empty: not given.
+absl::Status CheckOtherFile(absl::string_view option, const std::string& path,
+                            absl::string_view other_option, const std::string& other_path);
+
 }  // namespace pricer

@@ -161,6 +161,7 @@ absl::Status ProbeOptions::Validate() const {
   if (!adapter.empty()) RETURN_IF_ERROR(CheckDirectory("--adapter", adapter));
   RETURN_IF_ERROR(CheckFile("--input", input));
   if (!output.empty()) RETURN_IF_ERROR(CheckOutputFile("--output", output));
+  RETURN_IF_ERROR(CheckOtherFile("--output", output, "--input", input));
   RETURN_IF_ERROR(CheckBounds<int64_t>("--top", top, 1, kManyItems));
   return CheckBounds<int64_t>("--batch-tokens", batch_tokens, 1, kManyItems);
 }

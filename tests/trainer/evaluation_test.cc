@@ -218,6 +218,24 @@ TEST_F(EvaluationTest, CountsAndListsRejects) {
               testing::IsOkAndHolds(HasSubstr("\"row\": 2")));
 }
 
+TEST_F(EvaluationTest, RefusesToReplaceItsInputsOrItsOtherOutput) {
+  const auto refused = [](const std::string& option, const std::string& other) {
+    return StatusIs(kInvalid, AllOf(HasSubstr(option), HasSubstr("is also " + other)));
+  };
+  EvaluationOptions options = Options();
+  options.predictions = options.data;
+  EXPECT_THAT(RunEvaluation(options), refused("--predictions", "--data"));
+  options = Options();
+  options.train_data = options.data;
+  options.json = options.data;
+  EXPECT_THAT(RunEvaluation(options), refused("--json", "--data"));
+  options = Options();
+  options.json = options.predictions;
+  EXPECT_THAT(RunEvaluation(options), refused("--json", "--predictions"));
+  options.json += ".rejects.jsonl";
+  EXPECT_THAT(RunEvaluation(options), refused("--json", "rejects of --predictions"));
+}
+
 TEST_F(EvaluationTest, AGeneratedAnswerNeedsRoomInTheContext) {
   EvaluationOptions options = Options();
   options.prompt.max_prompt_tokens = 2041;

@@ -82,5 +82,17 @@ TEST(OptionChecksTest, AnOutputFileNeedsADirectoryAndReplacesOnlyFiles) {
   EXPECT_THAT(CheckOutputFile("--json", ""), StatusIs(absl::StatusCode::kInvalidArgument));
 }
 
+TEST(OptionChecksTest, AnOutputMustNotReplaceAnotherFile) {
+  TempDir dir;
+  ASSERT_OK(WriteFile(dir.File("data"), "x"));
+  EXPECT_OK(CheckOtherFile("--output", dir.File("out"), "--input", dir.File("data")));
+  EXPECT_OK(CheckOtherFile("--output", "", "--input", ""));
+  EXPECT_THAT(CheckOtherFile("--output", dir.File("./data"), "--input", dir.File("data")),
+              StatusIs(absl::StatusCode::kInvalidArgument,
+                       AllOf(HasSubstr("--output: "), HasSubstr("is also --input"))));
+  EXPECT_THAT(CheckOtherFile("--json", dir.File("new"), "--predictions", dir.File("./new")),
+              StatusIs(absl::StatusCode::kInvalidArgument, HasSubstr("is also --predictions")));
+}
+
 }  // namespace
 }  // namespace pricer

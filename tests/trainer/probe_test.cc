@@ -171,6 +171,10 @@ TEST_F(ProbeTest, ChecksOptionsFirst) {
   options = Options(dir_.path());
   EXPECT_THAT(RunProbe(options), StatusIs(kInvalid, HasSubstr("--input")));
   WriteInput("x");
+  options.output = options.input;
+  EXPECT_THAT(RunProbe(options),
+              StatusIs(kInvalid, AllOf(HasSubstr("--output"), HasSubstr("is also --input"))));
+  options.output = dir_.File("output.jsonl");
   options.top = 0;
   EXPECT_THAT(RunProbe(options), StatusIs(kInvalid, HasSubstr("--top is 0")));
 }
