@@ -1,18 +1,20 @@
 #include "server/adapter_folder.h"
 
+#include <fcntl.h>
 #include <sys/stat.h>
+#include <unistd.h>
 
 #include <algorithm>
 #include <cerrno>
 #include <cstring>
 #include <filesystem>
-#include <fstream>
 #include <iterator>
 #include <optional>
 #include <system_error>
 
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
+#include "base/file_descriptor.h"
 #include "base/status_macros.h"
 #include "model/adapter_directory.h"
 #include "model/adapter_name.h"
@@ -81,6 +83,17 @@ void ScanName(const std::string& root, const std::string& name, FolderScan* scan
   }
 }
 
+// The first bytes of a regular file; of anything else none, without waiting for a pipe's writer.
+std::string HeadOfFile(const fs::path& path) {
+  const FileDescriptor file(open(path.c_str(), O_RDONLY | O_NONBLOCK | O_CLOEXEC));
+  struct stat info {};
+  if (!file.ok() || fstat(file.get(), &info) != 0 || !S_ISREG(info.st_mode)) return "";
+  std::string head(256, '\0');
+  const ssize_t count = read(file.get(), head.data(), head.size());
+  head.resize(count > 0 ? static_cast<size_t>(count) : 0);
+  return head;
+}
+
 }  // namespace
 
 absl::StatusOr<FolderScan> ScanAdapterFolder(const std::string& root) {
@@ -119,11 +132,7 @@ std::string VersionSignature(const std::string& directory) {
     parts.push_back(absl::StrCat(entry, " ", info.st_size, " ", info.st_mtim.tv_sec, ".",
                                  info.st_mtim.tv_nsec));
   }
-  std::ifstream marker(fs::path(directory) / std::string(kReadyFile), std::ios::binary);
-  std::string content(256, '\0');
-  marker.read(content.data(), static_cast<std::streamsize>(content.size()));
-  content.resize(static_cast<size_t>(marker.gcount()));
-  parts.push_back(std::move(content));
+  parts.push_back(HeadOfFile(fs::path(directory) / std::string(kReadyFile)));
   return absl::StrJoin(parts, "\n");
 }
 

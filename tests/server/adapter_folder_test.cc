@@ -2,6 +2,7 @@
 
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
+#include <sys/stat.h>
 
 #include <chrono>
 #include <filesystem>
@@ -112,6 +113,18 @@ TEST(AdapterFolderTest, TheSignatureChangesWithNamesSizesTimesAndTheMarker) {
   WriteText(marker, "bb");
   fs::last_write_time(marker, marker_time);
   EXPECT_NE(VersionSignature(version), marked);
+}
+
+// Opening a pipe that nobody writes to would wait for ever.
+TEST(AdapterFolderTest, TheSignatureOfAVersionWhoseMarkerIsAPipeIsTakenAtOnce) {
+  TempDir root;
+  const fs::path version = MakeVersion(root.path(), "toys", "1", /*ready=*/false);
+  ASSERT_EQ(mkfifo((version / "_READY").c_str(), 0600), 0);
+  const std::string pipe = VersionSignature(version);
+  EXPECT_EQ(VersionSignature(version), pipe);
+  fs::remove(version / "_READY");
+  WriteText(version / "_READY", "aa");
+  EXPECT_NE(VersionSignature(version), pipe);
 }
 
 }  // namespace

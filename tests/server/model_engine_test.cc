@@ -2,6 +2,7 @@
 
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
+#include <sys/stat.h>
 
 #include <filesystem>
 
@@ -98,6 +99,19 @@ TEST_F(ModelEngineTest, RefusesAnAdapterForAnotherBase) {
       PublishTinyAdapter(other_base.path(), other.get(), adapters_.path(), "toys", 1));
   EXPECT_THAT(LoadChecked(engine_.get(), published.directory),
               StatusIs(absl::StatusCode::kFailedPrecondition, HasSubstr("fingerprint")));
+}
+
+TEST_F(ModelEngineTest, RefusesAnAdapterWithAPipeForAFile) {
+  for (const char* const name : {"_READY", "adapter_model.safetensors"}) {
+    ASSERT_OK_AND_ASSIGN(
+        const PublishedVersion published,
+        PublishTinyAdapter(base_.path(), engine_.get(), adapters_.path(), "toys", 1));
+    const std::string path = published.directory + "/" + name;
+    std::filesystem::remove(path);
+    ASSERT_EQ(mkfifo(path.c_str(), 0600), 0);
+    EXPECT_THAT(LoadChecked(engine_.get(), published.directory).status().message(),
+                HasSubstr(std::string(name) + ": expected a regular file"));
+  }
 }
 
 TEST_F(ModelEngineTest, EncodesThePromptWithTheItemInIt) {
