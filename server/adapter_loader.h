@@ -19,8 +19,8 @@ namespace pricer {
 inline constexpr double kForeignGoldenTolerance = 0.03;
 
 // Loads an adapter version and has it price its golden items before any request may get it. The
-// items go through the batch scheduler like everybody's, one at a time, so that a check never makes
-// a batch longer by more than one item.
+// items go through the batch scheduler, ahead of callers' and one at a time, so that a check never
+// makes a batch longer by more than one item nor waits for more than one batch an item.
 class AdapterLoader {
  public:
   // Both must outlive the loader.

@@ -74,7 +74,8 @@ absl::Status BatchScheduler::Schedule(PriceTask task) {
     return status;
   }
   queue_tokens_ += TokensOf(task);
-  queue_.push_back({std::move(task), now});
+  const bool ahead = task.internal;
+  queue_.insert(ahead ? queue_.begin() : queue_.end(), Waiting{std::move(task), now});
   metrics_->QueueChanged(static_cast<int64_t>(queue_.size()), queue_tokens_);
   work_.Signal();
   return absl::OkStatus();

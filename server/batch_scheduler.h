@@ -37,8 +37,8 @@ struct PriceTask {
   absl::Time deadline = absl::InfiniteFuture();
   // Set by the caller when nobody waits any more; null = that cannot happen.
   std::shared_ptr<const std::atomic<bool>> cancelled;
-  // The server's own work, such as golden items: taken though the queue is full, and not counted as
-  // an item priced.
+  // The server's own work, such as golden items, of which there is one at a time: taken though the
+  // queue is full, ahead of callers' tasks, and not counted as an item priced.
   bool internal = false;
   // Called exactly once where Schedule returned OK, mostly on the batch thread, which waits for it:
   // it must not block.
@@ -58,8 +58,9 @@ struct BatchSchedulerOptions {
 // Packs waiting tasks into batches and runs them on one thread of its own. Thread-safe.
 //
 // When a batch closes: as soon as the predictor is free and a task waits, the batch takes tasks in
-// the order of arrival up to the first one that would exceed max_batch_tokens. It never waits for
-// more to come. Under load, batches fill while the one before them is computed.
+// the order of arrival, internal ones first, up to the first one that would exceed
+// max_batch_tokens. It never waits for more to come. Under load, batches fill while the one before
+// them is computed.
 //
 // Tasks whose deadline has passed or whose caller has gone are dropped when a batch is formed: they
 // never reach the predictor. A batch that is being computed runs to its end.

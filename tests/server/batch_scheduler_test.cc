@@ -159,6 +159,19 @@ TEST_F(BatchSchedulerTest, TakesInternalTasksThoughTheQueueIsFull) {
   EXPECT_EQ(metrics_.values().items.at(adapter_->key), 2);
 }
 
+TEST_F(BatchSchedulerTest, PutsInternalTasksAheadOfThoseThatWait) {
+  Start(50, 100);
+  OccupyPredictor();
+  ASSERT_OK(Schedule(50, 1));
+  ASSERT_OK(Schedule(50, 2));
+  PriceTask task = Task(10, 3);
+  task.internal = true;
+  ASSERT_OK(scheduler_->Schedule(std::move(task)));
+  predictor_.Release();
+  for (int i = 0; i <= 3; ++i) results_.Wait(i);
+  EXPECT_THAT(LaterBatches(), ElementsAre(ElementsAre(3), ElementsAre(1), ElementsAre(2)));
+}
+
 TEST_F(BatchSchedulerTest, RefusesATaskWhoseDeadlineHasPassed) {
   Start(100, 100);
   PriceTask task = Task(10);
