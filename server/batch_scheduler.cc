@@ -26,8 +26,9 @@ bool IsCancelled(const PriceTask& task) {
 
 // What became of a task that no batch computed.
 absl::Status ReasonToDrop(const PriceTask& task, absl::Time now) {
-  if (IsCancelled(task)) return absl::CancelledError("the caller has gone");
+  // First, because gRPC cancels a call when its deadline passes.
   if (task.deadline <= now) return ExpiredError();
+  if (IsCancelled(task)) return absl::CancelledError("the caller has gone");
   return StoppingError();
 }
 

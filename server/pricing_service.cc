@@ -80,7 +80,15 @@ class PricingCall : public grpc::ServerUnaryReactor {
     Finish(ToGrpcStatus(status));
   }
 
-  bool cancelled() const { return cancelled_->load(std::memory_order_relaxed); }
+  // Why nobody waits for the answer any more; OK while somebody does. The deadline first, because
+  // gRPC cancels a call when it passes.
+  absl::Status Abandoned() const {
+    if (deadline_ <= backend_.clock->Now()) {
+      return absl::DeadlineExceededError("the deadline passed before the call was answered");
+    }
+    if (!cancelled_->load(std::memory_order_relaxed)) return absl::OkStatus();
+    return absl::CancelledError("the caller has gone");
+  }
   const PricingBackend& backend() const { return backend_; }
 
  private:
@@ -140,13 +148,13 @@ class BatchPredictPricesCall final : public PricingCall {
                    v1::BatchPredictPricesResponse* response) {
     for (int i = 0; i < request.items_size(); ++i) {
       v1::ItemResult* result = response->mutable_results(i);
-      const absl::Status status =
-          cancelled()
-              ? absl::CancelledError("the caller has gone")
-              : ScheduleItem(request.items(i),
-                             [this, result](TaskResult task, int prompt_tokens, bool truncated) {
-                               ItemDone(task, prompt_tokens, truncated, result);
-                             });
+      absl::Status status = Abandoned();
+      if (status.ok()) {
+        status = ScheduleItem(request.items(i),
+                              [this, result](TaskResult task, int prompt_tokens, bool truncated) {
+                                ItemDone(task, prompt_tokens, truncated, result);
+                              });
+      }
       if (!status.ok()) ItemFailed(status, result);
     }
     OneDone();
@@ -169,7 +177,7 @@ class BatchPredictPricesCall final : public PricingCall {
 
   void OneDone() {
     if (pending_.fetch_sub(1, std::memory_order_acq_rel) > 1) return;
-    End(cancelled() ? absl::CancelledError("the caller has gone") : absl::OkStatus());
+    End(Abandoned());
   }
 
   // Items without a result, and one more for the loop that queues them.

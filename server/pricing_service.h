@@ -26,6 +26,7 @@ struct PricingBackend {
   // Tokenizes the items of BatchPredictPrices, so that a large call holds up neither small ones nor
   // probes.
   WorkerPool* pool = nullptr;
+  const Clock* clock = Clock::System();
 };
 
 // pricer.v1.PricingService. Proto in, native types, proto out. PredictPrice tokenizes on gRPC's

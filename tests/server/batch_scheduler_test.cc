@@ -211,6 +211,21 @@ TEST_F(BatchSchedulerTest, NeverComputesATaskWhoseCallerHasGone) {
   EXPECT_THAT(LaterBatches(), IsEmpty());
 }
 
+// gRPC cancels a call at its deadline, so that both are true of it.
+TEST_F(BatchSchedulerTest, ATaskThatIsBothExpiredAndCancelledIsExpired) {
+  Start(100, 100);
+  OccupyPredictor();
+  const auto cancelled = std::make_shared<std::atomic<bool>>(false);
+  PriceTask task = Task(10, 1);
+  task.cancelled = cancelled;
+  task.deadline = clock_.Now() + absl::Seconds(1);
+  ASSERT_OK(scheduler_->Schedule(std::move(task)));
+  clock_.Advance(absl::Seconds(1));
+  cancelled->store(true);
+  predictor_.Release();
+  EXPECT_THAT(results_.Wait(1).distribution, StatusIs(absl::StatusCode::kDeadlineExceeded));
+}
+
 TEST_F(BatchSchedulerTest, DroppedTasksTakeNoRoomInABatch) {
   Start(100, 1000);
   OccupyPredictor();

@@ -78,8 +78,10 @@ class PricingServiceTest : public ::testing::Test {
     response_.Clear();
     return stub_->PredictPrice(context_.get(), request, &response_);
   }
-  grpc::Status CallBatch(const v1::BatchPredictPricesRequest& request) {
+  grpc::Status CallBatch(const v1::BatchPredictPricesRequest& request,
+                         std::chrono::milliseconds timeout = std::chrono::seconds(60)) {
     grpc::ClientContext context;
+    context.set_deadline(std::chrono::system_clock::now() + timeout);
     batch_response_.Clear();
     return stub_->BatchPredictPrices(&context, request, &batch_response_);
   }
@@ -115,7 +117,7 @@ class PricingServiceTest : public ::testing::Test {
   FakeClock clock_;
   BatchScheduler scheduler_{{50, kMaxQueueTokens}, engine_.predictor(), &metrics_, &clock_};
   WorkerPool pool_{1, 4};
-  const PricingBackend backend_ = {&engine_, &registry_, &scheduler_, &pool_};
+  const PricingBackend backend_ = {&engine_, &registry_, &scheduler_, &pool_, &clock_};
   PricingService service_{&metrics_};
   Listener listener_;
   std::unique_ptr<v1::PricingService::Stub> stub_;
@@ -201,6 +203,35 @@ TEST_F(PricingServiceTest, NeverComputesACallWhoseDeadlinePassedInTheQueue) {
   EXPECT_EQ(first.get(), 1);
   scheduler_.Stop(absl::InfiniteFuture());
   EXPECT_EQ(ComputedSequences(), 1);
+}
+
+// gRPC cancels a call at its deadline, so that both are true of it.
+TEST_F(PricingServiceTest, ACallThatIsBothExpiredAndCancelledIsCountedAsExpired) {
+  std::future<int64_t> first = OccupyPredictor();
+  grpc::ClientContext single_context;
+  grpc::ClientContext batch_context;
+  for (grpc::ClientContext* const context : {&single_context, &batch_context}) {
+    context->set_deadline(std::chrono::system_clock::now() + std::chrono::hours(1));
+  }
+  std::future<grpc::Status> single = std::async(std::launch::async, [&] {
+    return stub_->PredictPrice(&single_context, Request("late"), &response_);
+  });
+  std::future<grpc::Status> batch = std::async(std::launch::async, [&] {
+    return stub_->BatchPredictPrices(&batch_context, BatchRequest({"late"}), &batch_response_);
+  });
+  while (metrics_.values().queue_items < 2) std::this_thread::yield();
+  single_context.TryCancel();
+  batch_context.TryCancel();
+  EXPECT_EQ(single.get().error_code(), grpc::StatusCode::CANCELLED);
+  EXPECT_EQ(batch.get().error_code(), grpc::StatusCode::CANCELLED);
+  // On the same connection: the server has heard of the cancellations before it answers.
+  EXPECT_EQ(Call(v1::PredictPriceRequest()).error_code(), grpc::StatusCode::INVALID_ARGUMENT);
+  clock_.Advance(absl::Hours(24 * 365 * 1000));
+  engine_.fake_predictor().Release();
+  EXPECT_EQ(first.get(), 1);
+  scheduler_.Stop(absl::InfiniteFuture());
+  EXPECT_EQ(metrics_.values().calls.at("PredictPrice DEADLINE_EXCEEDED"), 1);
+  EXPECT_EQ(metrics_.values().calls.at("BatchPredictPrices DEADLINE_EXCEEDED"), 1);
 }
 
 TEST_F(PricingServiceTest, SurvivesACallerThatGoesWhileItsItemIsComputed) {
