@@ -66,7 +66,7 @@ BatchScheduler::BatchScheduler(const BatchSchedulerOptions& options, BatchPredic
 
 BatchScheduler::~BatchScheduler() { Stop(absl::InfinitePast()); }
 
-absl::Status BatchScheduler::Schedule(PriceTask task) {
+absl::Status BatchScheduler::Schedule(PriceTask&& task) {
   PRICER_CHECK(!task.ids.empty() && task.adapter != nullptr);
   const absl::Time now = clock_->Now();
   MutexLock lock(&mutex_);
@@ -85,10 +85,18 @@ absl::Status BatchScheduler::Schedule(PriceTask task) {
 absl::Status BatchScheduler::AdmitLocked(const PriceTask& task, absl::Time now) const {
   if (stopping_) return StoppingError();
   if (task.deadline <= now) return ExpiredError();
-  const bool fits = queue_tokens_ + TokensOf(task) <= options_.max_queue_tokens;
-  if (fits || queue_.empty() || task.internal) return absl::OkStatus();
+  if (task.internal || task.replaces || HasRoomLocked(TokensOf(task))) return absl::OkStatus();
   return absl::ResourceExhaustedError(absl::StrCat("the queue is full: ", queue_tokens_, " of ",
                                                    options_.max_queue_tokens, " tokens wait"));
+}
+
+bool BatchScheduler::HasRoomLocked(int64_t tokens) const {
+  return queue_.empty() || queue_tokens_ + tokens <= options_.max_queue_tokens;
+}
+
+bool BatchScheduler::HasRoom(int64_t tokens) const {
+  MutexLock lock(&mutex_);
+  return HasRoomLocked(tokens);
 }
 
 absl::Duration BatchScheduler::RetryDelay() const {

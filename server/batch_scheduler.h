@@ -40,6 +40,8 @@ struct PriceTask {
   // The server's own work, such as golden items, of which there is one at a time: taken though the
   // queue is full, ahead of callers' tasks, and not counted as an item priced.
   bool internal = false;
+  // Follows an earlier task of its call that has left the queue: taken though the queue is full.
+  bool replaces = false;
   // Called exactly once where Schedule returned OK, mostly on the batch thread, which waits for it:
   // it must not block.
   std::function<void(TaskResult)> done;
@@ -49,7 +51,8 @@ struct BatchSchedulerOptions {
   // Tokens of one forward pass. More makes better use of the processor and makes a request that has
   // just missed a batch wait longer. A single longer prompt is computed alone.
   int64_t max_batch_tokens = 2048;
-  // Tokens that may wait; beyond them tasks are refused at once. At least max_batch_tokens.
+  // Tokens that may wait; beyond them tasks are refused at once, but for those that replace others:
+  // about a batch more. At least max_batch_tokens.
   int64_t max_queue_tokens = 65536;
 
   absl::Status Validate() const;
@@ -74,13 +77,19 @@ class BatchScheduler {
   BatchScheduler(const BatchScheduler&) = delete;
   BatchScheduler& operator=(const BatchScheduler&) = delete;
 
-  // Hands a task over; does not block. On error `done` is never called: ResourceExhausted where the
-  // queue is full, DeadlineExceeded where the deadline has passed, Unavailable where the scheduler
-  // is stopping. A prompt longer than the whole queue is taken when nothing else waits.
-  absl::Status Schedule(PriceTask task);
+  // Hands a task over; does not block. On error `task` is as it was and `done` is never called:
+  // ResourceExhausted where the queue is full, DeadlineExceeded where the deadline has passed,
+  // Unavailable where the scheduler is stopping. A prompt longer than the whole queue is taken when
+  // nothing else waits.
+  absl::Status Schedule(PriceTask&& task);
+
+  // Whether a task of so many tokens would be taken now; another caller may be faster.
+  bool HasRoom(int64_t tokens) const;
 
   // When to try again after ResourceExhausted: about when the next batch leaves the queue.
   absl::Duration RetryDelay() const;
+
+  const BatchSchedulerOptions& options() const { return options_; }
 
   // Refuses new tasks, computes the waiting ones as long as `deadline` has not passed, fails the
   // rest with Unavailable and ends the thread. A batch that is being computed is always finished.
@@ -101,6 +110,7 @@ class BatchScheduler {
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   void Compute(std::vector<Waiting> batch);
   void Drop(std::vector<Waiting> dropped);
+  bool HasRoomLocked(int64_t tokens) const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   absl::Status AdmitLocked(const PriceTask& task, absl::Time now) const
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
 

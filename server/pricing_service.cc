@@ -1,9 +1,12 @@
 #include "server/pricing_service.h"
 
+#include <algorithm>
+#include <deque>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
 #include "absl/time/clock.h"
+#include "base/mutex.h"
 #include "base/status_macros.h"
 #include "server/grpc_status.h"
 #include "server/proto_text.h"
@@ -11,6 +14,9 @@
 namespace pricer {
 namespace {
 
+// Of one call in the scheduler at once. Keeps all batches full and leaves the queue to other
+// callers.
+constexpr int64_t kMaxBatchesPerCall = 2;
 constexpr char kRetryPushback[] = "grpc-retry-pushback-ms";
 
 // What all items of a call share. Lives from the call's start to OnDone, which gRPC calls after
@@ -36,8 +42,8 @@ class PricingCall : public grpc::ServerUnaryReactor {
     return absl::OkStatus();
   }
 
-  // Tokenizes and queues; `done` is called exactly once where this returns OK, else never.
-  absl::Status ScheduleItem(const v1::Item& item, DoneFunction done) {
+  // Tokenizes the item.
+  absl::StatusOr<PriceTask> MakeTask(const v1::Item& item, DoneFunction done) const {
     ASSIGN_OR_RETURN(const std::string text, ItemTextFromProto(item));
     absl::StatusOr<EncodedPrompt> encoded =
         backend_.engine->Encode(adapter_->manifest.prompt, text);
@@ -54,7 +60,7 @@ class PricingCall : public grpc::ServerUnaryReactor {
     task.cancelled = cancelled_;
     task.done = [done = std::move(done), prompt_tokens, truncated = prompt.truncated](
                     TaskResult result) { done(std::move(result), prompt_tokens, truncated); };
-    return backend_.scheduler->Schedule(std::move(task));
+    return task;
   }
 
   void Fill(const TaskResult& result, int prompt_tokens, bool truncated,
@@ -109,19 +115,26 @@ class PredictPriceCall final : public PricingCall {
 
   void Start(const v1::PredictPriceRequest& request, v1::PredictPriceResponse* response) {
     absl::Status status = Prepare(request.adapter(), request.options());
-    if (status.ok()) {
-      status = ScheduleItem(
-          request.item(), [this, response](TaskResult result, int prompt_tokens, bool truncated) {
-            if (result.distribution.ok()) {
-              Fill(result, prompt_tokens, truncated, response->mutable_prediction());
-            }
-            End(result.distribution.status());
-          });
-    }
+    if (status.ok()) status = ScheduleItem(request.item(), response);
     if (!status.ok()) End(status);
+  }
+
+ private:
+  absl::Status ScheduleItem(const v1::Item& item, v1::PredictPriceResponse* response) {
+    ASSIGN_OR_RETURN(
+        PriceTask task,
+        MakeTask(item, [this, response](TaskResult result, int prompt_tokens, bool truncated) {
+          if (result.distribution.ok()) {
+            Fill(result, prompt_tokens, truncated, response->mutable_prediction());
+          }
+          End(result.distribution.status());
+        }));
+    return backend().scheduler->Schedule(std::move(task));
   }
 };
 
+// Items are queued as they are tokenized. Those that find no room wait in the call until earlier
+// ones of it are done.
 class BatchPredictPricesCall final : public PricingCall {
  public:
   using PricingCall::PricingCall;
@@ -144,23 +157,77 @@ class BatchPredictPricesCall final : public PricingCall {
   }
 
  private:
+  // Tokenized and not yet handed to the scheduler.
+  struct WaitingItem {
+    PriceTask task;
+    v1::ItemResult* result;
+  };
+
   void ScheduleAll(const v1::BatchPredictPricesRequest& request,
                    v1::BatchPredictPricesResponse* response) {
     for (int i = 0; i < request.items_size(); ++i) {
-      v1::ItemResult* result = response->mutable_results(i);
-      absl::Status status = Abandoned();
-      if (status.ok()) {
-        status = ScheduleItem(request.items(i),
-                              [this, result](TaskResult task, int prompt_tokens, bool truncated) {
-                                ItemDone(task, prompt_tokens, truncated, result);
-                              });
+      v1::ItemResult* const result = response->mutable_results(i);
+      absl::StatusOr<PriceTask> task = MakeItemTask(request.items(i), result);
+      if (!task.ok()) {
+        ItemFailed(task.status(), result);
+        continue;
       }
-      if (!status.ok()) ItemFailed(status, result);
+      const absl::Status refused = Queue(*std::move(task), result);
+      if (refused.ok()) continue;
+      response->Clear();
+      End(refused);
+      return;
     }
     OneDone();
   }
 
+  // Queues the item now or later. An error, which only the first item that comes here can have, is
+  // the call's: nothing of it is queued.
+  absl::Status Queue(PriceTask task, v1::ItemResult* result) {
+    MutexLock lock(&mutex_);
+    if (most_tokens_ == 0) {
+      const auto tokens = static_cast<int64_t>(task.ids.size());
+      RETURN_IF_ERROR(backend().scheduler->Schedule(std::move(task)));
+      most_tokens_ = queued_tokens_ = tokens;
+      return absl::OkStatus();
+    }
+    waiting_.push_back({std::move(task), result});
+    QueueWaiting();
+    return absl::OkStatus();
+  }
+
+  // Hands over what there is room for: in the queue, and in this call's share of it. A call keeps
+  // the room it once had, though others have filled the queue; so while items wait, others of the
+  // call are queued or computed, and their end brings them here.
+  void QueueWaiting() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) {
+    BatchScheduler& scheduler = *backend().scheduler;
+    const int64_t share = kMaxBatchesPerCall * scheduler.options().max_batch_tokens;
+    while (!waiting_.empty()) {
+      WaitingItem& next = waiting_.front();
+      const auto tokens = static_cast<int64_t>(next.task.ids.size());
+      const int64_t queued = queued_tokens_ + tokens;
+      next.task.replaces = queued_tokens_ == 0 || queued <= most_tokens_;
+      if (!next.task.replaces && (queued > share || !scheduler.HasRoom(tokens))) return;
+      absl::Status status = Abandoned();
+      if (status.ok()) status = scheduler.Schedule(std::move(next.task));
+      if (absl::IsResourceExhausted(status)) return;
+      if (status.ok()) {
+        queued_tokens_ = queued;
+        most_tokens_ = std::max(most_tokens_, queued);
+      } else {
+        ItemFailed(status, next.result);
+      }
+      waiting_.pop_front();
+    }
+  }
+
   void ItemDone(const TaskResult& task, int prompt_tokens, bool truncated, v1::ItemResult* result) {
+    {
+      // Before this item is counted as done: until then the call cannot end.
+      MutexLock lock(&mutex_);
+      queued_tokens_ -= prompt_tokens;
+      QueueWaiting();
+    }
     if (!task.distribution.ok()) {
       ItemFailed(task.distribution.status(), result);
       return;
@@ -180,8 +247,21 @@ class BatchPredictPricesCall final : public PricingCall {
     End(Abandoned());
   }
 
+  absl::StatusOr<PriceTask> MakeItemTask(const v1::Item& item, v1::ItemResult* result) {
+    RETURN_IF_ERROR(Abandoned());
+    return MakeTask(item, [this, result](TaskResult task, int prompt_tokens, bool truncated) {
+      ItemDone(task, prompt_tokens, truncated, result);
+    });
+  }
+
   // Items without a result, and one more for the loop that queues them.
   std::atomic<int> pending_{0};
+
+  Mutex mutex_;
+  std::deque<WaitingItem> waiting_ ABSL_GUARDED_BY(mutex_);
+  // Of this call's tasks that the scheduler has: now, and at most so far.
+  int64_t queued_tokens_ ABSL_GUARDED_BY(mutex_) = 0;
+  int64_t most_tokens_ ABSL_GUARDED_BY(mutex_) = 0;
 };
 
 }  // namespace

@@ -47,8 +47,8 @@ class PricingService final : public v1::PricingService::CallbackService {
                                          const v1::PredictPriceRequest* request,
                                          v1::PredictPriceResponse* response) override;
 
-  // Items are queued as they are tokenized. Those that the queue has no room for fail alone with
-  // RESOURCE_EXHAUSTED.
+  // Items are queued as they are tokenized, at most two batches of a call at once; the others wait
+  // in the call. A call whose first item finds no room is refused as a whole.
   grpc::ServerUnaryReactor* BatchPredictPrices(grpc::CallbackServerContext* context,
                                                const v1::BatchPredictPricesRequest* request,
                                                v1::BatchPredictPricesResponse* response) override;

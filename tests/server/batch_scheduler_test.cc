@@ -145,6 +145,23 @@ TEST_F(BatchSchedulerTest, TakesAPromptLongerThanTheQueueWhenNothingWaits) {
   EXPECT_THAT(Schedule(1, 2), StatusIs(absl::StatusCode::kResourceExhausted));
 }
 
+TEST_F(BatchSchedulerTest, TakesATaskThatReplacesOneOfItsCallThoughTheQueueIsFull) {
+  Start(50, 100);
+  OccupyPredictor();
+  ASSERT_OK(Schedule(60, 1));
+  EXPECT_TRUE(scheduler_->HasRoom(40));
+  EXPECT_FALSE(scheduler_->HasRoom(41));
+  PriceTask task = Task(41, 2);
+  EXPECT_THAT(scheduler_->Schedule(std::move(task)),
+              StatusIs(absl::StatusCode::kResourceExhausted));
+  // A task that is refused is as it was.
+  task.replaces = true;
+  EXPECT_OK(scheduler_->Schedule(std::move(task)));
+  predictor_.Release();
+  for (int i = 0; i <= 2; ++i) EXPECT_OK(results_.Wait(i).distribution);
+  EXPECT_THAT(LaterBatches(), ElementsAre(ElementsAre(1), ElementsAre(2)));
+}
+
 TEST_F(BatchSchedulerTest, TakesInternalTasksThoughTheQueueIsFull) {
   Start(50, 100);
   OccupyPredictor();

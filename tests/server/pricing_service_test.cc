@@ -295,18 +295,94 @@ TEST_F(PricingServiceTest, ABatchIsAnsweredByOneVersion) {
   }
 }
 
-TEST_F(PricingServiceTest, ItemsThatTheQueueHasNoRoomForFailAlone) {
+TEST_F(PricingServiceTest, ABatchOfMoreThanTheQueueHoldsIsPricedWhole) {
   std::future<int64_t> first = OccupyPredictor();
-  std::future<grpc::Status> call = std::async(std::launch::async, [this] {
-    return CallBatch(
-        BatchRequest({std::string(60, 'x'), std::string(60, 'y'), std::string(40, 'z')}));
-  });
-  while (metrics_.values().queue_tokens < kMaxQueueTokens) std::this_thread::yield();
+  std::vector<std::string> texts;
+  for (int i = 0; i < 100; ++i) texts.emplace_back(1 + 7 * i % 60, 'x');
+  std::future<grpc::Status> call =
+      std::async(std::launch::async, [&] { return CallBatch(BatchRequest(texts)); });
+  // Nothing is taken from the queue, so that the call finds it full.
+  while (metrics_.values().queue_tokens < kMaxQueueTokens - 60) std::this_thread::yield();
   engine_.fake_predictor().Release();
   ASSERT_TRUE(call.get().ok());
-  EXPECT_TRUE(batch_response_.results(0).has_prediction());
-  EXPECT_EQ(batch_response_.results(1).error().code(), grpc::StatusCode::RESOURCE_EXHAUSTED);
-  EXPECT_TRUE(batch_response_.results(2).has_prediction());
+  ASSERT_EQ(batch_response_.results_size(), 100);
+  for (int i = 0; i < 100; ++i) {
+    EXPECT_EQ(batch_response_.results(i).id(), absl::StrCat("id ", i));
+    EXPECT_EQ(batch_response_.results(i).prediction().prompt_tokens(), texts[i].size());
+  }
+  EXPECT_EQ(first.get(), 1);
+}
+
+TEST_F(PricingServiceTest, ABatchTakesNoMoreThanItsShareOfTheQueue) {
+  std::future<int64_t> first = OccupyPredictor();
+  std::future<grpc::Status> call = std::async(std::launch::async, [this] {
+    return CallBatch(BatchRequest(std::vector<std::string>(20, std::string(30, 'x'))));
+  });
+  // Two batches of 50 tokens hold three items; a fourth of 30 would exceed them.
+  while (metrics_.values().queue_items < 3) std::this_thread::yield();
+  std::future<int64_t> other = CallInBackground("ten tokens");
+  while (metrics_.values().queue_items < 4) std::this_thread::yield();
+  EXPECT_EQ(metrics_.values().queue_tokens, 100);
+  engine_.fake_predictor().Release();
+  EXPECT_EQ(other.get(), 1);
+  EXPECT_EQ(first.get(), 1);
+  ASSERT_TRUE(call.get().ok());
+}
+
+TEST_F(PricingServiceTest, ABatchWhoseFirstItemFindsNoRoomIsRefusedWhole) {
+  std::future<int64_t> first = OccupyPredictor();
+  std::future<int64_t> second = CallInBackground(std::string(kMaxQueueTokens, 'x'));
+  while (metrics_.values().queue_items == 0) std::this_thread::yield();
+  grpc::ClientContext context;
+  EXPECT_THAT(
+      stub_->BatchPredictPrices(&context, BatchRequest({"", "third", "4th"}), &batch_response_),
+      IsGrpcError(grpc::StatusCode::RESOURCE_EXHAUSTED, HasSubstr("queue is full")));
+  EXPECT_EQ(context.GetServerTrailingMetadata().count("grpc-retry-pushback-ms"), 1u);
+  EXPECT_EQ(metrics_.values().calls.at("BatchPredictPrices RESOURCE_EXHAUSTED"), 1);
+  engine_.fake_predictor().Release();
+  EXPECT_EQ(first.get(), 1);
+  EXPECT_EQ(second.get(), 1);
+}
+
+TEST_F(PricingServiceTest, WaitingItemsOfACallerThatHasGoneAreNeverComputed) {
+  std::future<int64_t> first = OccupyPredictor();
+  grpc::ClientContext context;
+  std::future<grpc::Status> call = std::async(std::launch::async, [&] {
+    return stub_->BatchPredictPrices(
+        &context, BatchRequest(std::vector<std::string>(20, std::string(30, 'x'))),
+        &batch_response_);
+  });
+  while (metrics_.values().queue_items < 3) std::this_thread::yield();
+  context.TryCancel();
+  EXPECT_EQ(call.get().error_code(), grpc::StatusCode::CANCELLED);
+  // On the same connection: the server has heard of it before it answers.
+  EXPECT_EQ(Call(v1::PredictPriceRequest()).error_code(), grpc::StatusCode::INVALID_ARGUMENT);
+  engine_.fake_predictor().Release();
+  EXPECT_EQ(first.get(), 1);
+  while (metrics_.values().calls.count("BatchPredictPrices CANCELLED") == 0) {
+    std::this_thread::yield();
+  }
+  EXPECT_EQ(ComputedSequences(), 1);
+}
+
+TEST_F(PricingServiceTest, StoppingTheSchedulerEndsABatchWithItemsThatWait) {
+  std::future<int64_t> first = OccupyPredictor();
+  std::future<grpc::Status> call = std::async(std::launch::async, [this] {
+    return CallBatch(BatchRequest(std::vector<std::string>(20, std::string(30, 'x'))));
+  });
+  while (metrics_.values().queue_items < 3) std::this_thread::yield();
+  std::thread stopper([this] { scheduler_.Stop(absl::InfinitePast()); });
+  // One that finds no room is refused for another reason once the scheduler stops.
+  PriceTask probe;
+  probe.ids.assign(kMaxQueueTokens, 0);
+  probe.adapter = MakeLoadedAdapter("toys", 1);
+  while (!absl::IsUnavailable(scheduler_.Schedule(std::move(probe)))) std::this_thread::yield();
+  engine_.fake_predictor().Release();
+  stopper.join();
+  ASSERT_TRUE(call.get().ok());
+  for (const v1::ItemResult& result : batch_response_.results()) {
+    EXPECT_EQ(result.error().code(), grpc::StatusCode::UNAVAILABLE);
+  }
   EXPECT_EQ(first.get(), 1);
 }
 
