@@ -8,6 +8,7 @@
 #include <future>
 #include <memory>
 #include <nlohmann/json.hpp>
+#include <numeric>
 #include <optional>
 #include <utility>
 #include <vector>
@@ -124,11 +125,88 @@ class OutputFile {
   bool finished_ = false;
 };
 
+bool MayPass(const v1::ItemResult& result) {
+  const auto code = static_cast<absl::StatusCode>(result.error().code());
+  return code == absl::StatusCode::kResourceExhausted || code == absl::StatusCode::kUnavailable;
+}
+
+void UseVersionOf(const v1::Prediction& prediction, v1::AdapterSpec* adapter) {
+  adapter->set_name(prediction.served_by().adapter());
+  adapter->set_version(prediction.served_by().version());
+}
+
+absl::Status CheckCount(int results, int items) {
+  if (results == items) return absl::OkStatus();
+  return absl::InternalError(
+      absl::StrCat("the server answered ", results, " results to ", items, " items"));
+}
+
+// A call, and again, of the same adapter version, those of its items that may still be priced.
+// Thread-safe.
+class PersistentPredict {
+ public:
+  PersistentPredict(const BatchPredict& predict, const RetryOptions& options,
+                    const RetryEnvironment& environment)
+      : predict_(predict), options_(options), environment_(environment) {}
+
+  absl::StatusOr<v1::BatchPredictPricesResponse> Predict(
+      v1::BatchPredictPricesRequest request) const {
+    v1::BatchPredictPricesResponse whole;
+    for (int i = 0; i < request.items_size(); ++i) whole.add_results();
+    std::vector<int> places(request.items_size());
+    std::iota(places.begin(), places.end(), 0);
+    absl::Status failure;
+    bool answered = false;
+    // Unavailable, to the retry loop, is whatever is worth another call.
+    CallWithRetry(options_, environment_, [&](absl::Time) {
+      failure = CallOnce(&request, &places, &whole);
+      answered |= failure.ok();
+      const bool again = failure.ok() ? !places.empty() : absl::IsResourceExhausted(failure);
+      return again ? absl::UnavailableError("") : absl::OkStatus();
+    }).IgnoreError();
+    // Once answered, items that were refused to the last have their errors in place.
+    if (!failure.ok() && !(answered && absl::IsResourceExhausted(failure))) return failure;
+    return whole;
+  }
+
+ private:
+  // Sends the items, whose results belong at `places`; leaves those in both that may be sent again.
+  absl::Status CallOnce(v1::BatchPredictPricesRequest* request, std::vector<int>* places,
+                        v1::BatchPredictPricesResponse* whole) const {
+    ASSIGN_OR_RETURN(v1::BatchPredictPricesResponse response, predict_(*request));
+    RETURN_IF_ERROR(CheckCount(response.results_size(), request->items_size()));
+    v1::BatchPredictPricesRequest rest;
+    std::vector<int> rest_places;
+    *rest.mutable_adapter() = request->adapter();
+    *rest.mutable_options() = request->options();
+    for (int i = 0; i < response.results_size(); ++i) {
+      v1::ItemResult& result = *response.mutable_results(i);
+      if (MayPass(result)) {
+        *rest.add_items() = std::move(*request->mutable_items(i));
+        rest_places.push_back((*places)[i]);
+      } else if (result.has_prediction() && !rest.adapter().has_version()) {
+        UseVersionOf(result.prediction(), rest.mutable_adapter());
+      }
+      *whole->mutable_results((*places)[i]) = std::move(result);
+    }
+    *request = std::move(rest);
+    *places = std::move(rest_places);
+    return absl::OkStatus();
+  }
+
+  const BatchPredict& predict_;
+  const RetryOptions& options_;
+  const RetryEnvironment& environment_;
+};
+
 class BatchJob {
  public:
   BatchJob(const BatchJobOptions& options, const BatchPredict& predict,
-           const std::function<void(int64_t)>& progress)
-      : options_(options), predict_(predict), progress_(progress), adapter_(options.adapter) {}
+           const std::function<void(int64_t)>& progress, const RetryEnvironment& environment)
+      : options_(options),
+        predict_(predict, options.retry, environment),
+        progress_(progress),
+        adapter_(options.adapter) {}
 
   absl::StatusOr<BatchJobResult> Run() {
     ItemReaderOptions reader_options;
@@ -179,7 +257,8 @@ class BatchJob {
     in_flight_.push_back(std::make_unique<Chunk>(std::move(chunk)));
     Chunk& sent = *in_flight_.back();
     if (!asks) return absl::OkStatus();
-    sent.answer = std::async(std::launch::async, [this, &sent] { return predict_(sent.request); });
+    sent.answer =
+        std::async(std::launch::async, [this, &sent] { return predict_.Predict(sent.request); });
     // The first answer decides the version for the whole job, so nothing else is sent before it.
     return version_known_ ? absl::OkStatus() : FinishOldestUntil(&sent);
   }
@@ -198,11 +277,6 @@ class BatchJob {
     v1::BatchPredictPricesResponse response;
     if (chunk->answer.valid()) {
       ASSIGN_OR_RETURN(response, chunk->answer.get());
-      if (response.results_size() != chunk->request.items_size()) {
-        return absl::InternalError(absl::StrCat("the server answered ", response.results_size(),
-                                                " results to ", chunk->request.items_size(),
-                                                " items"));
-      }
       FixVersion(response);
     }
     int next = 0;
@@ -220,14 +294,13 @@ class BatchJob {
   void FixVersion(const v1::BatchPredictPricesResponse& response) {
     for (const v1::ItemResult& result : response.results()) {
       if (version_known_ || !result.has_prediction()) continue;
-      adapter_.set_name(result.prediction().served_by().adapter());
-      adapter_.set_version(result.prediction().served_by().version());
+      UseVersionOf(result.prediction(), &adapter_);
       version_known_ = true;
     }
   }
 
   const BatchJobOptions& options_;
-  const BatchPredict& predict_;
+  const PersistentPredict predict_;
   const std::function<void(int64_t)>& progress_;
   v1::AdapterSpec adapter_;
   bool version_known_ = false;
@@ -256,14 +329,15 @@ absl::Status BatchJobOptions::Validate() const {
     return absl::InvalidArgumentError(
         absl::StrCat("calls in flight: expected at least 1, got ", calls_in_flight));
   }
-  return absl::OkStatus();
+  return retry.Validate();
 }
 
 absl::StatusOr<BatchJobResult> RunBatchJob(const BatchJobOptions& options,
                                            const BatchPredict& predict,
-                                           const std::function<void(int64_t)>& progress) {
+                                           const std::function<void(int64_t)>& progress,
+                                           const RetryEnvironment& environment) {
   RETURN_IF_ERROR(options.Validate());
-  return BatchJob(options, predict, progress).Run();
+  return BatchJob(options, predict, progress, environment).Run();
 }
 
 }  // namespace pricer

@@ -6,6 +6,7 @@
 #include <string>
 
 #include "absl/status/statusor.h"
+#include "client/retry.h"
 #include "pricer/v1/pricing.pb.h"
 
 namespace pricer {
@@ -29,6 +30,8 @@ struct BatchJobOptions {
   int items_per_call = 64;
   // Calls in flight at once, so that the server packs the next batch while one is computed.
   int calls_in_flight = 4;
+  // Of one call and its items that the server has no room for or stops before.
+  RetryOptions retry = {.timeout = absl::Minutes(5), .max_attempts = 32};
 
   // InvalidArgument names the field.
   absl::Status Validate() const;
@@ -45,10 +48,13 @@ using BatchPredict = std::function<absl::StatusOr<v1::BatchPredictPricesResponse
     const v1::BatchPredictPricesRequest&)>;
 
 // Prices a file. A row that is no item, or that the server refuses, has its error in place; an
-// error of a whole call ends the job and leaves no output. All rows are priced by the version that
-// answered first. `progress` is called with the rows done so far, from the calling thread.
-absl::StatusOr<BatchJobResult> RunBatchJob(const BatchJobOptions& options,
-                                           const BatchPredict& predict,
-                                           const std::function<void(int64_t rows)>& progress);
+// error of a whole call ends the job and leaves no output. Calls that the server has no room for,
+// and items of a call that end with RESOURCE_EXHAUSTED or UNAVAILABLE, are sent again before. All
+// rows are priced by the version that answered first. `progress` is called with the rows done so
+// far, from the calling thread.
+absl::StatusOr<BatchJobResult> RunBatchJob(
+    const BatchJobOptions& options, const BatchPredict& predict,
+    const std::function<void(int64_t rows)>& progress,
+    const RetryEnvironment& environment = RetryEnvironment::System());
 
 }  // namespace pricer

@@ -209,6 +209,7 @@ RunCommand AddBatchCommand(CLI::App& parent) {
       flags->job.columns[column.substr(0, equals)] = column.substr(equals + 1);
     }
     flags->job.adapter = flags->adapter.Spec();
+    ASSIGN_OR_RETURN(flags->job.retry.timeout, ParseDuration(flags->connection.timeout));
     ASSIGN_OR_RETURN(const std::unique_ptr<Client> client, flags->connection.Connect());
     const auto predict = [&](const v1::BatchPredictPricesRequest& request) {
       return client->BatchPredictPrices(request);

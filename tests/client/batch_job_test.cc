@@ -4,6 +4,7 @@
 
 #include <atomic>
 #include <filesystem>
+#include <map>
 #include <mutex>
 #include <nlohmann/json.hpp>
 #include <vector>
@@ -18,6 +19,7 @@ namespace {
 
 using ::pricer::testing::StatusIs;
 using ::testing::Each;
+using ::testing::ElementsAre;
 using ::testing::HasSubstr;
 
 // A server that prices an item by the number in its title.
@@ -37,11 +39,17 @@ class BatchJobTest : public ::testing::Test {
       const v1::BatchPredictPricesRequest& request) {
     const std::lock_guard<std::mutex> lock(mutex_);
     asked_versions_.push_back(request.adapter().version());
+    asked_items_.push_back(request.items_size());
+    if (refused_calls_ > 0) {
+      --refused_calls_;
+      return absl::ResourceExhaustedError("queue full");
+    }
     v1::BatchPredictPricesResponse response;
     for (const v1::Item& item : request.items()) {
       v1::ItemResult* result = response.add_results();
-      if (item.title() == "refuse") {
-        result->mutable_error()->set_code(static_cast<int>(absl::StatusCode::kResourceExhausted));
+      const auto busy = busy_.find(item.title());
+      if (busy != busy_.end() && busy->second.times-- > 0) {
+        result->mutable_error()->set_code(static_cast<int>(busy->second.code));
         result->mutable_error()->set_message("queue full");
         continue;
       }
@@ -59,7 +67,7 @@ class BatchJobTest : public ::testing::Test {
   absl::StatusOr<BatchJobResult> Run() {
     return RunBatchJob(
         options_, [this](const v1::BatchPredictPricesRequest& request) { return Answer(request); },
-        {});
+        {}, environment_);
   }
 
   std::vector<nlohmann::json> Output() {
@@ -70,10 +78,23 @@ class BatchJobTest : public ::testing::Test {
     return rows;
   }
 
+  // How often, and how, an item is refused before it is priced.
+  struct Busy {
+    int times = 0;
+    absl::StatusCode code = absl::StatusCode::kResourceExhausted;
+  };
+
   std::filesystem::path directory_;
   BatchJobOptions options_;
   std::mutex mutex_;
+  std::map<std::string, Busy> busy_ = {{"refuse", {.times = 1000}}};
+  int refused_calls_ = 0;
   std::vector<int64_t> asked_versions_;
+  std::vector<int> asked_items_;
+  std::atomic<int> waits_ = 0;
+  const RetryEnvironment environment_ = {.clock = Clock::System(),
+                                         .sleep = [this](absl::Duration) { ++waits_; },
+                                         .uniform = [] { return 0.5; }};
   int64_t newest_version_ = 7;
 };
 
@@ -121,6 +142,47 @@ TEST_F(BatchJobTest, BadLinesAndRefusedItemsAreReportedInPlace) {
   EXPECT_EQ(rows[2]["error"]["message"], "queue full");
   EXPECT_EQ(rows[3]["error"]["code"], "INVALID_ARGUMENT");
   EXPECT_EQ(rows[4]["price"], 2);
+}
+
+TEST_F(BatchJobTest, ItemsThatTheServerHasNoRoomForAreSentAgain) {
+  options_.retry.max_attempts = 4;
+  busy_["2"] = {.times = 3};
+  busy_["3"] = {.times = 1, .code = absl::StatusCode::kUnavailable};
+  ASSERT_OK(WriteFile(options_.input, R"({"title":"1"})"
+                                      "\n"
+                                      R"({"title":"2"})"
+                                      "\n"
+                                      R"({"title":"3"})"
+                                      "\n"));
+  ASSERT_OK_AND_ASSIGN(const BatchJobResult result, Run());
+  EXPECT_EQ(result.errors, 0);
+  const std::vector<nlohmann::json> rows = Output();
+  ASSERT_EQ(rows.size(), 3u);
+  for (int i = 0; i < 3; ++i) EXPECT_EQ(rows[i]["price"], i + 1);
+  EXPECT_THAT(asked_items_, ElementsAre(3, 2, 1, 1));
+  // Of the version that priced the first of them.
+  EXPECT_THAT(asked_versions_, ElementsAre(0, 7, 7, 7));
+  EXPECT_EQ(waits_, 3);
+}
+
+TEST_F(BatchJobTest, ItemsAreSentAgainOnlySoOften) {
+  options_.retry.max_attempts = 2;
+  ASSERT_OK(WriteFile(options_.input, "{\"title\":\"1\"}\n{\"title\":\"refuse\"}\n"));
+  ASSERT_OK_AND_ASSIGN(const BatchJobResult result, Run());
+  EXPECT_EQ(result.errors, 1);
+  EXPECT_EQ(Output()[1]["error"]["code"], "RESOURCE_EXHAUSTED");
+  EXPECT_THAT(asked_items_, ElementsAre(2, 1));
+}
+
+TEST_F(BatchJobTest, ACallThatTheServerHasNoRoomForIsSentAgain) {
+  ASSERT_OK(WriteFile(options_.input, "{\"title\":\"1\"}\n"));
+  refused_calls_ = 2;
+  ASSERT_OK_AND_ASSIGN(const BatchJobResult result, Run());
+  EXPECT_EQ(result.errors, 0);
+  EXPECT_EQ(waits_, 2);
+  options_.retry.max_attempts = 3;
+  refused_calls_ = 3;
+  EXPECT_THAT(Run(), StatusIs(absl::StatusCode::kResourceExhausted, HasSubstr("queue full")));
 }
 
 TEST_F(BatchJobTest, AsksForTheVersionOfTheFirstAnswerFromThenOn) {
@@ -178,6 +240,10 @@ TEST(BatchJobOptionsTest, WrongOptionsAreNamed) {
   options.items_per_call = 2000;
   EXPECT_THAT(options.Validate(),
               StatusIs(absl::StatusCode::kInvalidArgument, HasSubstr("items per call")));
+  options.items_per_call = 10;
+  options.retry.max_attempts = 0;
+  EXPECT_THAT(options.Validate(),
+              StatusIs(absl::StatusCode::kInvalidArgument, HasSubstr("max_attempts")));
 }
 
 }  // namespace
