@@ -1,6 +1,9 @@
 #include "server/adapter_service.h"
 
+#include "base/status_macros.h"
+#include "server/grpc_status.h"
 #include "server/proto_text.h"
+#include "server/wire_message.h"
 
 namespace pricer {
 namespace {
@@ -36,15 +39,24 @@ void StatusToProto(const AdapterStatus& status, v1::AdapterVersion* proto) {
 }  // namespace
 
 grpc::ServerUnaryReactor* AdapterService::ListAdapters(grpc::CallbackServerContext* context,
-                                                       const v1::ListAdaptersRequest* request,
-                                                       v1::ListAdaptersResponse* response) {
-  for (const AdapterStatus& status : registry_->List(request->name())) {
-    StatusToProto(status, response->add_versions());
-  }
-  metrics_->CallEnded("ListAdapters", absl::StatusCode::kOk);
+                                                       const grpc::ByteBuffer* request,
+                                                       grpc::ByteBuffer* response) {
+  const absl::Status status = List(*request, response);
+  metrics_->CallEnded("ListAdapters", status.code());
   grpc::ServerUnaryReactor* const reactor = context->DefaultReactor();
-  reactor->Finish(grpc::Status::OK);
+  reactor->Finish(ToGrpcStatus(status));
   return reactor;
+}
+
+absl::Status AdapterService::List(const grpc::ByteBuffer& request_bytes,
+                                  grpc::ByteBuffer* response_bytes) const {
+  v1::ListAdaptersRequest request;
+  RETURN_IF_ERROR(ParseRequest(request_bytes, &request));
+  v1::ListAdaptersResponse response;
+  for (const AdapterStatus& status : registry_->List(request.name())) {
+    StatusToProto(status, response.add_versions());
+  }
+  return SerializeResponse(response, response_bytes);
 }
 
 }  // namespace pricer

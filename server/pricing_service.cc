@@ -10,6 +10,7 @@
 #include "base/status_macros.h"
 #include "server/grpc_status.h"
 #include "server/proto_text.h"
+#include "server/wire_message.h"
 
 namespace pricer {
 namespace {
@@ -24,8 +25,12 @@ constexpr char kRetryPushback[] = "grpc-retry-pushback-ms";
 class PricingCall : public grpc::ServerUnaryReactor {
  public:
   PricingCall(absl::string_view method, const PricingBackend& backend, Metrics* metrics,
-              grpc::CallbackServerContext* context)
-      : method_(method), backend_(backend), metrics_(metrics), context_(context) {}
+              grpc::CallbackServerContext* context, grpc::ByteBuffer* response_bytes)
+      : method_(method),
+        backend_(backend),
+        metrics_(metrics),
+        context_(context),
+        response_bytes_(response_bytes) {}
 
   void OnCancel() override { cancelled_->store(true, std::memory_order_relaxed); }
   void OnDone() override { delete this; }
@@ -75,7 +80,9 @@ class PricingCall : public grpc::ServerUnaryReactor {
                    prediction);
   }
 
-  void End(const absl::Status& status) {
+  // `response` counts where `status` is OK.
+  void End(absl::Status status, const google::protobuf::Message& response) {
+    if (status.ok()) status = SerializeResponse(response, response_bytes_);
     metrics_->CallEnded(method_, status.code());
     if (absl::IsResourceExhausted(status)) {
       context_->AddTrailingMetadata(
@@ -102,6 +109,7 @@ class PricingCall : public grpc::ServerUnaryReactor {
   const PricingBackend& backend_;
   Metrics* const metrics_;
   grpc::CallbackServerContext* const context_;
+  grpc::ByteBuffer* const response_bytes_;
   const std::shared_ptr<std::atomic<bool>> cancelled_ = std::make_shared<std::atomic<bool>>(false);
 
   AdapterHandle adapter_;
@@ -113,24 +121,32 @@ class PredictPriceCall final : public PricingCall {
  public:
   using PricingCall::PricingCall;
 
-  void Start(const v1::PredictPriceRequest& request, v1::PredictPriceResponse* response) {
-    absl::Status status = Prepare(request.adapter(), request.options());
-    if (status.ok()) status = ScheduleItem(request.item(), response);
-    if (!status.ok()) End(status);
+  void Start(const grpc::ByteBuffer& request_bytes) {
+    const absl::Status status = Schedule(request_bytes);
+    if (!status.ok()) End(status, response_);
   }
 
  private:
-  absl::Status ScheduleItem(const v1::Item& item, v1::PredictPriceResponse* response) {
+  absl::Status Schedule(const grpc::ByteBuffer& request_bytes) {
+    RETURN_IF_ERROR(ParseRequest(request_bytes, &request_));
+    RETURN_IF_ERROR(Prepare(request_.adapter(), request_.options()));
+    return ScheduleItem();
+  }
+
+  absl::Status ScheduleItem() {
     ASSIGN_OR_RETURN(
         PriceTask task,
-        MakeTask(item, [this, response](TaskResult result, int prompt_tokens, bool truncated) {
+        MakeTask(request_.item(), [this](TaskResult result, int prompt_tokens, bool truncated) {
           if (result.distribution.ok()) {
-            Fill(result, prompt_tokens, truncated, response->mutable_prediction());
+            Fill(result, prompt_tokens, truncated, response_.mutable_prediction());
           }
-          End(result.distribution.status());
+          End(result.distribution.status(), response_);
         }));
     return backend().scheduler->Schedule(std::move(task));
   }
+
+  v1::PredictPriceRequest request_;
+  v1::PredictPriceResponse response_;
 };
 
 // Items are queued as they are tokenized. Those that find no room wait in the call until earlier
@@ -139,21 +155,9 @@ class BatchPredictPricesCall final : public PricingCall {
  public:
   using PricingCall::PricingCall;
 
-  void Start(const v1::BatchPredictPricesRequest& request,
-             v1::BatchPredictPricesResponse* response) {
-    absl::Status status = CheckItemCount(request.items_size());
-    if (status.ok()) status = Prepare(request.adapter(), request.options());
-    if (status.ok()) {
-      // All made here, so that each is then written by one thread alone.
-      for (const v1::Item& item : request.items()) response->add_results()->set_id(item.id());
-      pending_.store(request.items_size() + 1, std::memory_order_relaxed);
-      status =
-          backend().pool->Submit([this, &request, response] { ScheduleAll(request, response); });
-    }
-    if (!status.ok()) {
-      response->Clear();
-      End(status);
-    }
+  void Start(const grpc::ByteBuffer& request_bytes) {
+    const absl::Status status = Submit(request_bytes);
+    if (!status.ok()) End(status, response_);
   }
 
  private:
@@ -163,19 +167,27 @@ class BatchPredictPricesCall final : public PricingCall {
     v1::ItemResult* result;
   };
 
-  void ScheduleAll(const v1::BatchPredictPricesRequest& request,
-                   v1::BatchPredictPricesResponse* response) {
-    for (int i = 0; i < request.items_size(); ++i) {
-      v1::ItemResult* const result = response->mutable_results(i);
-      absl::StatusOr<PriceTask> task = MakeItemTask(request.items(i), result);
+  absl::Status Submit(const grpc::ByteBuffer& request_bytes) {
+    RETURN_IF_ERROR(ParseRequest(request_bytes, &request_));
+    RETURN_IF_ERROR(CheckItemCount(request_.items_size()));
+    RETURN_IF_ERROR(Prepare(request_.adapter(), request_.options()));
+    // All made here, so that each is then written by one thread alone.
+    for (const v1::Item& item : request_.items()) response_.add_results()->set_id(item.id());
+    pending_.store(request_.items_size() + 1, std::memory_order_relaxed);
+    return backend().pool->Submit([this] { ScheduleAll(); });
+  }
+
+  void ScheduleAll() {
+    for (int i = 0; i < request_.items_size(); ++i) {
+      v1::ItemResult* const result = response_.mutable_results(i);
+      absl::StatusOr<PriceTask> task = MakeItemTask(request_.items(i), result);
       if (!task.ok()) {
         ItemFailed(task.status(), result);
         continue;
       }
       const absl::Status refused = Queue(*std::move(task), result);
       if (refused.ok()) continue;
-      response->Clear();
-      End(refused);
+      End(refused, response_);
       return;
     }
     OneDone();
@@ -244,7 +256,7 @@ class BatchPredictPricesCall final : public PricingCall {
 
   void OneDone() {
     if (pending_.fetch_sub(1, std::memory_order_acq_rel) > 1) return;
-    End(Abandoned());
+    End(Abandoned(), response_);
   }
 
   absl::StatusOr<PriceTask> MakeItemTask(const v1::Item& item, v1::ItemResult* result) {
@@ -254,6 +266,8 @@ class BatchPredictPricesCall final : public PricingCall {
     });
   }
 
+  v1::BatchPredictPricesRequest request_;
+  v1::BatchPredictPricesResponse response_;
   // Items without a result, and one more for the loop that queues them.
   std::atomic<int> pending_{0};
 
@@ -277,11 +291,11 @@ absl::StatusOr<const PricingBackend*> PricingService::Backend() const {
 
 namespace {
 
-template <typename Call, typename Request, typename Response>
+template <typename Call>
 grpc::ServerUnaryReactor* StartCall(absl::string_view method,
                                     const absl::StatusOr<const PricingBackend*>& backend,
                                     Metrics* metrics, grpc::CallbackServerContext* context,
-                                    const Request& request, Response* response) {
+                                    const grpc::ByteBuffer& request, grpc::ByteBuffer* response) {
   if (!backend.ok()) {
     metrics->CallEnded(method, backend.status().code());
     grpc::ServerUnaryReactor* const reactor = context->DefaultReactor();
@@ -289,23 +303,23 @@ grpc::ServerUnaryReactor* StartCall(absl::string_view method,
     return reactor;
   }
   // Deletes itself when gRPC is done with it.
-  Call* const call = new Call(method, **backend, metrics, context);
-  call->Start(request, response);
+  Call* const call = new Call(method, **backend, metrics, context, response);
+  call->Start(request);
   return call;
 }
 
 }  // namespace
 
 grpc::ServerUnaryReactor* PricingService::PredictPrice(grpc::CallbackServerContext* context,
-                                                       const v1::PredictPriceRequest* request,
-                                                       v1::PredictPriceResponse* response) {
+                                                       const grpc::ByteBuffer* request,
+                                                       grpc::ByteBuffer* response) {
   return StartCall<PredictPriceCall>("PredictPrice", Backend(), metrics_, context, *request,
                                      response);
 }
 
-grpc::ServerUnaryReactor* PricingService::BatchPredictPrices(
-    grpc::CallbackServerContext* context, const v1::BatchPredictPricesRequest* request,
-    v1::BatchPredictPricesResponse* response) {
+grpc::ServerUnaryReactor* PricingService::BatchPredictPrices(grpc::CallbackServerContext* context,
+                                                             const grpc::ByteBuffer* request,
+                                                             grpc::ByteBuffer* response) {
   return StartCall<BatchPredictPricesCall>("BatchPredictPrices", Backend(), metrics_, context,
                                            *request, response);
 }

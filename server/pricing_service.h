@@ -32,7 +32,9 @@ struct PricingBackend {
 // pricer.v1.PricingService. Proto in, native types, proto out. PredictPrice tokenizes on gRPC's
 // thread (well under a millisecond), BatchPredictPrices on the pool; no thread waits for a result:
 // the batch thread finishes the call.
-class PricingService final : public v1::PricingService::CallbackService {
+class PricingService final : public v1::PricingService::WithRawCallbackMethod_PredictPrice<
+                                 v1::PricingService::WithRawCallbackMethod_BatchPredictPrices<
+                                     v1::PricingService::Service>> {
  public:
   // `metrics` must outlive the service.
   explicit PricingService(Metrics* metrics) : metrics_(metrics) {}
@@ -44,14 +46,14 @@ class PricingService final : public v1::PricingService::CallbackService {
   void Refuse() { refusing_.store(true, std::memory_order_relaxed); }
 
   grpc::ServerUnaryReactor* PredictPrice(grpc::CallbackServerContext* context,
-                                         const v1::PredictPriceRequest* request,
-                                         v1::PredictPriceResponse* response) override;
+                                         const grpc::ByteBuffer* request,
+                                         grpc::ByteBuffer* response) override;
 
   // Items are queued as they are tokenized, at most two batches of a call at once; the others wait
   // in the call. A call whose first item finds no room is refused as a whole.
   grpc::ServerUnaryReactor* BatchPredictPrices(grpc::CallbackServerContext* context,
-                                               const v1::BatchPredictPricesRequest* request,
-                                               v1::BatchPredictPricesResponse* response) override;
+                                               const grpc::ByteBuffer* request,
+                                               grpc::ByteBuffer* response) override;
 
  private:
   absl::StatusOr<const PricingBackend*> Backend() const;

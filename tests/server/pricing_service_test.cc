@@ -2,6 +2,7 @@
 
 #include <gmock/gmock.h>
 #include <grpcpp/create_channel.h>
+#include <grpcpp/generic/generic_stub.h>
 #include <gtest/gtest.h>
 
 #include <future>
@@ -43,8 +44,9 @@ class PricingServiceTest : public ::testing::Test {
         Listen({.flag = "--listen", .address = "127.0.0.1:0"}, {&service_});
     EXPECT_OK(listener);
     listener_ = *std::move(listener);
-    stub_ = v1::PricingService::NewStub(grpc::CreateChannel(
-        absl::StrCat("127.0.0.1:", listener_.port), grpc::InsecureChannelCredentials()));
+    channel_ = grpc::CreateChannel(absl::StrCat("127.0.0.1:", listener_.port),
+                                   grpc::InsecureChannelCredentials());
+    stub_ = v1::PricingService::NewStub(channel_);
   }
   ~PricingServiceTest() override {
     engine_.fake_predictor().Release();
@@ -85,6 +87,19 @@ class PricingServiceTest : public ::testing::Test {
     batch_response_.Clear();
     return stub_->BatchPredictPrices(&context, request, &batch_response_);
   }
+  // A call with these bytes for a request.
+  grpc::Status CallWithBytes(const std::string& method, const std::string& bytes) {
+    grpc::GenericStub stub(channel_);
+    grpc::ClientContext context;
+    const grpc::Slice slice(bytes);
+    const grpc::ByteBuffer request(&slice, 1);
+    grpc::ByteBuffer response;
+    std::promise<grpc::Status> status;
+    stub.UnaryCall(&context, "/pricer.v1.PricingService/" + method, grpc::StubOptions(), &request,
+                   &response,
+                   [&status](grpc::Status result) { status.set_value(std::move(result)); });
+    return status.get_future().get();
+  }
   // A call on a thread of its own; returns the version that answered, or 0.
   std::future<int64_t> CallInBackground(const std::string& text) {
     return std::async(std::launch::async, [this, text] {
@@ -120,6 +135,7 @@ class PricingServiceTest : public ::testing::Test {
   const PricingBackend backend_ = {&engine_, &registry_, &scheduler_, &pool_, &clock_};
   PricingService service_{&metrics_};
   Listener listener_;
+  std::shared_ptr<grpc::Channel> channel_;
   std::unique_ptr<v1::PricingService::Stub> stub_;
 
   std::unique_ptr<grpc::ClientContext> context_;
@@ -158,6 +174,20 @@ TEST_F(PricingServiceTest, RefusesABadRequestAndNamesTheField) {
               IsGrpcError(grpc::StatusCode::INVALID_ARGUMENT, HasSubstr("options.estimator")));
   EXPECT_EQ(metrics_.values().calls.at("PredictPrice INVALID_ARGUMENT"), 3);
   EXPECT_EQ(ComputedSequences(), 0);
+}
+
+TEST_F(PricingServiceTest, ARequestThatDoesNotParseIsAnErrorThatSaysSo) {
+  // {item: {title: "\xff\xfe"}}, and bytes that are no message at all.
+  for (const std::string bytes : {"\x0a\x04\x12\x02\xff\xfe", "garbage"}) {
+    EXPECT_THAT(CallWithBytes("PredictPrice", bytes),
+                IsGrpcError(grpc::StatusCode::INVALID_ARGUMENT,
+                            "request: not a valid PredictPriceRequest; strings must be UTF-8"));
+    EXPECT_THAT(CallWithBytes("BatchPredictPrices", bytes),
+                IsGrpcError(grpc::StatusCode::INVALID_ARGUMENT,
+                            HasSubstr("not a valid BatchPredictPricesRequest")));
+  }
+  EXPECT_EQ(metrics_.values().calls.at("PredictPrice INVALID_ARGUMENT"), 2);
+  EXPECT_EQ(metrics_.values().calls.at("BatchPredictPrices INVALID_ARGUMENT"), 2);
 }
 
 TEST_F(PricingServiceTest, AnUnknownAdapterIsNotFound) {

@@ -104,17 +104,21 @@ class ServerTest : public ::testing::Test {
     EXPECT_TRUE(health_->Check(&context, request, &response).ok());
     return response.status();
   }
-  // Code that a server answers a reflection call with.
-  static grpc::StatusCode ReflectionCode(int port) {
+  static grpc::Status CallWithBytes(int port, const std::string& method, const std::string& bytes) {
     grpc::GenericStub stub(ChannelTo(port));
     grpc::ClientContext context;
-    const grpc::ByteBuffer request(nullptr, 0);
+    const grpc::Slice slice(bytes);
+    const grpc::ByteBuffer request(&slice, 1);
     grpc::ByteBuffer response;
     std::promise<grpc::Status> status;
-    stub.UnaryCall(&context, "/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo",
-                   grpc::StubOptions(), &request, &response,
+    stub.UnaryCall(&context, method, grpc::StubOptions(), &request, &response,
                    [&status](grpc::Status result) { status.set_value(std::move(result)); });
-    return status.get_future().get().error_code();
+    return status.get_future().get();
+  }
+  // Code that a server answers a reflection call with.
+  static grpc::StatusCode ReflectionCode(int port) {
+    return CallWithBytes(port, "/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo", "")
+        .error_code();
   }
 
   TempDir base_;
@@ -165,6 +169,17 @@ TEST_F(ServerTest, EachListenerHasOnlyItsOwnServices) {
   EXPECT_NE(ReflectionCode(server_->ports().pricing), grpc::StatusCode::UNIMPLEMENTED);
   EXPECT_NE(ReflectionCode(server_->ports().admin), grpc::StatusCode::UNIMPLEMENTED);
   EXPECT_EQ(ReflectionCode(server_->ports().health), grpc::StatusCode::UNIMPLEMENTED);
+}
+
+TEST_F(ServerTest, AnAdapterRequestThatDoesNotParseIsAnErrorThatSaysSo) {
+  ASSERT_OK(Start());
+  const grpc::Status status = CallWithBytes(
+      server_->ports().admin, "/pricer.v1.AdapterService/ListAdapters", "\x0a\x02\xff\xfe");
+  EXPECT_EQ(status.error_code(), grpc::StatusCode::INVALID_ARGUMENT);
+  EXPECT_THAT(status.error_message(), HasSubstr("not a valid ListAdaptersRequest"));
+  EXPECT_THAT(
+      HttpGetMetrics(server_->ports().metrics),
+      HasSubstr("pricer_requests_total{code=\"INVALID_ARGUMENT\",method=\"ListAdapters\"} 1"));
 }
 
 TEST_F(ServerTest, StartsWithAnEmptyFolderAndServesTheFirstVersionThatComes) {
