@@ -146,22 +146,28 @@ void AdapterWatcher::LoadNew(const FolderScan& scan) {
   for (const AdapterKey& key : order) {
     if (stopping()) return;
     Known& known = known_.at(key);
-    if (!known.available && ShouldTry(key, known)) LoadVersion(key, &known);
+    if (!known.available && ShouldTry(key, &known)) LoadVersion(key, &known);
   }
 }
 
-bool AdapterWatcher::ShouldTry(const AdapterKey& key, const Known& known) const {
-  if (known.failures == 0) return true;
-  if (clock_->Now() < known.next_try) return false;
-  return MayPass(known.refusal) ||
-         VersionSignature(AdapterDirectory(options_.root, key)) != known.signature;
+bool AdapterWatcher::ShouldTry(const AdapterKey& key, Known* known) const {
+  if (known->failures == 0) return true;
+  std::string signature = VersionSignature(AdapterDirectory(options_.root, key));
+  const bool changed = signature != known->signature;
+  const bool settled = signature == known->latest_signature;
+  known->latest_signature = std::move(signature);
+  if (changed && settled) {
+    known->failures = 0;
+    return true;
+  }
+  return clock_->Now() >= known->next_try && (changed || MayPass(known->refusal));
 }
 
 void AdapterWatcher::LoadVersion(const AdapterKey& key, Known* known) {
   const std::string directory = AdapterDirectory(options_.root, key);
   // Taken before the files are read: a change while they are read is a change.
-  known->signature = VersionSignature(directory);
-  if (known->failures > 0) registry_->Discover(key);
+  known->signature = known->latest_signature = VersionSignature(directory);
+  if (known->refusal != absl::StatusCode::kOk) registry_->Discover(key);
   registry_->BeginLoad(key);
   const absl::Time start = clock_->Now();
   absl::StatusOr<AdapterHandle> adapter = load_(directory);

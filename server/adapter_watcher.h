@@ -36,16 +36,14 @@ struct AdapterWatcherOptions {
 // the processor.
 //
 // 1. A version is loaded when it is found with its marker. It is never loaded again while it is
-// available: versions are
-//    immutable, a changed adapter is a new version.
-// 2. A refused version is tried again when its files changed, or when the reason may pass by itself
-// (I/O, memory), never
-//    before its retry delay is over.
+//    available: versions are immutable, a changed adapter is a new version.
+// 2. A refused version is tried again at once when its files have changed and then stayed the same
+//    for two looks in a row: it was being copied. Otherwise it is tried when its files changed, or
+//    when the reason may pass by itself (I/O, memory), never before its retry delay is over.
 // 3. A version is unloaded when two looks in a row at the same directory did not find it. A root
-// that cannot be read, or
-//    that has become another directory which lacks a version that is served, changes nothing: it
-//    counts as unreadable. Another directory that holds all versions served, such as a volume
-//    mounted anew, takes the old one's place.
+//    that cannot be read, or that has become another directory which lacks a version that is
+//    served, changes nothing: it counts as unreadable. Another directory that holds all versions
+//    served, such as a volume mounted anew, takes the old one's place.
 class AdapterWatcher {
  public:
   // Reads and checks the version in a directory; may take long. Cancelled = the server is stopping.
@@ -75,7 +73,8 @@ class AdapterWatcher {
     int absent_polls = 0;
     // Of a refused version.
     absl::StatusCode refusal = absl::StatusCode::kOk;
-    std::string signature;
+    std::string signature;         // when it was tried
+    std::string latest_signature;  // at the latest look
     int failures = 0;
     absl::Time next_try = absl::InfinitePast();
   };
@@ -87,7 +86,7 @@ class AdapterWatcher {
   void LoadNew(const FolderScan& scan);
   void LoadVersion(const AdapterKey& key, Known* known);
   void Refuse(const AdapterKey& key, const absl::Status& reason, Known* known);
-  bool ShouldTry(const AdapterKey& key, const Known& known) const;
+  bool ShouldTry(const AdapterKey& key, Known* known) const;
   void UnloadAbsent(const FolderScan& scan);
   void Run();
   bool stopping() const;

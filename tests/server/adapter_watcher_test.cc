@@ -258,6 +258,27 @@ TEST_F(AdapterWatcherTest, AVersionThatKeepsChangingIsTriedLessAndLessOften) {
   EXPECT_THAT(tried_at, ElementsAre(0, 1, 3, 7, 15));
 }
 
+TEST_F(AdapterWatcherTest, AVersionCopiedMarkerFirstIsTriedAsSoonAsItStaysTheSame) {
+  failures_["toys/1"] = absl::DataLossError("short file");
+  const fs::path version = MakeVersion(root_, "toys", "1");
+  std::string content;
+  for (int i = 0; i < 100; ++i) {
+    WriteText(version / "growing", content += "x");
+    ASSERT_OK(watcher_.Poll());
+    clock_.Advance(absl::Seconds(1));
+  }
+  // The last poll saw the last change; one that sees no other is enough.
+  TakeLoads();
+  ASSERT_OK(watcher_.Poll());
+  EXPECT_THAT(TakeLoads(), ElementsAre("toys/1"));
+  // The delay began anew with that failure.
+  failures_.clear();
+  clock_.Advance(absl::Seconds(1));
+  WriteText(version / "growing", "whole");
+  ASSERT_OK(watcher_.Poll());
+  EXPECT_THAT(States(), ElementsAre("toys/1 available"));
+}
+
 TEST_F(AdapterWatcherTest, TheRetryDelayHasAnUpperBound) {
   failures_["toys/1"] = absl::UnavailableError("I/O error");
   MakeVersion(root_, "toys", "1");
