@@ -48,28 +48,47 @@ AdapterWatcher::AdapterWatcher(const AdapterWatcherOptions& options, LoadFunctio
 AdapterWatcher::~AdapterWatcher() { Stop(); }
 
 void AdapterWatcher::Start() {
+  {
+    MutexLock lock(&mutex_);
+    running_ = true;
+  }
   thread_ = std::thread([this] { Run(); });
 }
 
-void AdapterWatcher::Stop() {
+void AdapterWatcher::RequestStop() {
+  MutexLock lock(&mutex_);
+  stopping_ = true;
+  changed_.SignalAll();
+}
+
+bool AdapterWatcher::Stop(absl::Time deadline) {
+  RequestStop();
   {
     MutexLock lock(&mutex_);
-    stopping_ = true;
-    stop_.SignalAll();
+    while (running_ && deadline != absl::InfiniteFuture()) {
+      const absl::Duration left = deadline - clock_->Now();
+      if (left <= absl::ZeroDuration()) return false;
+      changed_.WaitWithTimeout(&mutex_, left);
+    }
   }
   if (thread_.joinable()) thread_.join();
+  return true;
 }
 
 void AdapterWatcher::Run() {
-  while (true) {
-    {
-      MutexLock lock(&mutex_);
-      if (!stopping_) stop_.WaitWithTimeout(&mutex_, options_.poll_interval);
-      if (stopping_) return;
-    }
+  while (WaitForNextPoll()) {
     // The next poll looks again; the reason is logged and counted there.
     Poll().IgnoreError();
   }
+  MutexLock lock(&mutex_);
+  running_ = false;
+  changed_.SignalAll();
+}
+
+bool AdapterWatcher::WaitForNextPoll() {
+  MutexLock lock(&mutex_);
+  if (!stopping_) changed_.WaitWithTimeout(&mutex_, options_.poll_interval);
+  return !stopping_;
 }
 
 bool AdapterWatcher::stopping() const {

@@ -63,8 +63,11 @@ class AdapterWatcher {
 
   // Polls on a thread of its own, the first time after one interval.
   void Start();
-  // Ends the thread, after the load that runs.
-  void Stop();
+  // Has the thread end after the load that runs; does not wait for it.
+  void RequestStop();
+  // RequestStop, and waits for the thread. False where `deadline` passed first: the thread is still
+  // there, and the watcher cannot be destroyed before the load returns. One caller.
+  bool Stop(absl::Time deadline = absl::InfiniteFuture());
 
  private:
   // What the watcher remembers of a version in the folder.
@@ -89,6 +92,8 @@ class AdapterWatcher {
   bool ShouldTry(const AdapterKey& key, Known* known) const;
   void UnloadAbsent(const FolderScan& scan);
   void Run();
+  // False = to stop.
+  bool WaitForNextPoll();
   bool stopping() const;
 
   const AdapterWatcherOptions options_;
@@ -104,8 +109,9 @@ class AdapterWatcher {
   bool readable_ = true;
 
   mutable Mutex mutex_;
-  CondVar stop_;
+  CondVar changed_;
   bool stopping_ ABSL_GUARDED_BY(mutex_) = false;
+  bool running_ ABSL_GUARDED_BY(mutex_) = false;
   std::thread thread_;
 };
 

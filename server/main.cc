@@ -1,3 +1,5 @@
+#include <unistd.h>
+
 #include <CLI/CLI.hpp>
 #include <iostream>
 #include <string>
@@ -52,7 +54,8 @@ void AddFlags(Flags* flags, CLI::App* app) {
   app->add_option("--max-queue-tokens", o.scheduler.max_queue_tokens, "Tokens that may wait");
   app->add_option("--poll-interval", flags->poll_interval, "Between looks at the folder")
       ->check(DurationError);
-  app->add_option("--grace-period", flags->grace_period, "To finish calls after SIGTERM")
+  app->add_option("--grace-period", flags->grace_period,
+                  "To finish calls after SIGTERM; a tenth of it, at most 1s, still takes new ones")
       ->check(DurationError);
   app->add_flag("--check-config", flags->check_config, "Print the options as TOML and exit")
       ->configurable(false);
@@ -61,16 +64,18 @@ void AddFlags(Flags* flags, CLI::App* app) {
 int Serve(const pricer::ServerOptions& options) {
   pricer::InstallStopSignal();
   pricer::RedirectGrpcLog();
-  const auto server = pricer::Server::Start(options, pricer::LoadModelEngine);
+  const auto server =
+      pricer::Server::Start(options, pricer::LoadModelEngine, pricer::StopSignalServing);
   if (!server.ok()) {
     pricer::LogError("cannot start", {{"error", std::string(server.status().message())}});
     return kExitFailed;
   }
-  pricer::StopSignalServing();
   pricer::WaitForStopSignal();
   pricer::LogInfo("stopping");
-  (*server)->Stop();
+  const bool ended = (*server)->Stop();
   pricer::LogInfo("stopped");
+  // Nobody waits for what a load that hangs would still read.
+  if (!ended) _exit(0);
   return 0;
 }
 

@@ -2,6 +2,7 @@
 
 #include <sys/stat.h>
 
+#include <algorithm>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
@@ -57,7 +58,7 @@ struct Server::Parts {
   absl::Status LoadAdapters();
   void Serve();
   void SetReady(bool ready);
-  void Stop();
+  bool Stop();
 
   const ServerOptions options;
   ServerPorts ports;
@@ -78,6 +79,7 @@ struct Server::Parts {
   Listener health_listener;
   Listener admin_listener;
   Listener pricing_listener;
+  bool serving = false;
   bool stopped = false;
 };
 
@@ -126,6 +128,7 @@ void Server::Parts::Serve() {
   pricing.Serve(&backend);
   health.Set(kHealthStartup, true);
   SetReady(true);
+  serving = true;
   watcher->Start();
   LogInfo("serving", {{"port", absl::StrCat(ports.pricing)},
                       {"admin_port", absl::StrCat(ports.admin)},
@@ -143,13 +146,14 @@ void Server::Parts::SetReady(bool ready) {
   health.Set(kHealthPricing, ready);
 }
 
-void Server::Parts::Stop() {
-  if (std::exchange(stopped, true)) return;
+bool Server::Parts::Stop() {
+  if (std::exchange(stopped, true)) return true;
   const absl::Time deadline = Clock::System()->Now() + options.grace_period;
   SetReady(false);
-  pricing.Refuse();
+  if (watcher != nullptr) watcher->RequestStop();
   if (loader != nullptr) loader->Cancel();
-  if (watcher != nullptr) watcher->Stop();
+  if (serving) options.sleep(std::min(options.notice_period, options.grace_period / 10));
+  pricing.Refuse();
   if (pricing_listener.server != nullptr) {
     pricing_listener.server->Shutdown(absl::ToChronoTime(deadline));
   }
@@ -163,6 +167,10 @@ void Server::Parts::Stop() {
     health_listener.server->Shutdown(absl::ToChronoTime(Clock::System()->Now()));
   }
   metrics_listener.reset();
+  if (watcher == nullptr || watcher->Stop(deadline)) return true;
+  LogWarning("an adapter's load has not returned within the grace period",
+             {{"path", options.adapters}});
+  return false;
 }
 
 Server::Server(std::unique_ptr<Parts> parts) : parts_(std::move(parts)) {}
@@ -171,10 +179,11 @@ Server::~Server() { parts_->Stop(); }
 
 const ServerPorts& Server::ports() const { return parts_->ports; }
 
-void Server::Stop() { parts_->Stop(); }
+bool Server::Stop() { return parts_->Stop(); }
 
 absl::StatusOr<std::unique_ptr<Server>> Server::Start(const ServerOptions& options,
-                                                      const EngineFactory& make_engine) {
+                                                      const EngineFactory& make_engine,
+                                                      const std::function<void()>& before_serving) {
   RETURN_IF_ERROR(RequireDirectory("--base", options.base));
   RETURN_IF_ERROR(RequireDirectory("--adapters", options.adapters));
   // Stops whatever was started if a later step fails.
@@ -182,6 +191,7 @@ absl::StatusOr<std::unique_ptr<Server>> Server::Start(const ServerOptions& optio
   RETURN_IF_ERROR(server->parts_->OpenListeners());
   RETURN_IF_ERROR(server->parts_->LoadEngine(make_engine));
   RETURN_IF_ERROR(server->parts_->LoadAdapters());
+  before_serving();
   server->parts_->Serve();
   return server;
 }

@@ -24,20 +24,24 @@ struct ServerPorts {
 // scheduler -> first look at the adapter folder, with all loads -> readiness and startup serving,
 // calls answered -> watcher's thread.
 //
-// Stop order: readiness not serving -> new calls refused with UNAVAILABLE -> watcher ended -> calls
-// in flight finished, or cancelled when the grace period is over -> tokenizer pool and scheduler
-// ended -> health and metrics listeners closed -> all destroyed in the reverse order of
-// construction.
+// Stop order: readiness not serving, watcher and loads told to end -> for the notice period, calls
+// as before -> new calls refused with UNAVAILABLE -> calls in flight finished, or cancelled when
+// the grace period is over -> tokenizer pool and scheduler ended -> health and metrics listeners
+// closed
+// -> watcher's thread ended, as far as the grace period allows -> all destroyed in the reverse
+// order of construction.
 class Server {
  public:
   using EngineFactory =
       std::function<absl::StatusOr<std::unique_ptr<Engine>>(const ServerOptions& options)>;
 
-  // Returns when calls are answered. Errors name the flag, file or address; nothing is left running
-  // then. REQUIRES: options.Validate() is OK.
-  static absl::StatusOr<std::unique_ptr<Server>> Start(const ServerOptions& options,
-                                                       const EngineFactory& make_engine);
-  // Stop().
+  // Returns when calls are answered; calls `before_serving` right before the first of them may be.
+  // Errors name the flag, file or address; nothing is left running then. REQUIRES:
+  // options.Validate() is OK.
+  static absl::StatusOr<std::unique_ptr<Server>> Start(
+      const ServerOptions& options, const EngineFactory& make_engine,
+      const std::function<void()>& before_serving = [] {});
+  // Stop(), and waits for a load that still runs.
   ~Server();
   Server(const Server&) = delete;
   Server& operator=(const Server&) = delete;
@@ -45,8 +49,9 @@ class Server {
   const ServerPorts& ports() const;
 
   // Stops as described above, within the grace period and the batch that is being computed then.
-  // Blocks. One caller.
-  void Stop();
+  // Blocks. False = a load, on a file system that does not answer, still runs: all else has ended,
+  // and the process should, without destroying the server. One caller.
+  bool Stop();
 
  private:
   struct Parts;

@@ -1,8 +1,10 @@
 #pragma once
 
+#include <functional>
 #include <string>
 
 #include "absl/status/status.h"
+#include "absl/time/clock.h"
 #include "absl/time/time.h"
 #include "server/batch_scheduler.h"
 
@@ -40,6 +42,11 @@ struct ServerOptions {
   // How long calls may take to finish after the signal to stop. The batch that is being computed
   // then is finished even so.
   absl::Duration grace_period = absl::Seconds(30);
+  // How much of it, at most a tenth, new calls are still answered while readiness says no: callers
+  // have to hear of it before they are refused.
+  absl::Duration notice_period = absl::Seconds(1);
+  // What waits for the notice period; a test's own takes no time.
+  std::function<void(absl::Duration)> sleep = [](absl::Duration time) { absl::SleepFor(time); };
 
   // InvalidArgument names the flag, what was expected and what came. Looks at no file.
   absl::Status Validate() const;

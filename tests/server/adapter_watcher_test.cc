@@ -352,5 +352,35 @@ TEST_F(AdapterWatcherTest, PollsOnItsOwnThreadUntilItIsStopped) {
   EXPECT_THAT(States(), ElementsAre("toys/1 available"));
 }
 
+TEST_F(AdapterWatcherTest, StopGivesUpOnALoadThatHasNotReturnedByTheDeadline) {
+  CondVar changed;
+  Mutex mutex;
+  bool loading = false;
+  bool hangs = true;
+  AdapterWatcher watcher(
+      {.root = root_, .poll_interval = absl::Milliseconds(1)},
+      [&](const std::string& directory) {
+        MutexLock lock(&mutex);
+        loading = true;
+        changed.SignalAll();
+        while (hangs) changed.Wait(&mutex);
+        return Load(directory);
+      },
+      &registry_, &metrics_, &clock_);
+  MakeVersion(root_, "toys", "1");
+  watcher.Start();
+  {
+    MutexLock lock(&mutex);
+    while (!loading) changed.Wait(&mutex);
+  }
+  EXPECT_FALSE(watcher.Stop(clock_.Now()));
+  {
+    MutexLock lock(&mutex);
+    hangs = false;
+    changed.SignalAll();
+  }
+  EXPECT_TRUE(watcher.Stop());
+}
+
 }  // namespace
 }  // namespace pricer

@@ -257,6 +257,21 @@ class FakeEngine final : public Engine {
     adapters_[name_and_version] = std::move(adapter);
   }
 
+  // Loads wait from now on until ReleaseLoads, as on a file system that does not answer.
+  void BlockLoads() {
+    MutexLock lock(&mutex_);
+    loads_blocked_ = true;
+  }
+  void ReleaseLoads() {
+    MutexLock lock(&mutex_);
+    loads_blocked_ = false;
+    changed_.SignalAll();
+  }
+  void WaitForLoad() {
+    MutexLock lock(&mutex_);
+    while (loads_ == 0) changed_.Wait(&mutex_);
+  }
+
   const EngineInfo& info() const override { return info_; }
   BatchPredictor* predictor() override { return &predictor_; }
 
@@ -276,6 +291,9 @@ class FakeEngine final : public Engine {
     const size_t slash = directory.rfind('/');
     const size_t start = directory.rfind('/', slash - 1) + 1;
     MutexLock lock(&mutex_);
+    ++loads_;
+    changed_.SignalAll();
+    while (loads_blocked_) changed_.Wait(&mutex_);
     const auto found = adapters_.find(directory.substr(start));
     if (found != adapters_.end()) return found->second;
     return MakeLoadedAdapter(directory.substr(start, slash - start),
@@ -286,6 +304,9 @@ class FakeEngine final : public Engine {
   const EngineInfo info_ = {"model-fingerprint", "fp32", "fp32", "cpu"};
   FakePredictor predictor_;
   mutable Mutex mutex_;
+  mutable CondVar changed_;
+  mutable int loads_ ABSL_GUARDED_BY(mutex_) = 0;
+  bool loads_blocked_ ABSL_GUARDED_BY(mutex_) = false;
   std::map<std::string, absl::StatusOr<std::shared_ptr<LoadedAdapter>>> adapters_
       ABSL_GUARDED_BY(mutex_);
 };

@@ -217,6 +217,14 @@ TEST_F(RunningServerTest, PricesAnItemAndStopsWith0OnSigterm) {
   EXPECT_EQ(program.ExitCode(), 0);
 }
 
+TEST_F(RunningServerTest, ASigtermRightAfterTheReadyLineDrains) {
+  Program program(Arguments());
+  ReadyLine(&program);
+  program.Signal(SIGTERM);
+  EXPECT_THAT(program.ReadAll(), AllOf(HasSubstr("\"stopping\""), HasSubstr("\"stopped\"")));
+  EXPECT_EQ(program.ExitCode(), 0);
+}
+
 TEST_F(RunningServerTest, ATakenPortIsAFailureThatNamesTheAddress) {
   Program first(Arguments());
   const std::string taken = absl::StrCat("127.0.0.1:", ReadyLine(&first).value("port", ""));

@@ -65,20 +65,25 @@ class ServerTest : public ::testing::Test {
     options_.listen = options_.admin_listen = options_.health_listen = options_.metrics_listen =
         "127.0.0.1:0";
     options_.poll_interval = absl::Milliseconds(1);
+    options_.sleep = [](absl::Duration) {};
   }
   ~ServerTest() override {
-    if (server_ != nullptr) predictor_->Release();
+    if (server_ == nullptr) return;
+    predictor_->Release();
+    engine_->ReleaseLoads();
   }
 
   absl::StatusOr<std::unique_ptr<Engine>> MakeEngine() {
     ++engines_;
     auto engine = std::make_unique<FakeEngine>();
     predictor_ = &engine->fake_predictor();
+    engine_ = engine.get();
     return engine;
   }
   absl::Status Start() {
-    absl::StatusOr<std::unique_ptr<Server>> server =
-        Server::Start(options_, [this](const ServerOptions&) { return MakeEngine(); });
+    absl::StatusOr<std::unique_ptr<Server>> server = Server::Start(
+        options_, [this](const ServerOptions&) { return MakeEngine(); },
+        [this] { ++before_serving_; });
     if (!server.ok()) return server.status();
     server_ = *std::move(server);
     pricing_ = v1::PricingService::NewStub(ChannelTo(server_->ports().pricing));
@@ -125,7 +130,9 @@ class ServerTest : public ::testing::Test {
   TempDir adapters_;
   ServerOptions options_;
   int engines_ = 0;
+  FakeEngine* engine_ = nullptr;
   FakePredictor* predictor_ = nullptr;
+  int before_serving_ = 0;
   std::unique_ptr<Server> server_;
   std::unique_ptr<v1::PricingService::Stub> pricing_;
   std::unique_ptr<v1::AdapterService::Stub> admin_;
@@ -255,6 +262,41 @@ TEST_F(ServerTest, StopFinishesCallsInFlightAndRefusesNewOnes) {
   predictor_->Release();
   EXPECT_TRUE(in_flight.get().ok());
   stopper.join();
+}
+
+TEST_F(ServerTest, CallsAreAnsweredUntilCallersHadNoticeThatTheyWillNotBe) {
+  MakeVersion(adapters_.path(), "toys", "1");
+  absl::Duration notice;
+  options_.sleep = [&](absl::Duration time) {
+    notice = time;
+    EXPECT_EQ(Health(""), HealthCheckResponse::NOT_SERVING);
+    EXPECT_TRUE(Price().ok());
+  };
+  for (const auto& [grace, expected] : {std::pair(absl::Seconds(30), absl::Seconds(1)),
+                                        std::pair(absl::Seconds(2), absl::Milliseconds(200))}) {
+    options_.grace_period = grace;
+    ASSERT_OK(Start());
+    EXPECT_TRUE(server_->Stop());
+    EXPECT_EQ(notice, expected);
+  }
+}
+
+TEST_F(ServerTest, ALoadThatHangsKeepsNothingFromStopping) {
+  options_.grace_period = absl::ZeroDuration();
+  ASSERT_OK(Start());
+  engine_->BlockLoads();
+  MakeVersion(adapters_.path(), "toys", "1");
+  engine_->WaitForLoad();
+  EXPECT_FALSE(server_->Stop());
+  EXPECT_EQ(Price().error_code(), grpc::StatusCode::UNAVAILABLE);
+}
+
+TEST_F(ServerTest, SaysOnceThatItIsAboutToServe) {
+  ASSERT_OK(Start());
+  EXPECT_EQ(before_serving_, 1);
+  options_.base = base_.File("gone");
+  EXPECT_FALSE(Start().ok());
+  EXPECT_EQ(before_serving_, 1);
 }
 
 TEST_F(ServerTest, StopGivesUpOnCallsThatOutlastTheGracePeriod) {
