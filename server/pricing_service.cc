@@ -18,6 +18,8 @@ namespace {
 // Of one call in the scheduler at once. Keeps all batches full and leaves the queue to other
 // callers.
 constexpr int64_t kMaxBatchesPerCall = 2;
+// Longer items are tokenized on the pool, so that they hold up no other call.
+constexpr size_t kMaxBytesTokenizedAtOnce = 4096;
 constexpr char kRetryPushback[] = "grpc-retry-pushback-ms";
 
 // What all items of a call share. Lives from the call's start to OnDone, which gRPC calls after
@@ -130,10 +132,15 @@ class PredictPriceCall final : public PricingCall {
   absl::Status Schedule(const grpc::ByteBuffer& request_bytes) {
     RETURN_IF_ERROR(ParseRequest(request_bytes, &request_));
     RETURN_IF_ERROR(Prepare(request_.adapter(), request_.options()));
-    return ScheduleItem();
+    if (request_.item().ByteSizeLong() <= kMaxBytesTokenizedAtOnce) return ScheduleItem();
+    return backend().pool->Submit([this] {
+      const absl::Status status = ScheduleItem();
+      if (!status.ok()) End(status, response_);
+    });
   }
 
   absl::Status ScheduleItem() {
+    RETURN_IF_ERROR(Abandoned());
     ASSIGN_OR_RETURN(
         PriceTask task,
         MakeTask(request_.item(), [this](TaskResult result, int prompt_tokens, bool truncated) {

@@ -23,15 +23,15 @@ struct PricingBackend {
   const Engine* engine = nullptr;
   const AdapterRegistry* registry = nullptr;
   BatchScheduler* scheduler = nullptr;
-  // Tokenizes the items of BatchPredictPrices, so that a large call holds up neither small ones nor
-  // probes.
+  // Tokenizes long items and those of BatchPredictPrices, so that they hold up neither small calls
+  // nor probes.
   WorkerPool* pool = nullptr;
   const Clock* clock = Clock::System();
 };
 
-// pricer.v1.PricingService. Proto in, native types, proto out. PredictPrice tokenizes on gRPC's
-// thread (well under a millisecond), BatchPredictPrices on the pool; no thread waits for a result:
-// the batch thread finishes the call.
+// pricer.v1.PricingService. Proto in, native types, proto out. An item of PredictPrice of up to 4
+// KiB is tokenized on gRPC's thread (about a millisecond at most), all else on the pool; no thread
+// waits for a result: the batch thread finishes the call.
 class PricingService final : public v1::PricingService::WithRawCallbackMethod_PredictPrice<
                                  v1::PricingService::WithRawCallbackMethod_BatchPredictPrices<
                                      v1::PricingService::Service>> {

@@ -27,7 +27,7 @@ namespace pricer {
 namespace {
 
 constexpr int kTokenizerThreads = 2;
-// Calls of BatchPredictPrices that may wait for a tokenizer thread.
+// Calls that may wait for a tokenizer thread.
 constexpr size_t kMaxWaitingCalls = 64;
 
 absl::Status RequireDirectory(absl::string_view flag, const std::string& path) {

@@ -163,6 +163,17 @@ TEST_F(PricingServiceTest, SaysThatALongTextWasCut) {
   EXPECT_EQ(response_.prediction().prompt_tokens(), kDefaultMaxPromptTokens);
 }
 
+TEST_F(PricingServiceTest, TokenizesLongTextsOffGrpcsThread) {
+  ASSERT_TRUE(Call(Request(std::string(64 * 1024, 'x'))).ok());
+  EXPECT_TRUE(response_.prediction().truncated());
+  EXPECT_THAT(Call(Request(std::string(64 * 1024 + 1, 'x'))),
+              IsGrpcError(grpc::StatusCode::INVALID_ARGUMENT, HasSubstr("item.text")));
+  pool_.Stop();
+  EXPECT_THAT(Call(Request(std::string(64 * 1024, 'x'))),
+              IsGrpcError(grpc::StatusCode::UNAVAILABLE, HasSubstr("stopping")));
+  EXPECT_TRUE(Call(Request(std::string(4000, 'x'))).ok());
+}
+
 TEST_F(PricingServiceTest, RefusesABadRequestAndNamesTheField) {
   EXPECT_THAT(Call(v1::PredictPriceRequest()),
               IsGrpcError(grpc::StatusCode::INVALID_ARGUMENT, HasSubstr("item")));
