@@ -53,31 +53,28 @@ absl::StatusOr<std::vector<std::string>> EntriesOf(const fs::path& directory,
   return names;
 }
 
-// Whether there is such a file; absent = cannot be told.
-std::optional<bool> Exists(const fs::path& path) {
-  std::error_code error;
+// Whether there is such a file; `error` is set where that cannot be told.
+bool Exists(const fs::path& path, std::error_code& error) {
   const fs::file_status status = fs::status(path, error);
-  if (status.type() != fs::file_type::not_found && error && !MeansAbsent(error)) {
-    return std::nullopt;
-  }
+  if (status.type() == fs::file_type::not_found || MeansAbsent(error)) error.clear();
   return fs::exists(status);
 }
 
 void ScanName(const std::string& root, const std::string& name, FolderScan* scan) {
   std::error_code error;
-  const absl::StatusOr<std::vector<std::string>> entries = EntriesOf(fs::path(root) / name, error);
+  const fs::path directory = fs::path(root) / name;
+  const absl::StatusOr<std::vector<std::string>> entries = EntriesOf(directory, error);
   if (!entries.ok()) {
-    if (!MeansAbsent(error)) scan->unreadable_names.insert(name);
+    if (!MeansAbsent(error)) scan->unreadable_names[name] = error.message();
     return;
   }
   for (const std::string& entry : *entries) {
     const std::optional<int64_t> version = ParseAdapterVersion(entry);
     if (!version.has_value()) continue;
-    const std::optional<bool> ready =
-        Exists(fs::path(root) / name / entry / std::string(kReadyFile));
-    if (!ready.has_value()) {
-      scan->unreadable_names.insert(name);
-    } else if (*ready) {
+    const bool ready = Exists(directory / entry / std::string(kReadyFile), error);
+    if (error) {
+      scan->unreadable_names[name] = absl::StrCat("version ", entry, ": ", error.message());
+    } else if (ready) {
       scan->versions.insert({name, *version});
     }
   }

@@ -1,6 +1,7 @@
 #pragma once
 
 #include <cstdint>
+#include <map>
 #include <set>
 #include <string>
 #include <vector>
@@ -26,9 +27,9 @@ struct FolderScan {
   DirectoryIdentity root;
   // Versions with a marker.
   std::set<AdapterKey> versions;
-  // Names whose versions could not all be told, for lack of a right or by an I/O error: what is
-  // missing of them in `versions` is not known to be gone.
-  std::set<std::string> unreadable_names;
+  // Names whose versions could not all be told, for lack of a right or by an I/O error, and why:
+  // what is missing of them in `versions` is not known to be gone.
+  std::map<std::string, std::string> unreadable_names;
   // Entries of the root that are no adapter's name.
   std::vector<std::string> foreign_entries;
 

@@ -100,6 +100,7 @@ absl::Status AdapterWatcher::Poll() {
   const absl::StatusOr<FolderScan> scan = ScanSameRoot();
   ReportReadable(scan.status());
   if (scan.ok()) {
+    ReportReadableNames(*scan);
     WarnOfForeignEntries(*scan);
     LoadNew(*scan);
     UnloadAbsent(*scan);
@@ -140,6 +141,19 @@ void AdapterWatcher::ReportReadable(const absl::Status& status) {
     LogWarning("the adapter folder is not readable; every adapter stays as it is",
                {{"path", options_.root}, {"error", std::string(status.message())}});
   }
+}
+
+void AdapterWatcher::ReportReadableNames(const FolderScan& scan) {
+  for (const auto& [name, error] : scan.unreadable_names) {
+    if (unreadable_names_.count(name) > 0) continue;
+    LogWarning("an adapter is not readable; what is served of it stays as it is",
+               {{"path", absl::StrCat(options_.root, "/", name)}, {"error", error}});
+  }
+  for (const auto& [name, error] : unreadable_names_) {
+    if (scan.unreadable_names.count(name) > 0) continue;
+    LogInfo("an adapter is readable again", {{"path", absl::StrCat(options_.root, "/", name)}});
+  }
+  unreadable_names_ = scan.unreadable_names;
 }
 
 void AdapterWatcher::WarnOfForeignEntries(const FolderScan& scan) {

@@ -85,6 +85,7 @@ class AdapterWatcher {
   absl::StatusOr<FolderScan> ScanSameRoot();
   bool HoldsAllAvailable(const FolderScan& scan) const;
   void ReportReadable(const absl::Status& status);
+  void ReportReadableNames(const FolderScan& scan);
   void WarnOfForeignEntries(const FolderScan& scan);
   void LoadNew(const FolderScan& scan);
   void LoadVersion(const AdapterKey& key, Known* known);
@@ -105,6 +106,7 @@ class AdapterWatcher {
   // Only by whoever polls.
   std::map<AdapterKey, Known> known_;
   std::optional<DirectoryIdentity> root_;
+  std::map<std::string, std::string> unreadable_names_;
   std::set<std::string> warned_entries_;
   bool readable_ = true;
 

@@ -19,6 +19,7 @@ namespace {
 
 namespace fs = std::filesystem;
 
+using ::testing::AllOf;
 using ::testing::ElementsAre;
 using testing::FakeClock;
 using ::testing::HasSubstr;
@@ -213,6 +214,22 @@ TEST_F(AdapterWatcherTest, AnUnreadableNameUnloadsNothingOfItself) {
   fs::remove_all(wine);
   for (int i = 0; i < 3; ++i) ASSERT_OK(watcher_.Poll());
   EXPECT_THAT(States(), ElementsAre("toys/1 available", "wine/1 end"));
+}
+
+TEST_F(AdapterWatcherTest, SaysOnceThatANameIsUnreadableAndOnceThatItIsReadableAgain) {
+  fs::create_symlink("toys", fs::path(root_) / "toys");
+  ::testing::internal::CaptureStderr();
+  ASSERT_OK(watcher_.Poll());
+  EXPECT_THAT(
+      ::testing::internal::GetCapturedStderr(),
+      AllOf(HasSubstr("\"warning\""), HasSubstr(root_ + "/toys"), HasSubstr("symbolic links")));
+  ::testing::internal::CaptureStderr();
+  ASSERT_OK(watcher_.Poll());
+  EXPECT_THAT(::testing::internal::GetCapturedStderr(), IsEmpty());
+  fs::remove(fs::path(root_) / "toys");
+  ::testing::internal::CaptureStderr();
+  ASSERT_OK(watcher_.Poll());
+  EXPECT_THAT(::testing::internal::GetCapturedStderr(), HasSubstr("readable again"));
 }
 
 TEST_F(AdapterWatcherTest, ABadVersionIsReportedAndTheOldOneStays) {
