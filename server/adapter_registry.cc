@@ -186,13 +186,15 @@ int AdapterRegistry::FreeUnused() {
 
 void AdapterRegistry::EndUnloaded(const AdapterKey& key) {
   const auto found = records_.find(key);
-  // Found in the folder again in the meantime, and perhaps serving.
-  if (found == records_.end() || found->second.status.state != AdapterState::kUnloading) return;
+  // Found in the folder again in the meantime, and serving.
+  if (found != records_.end() && found->second.adapter != nullptr) return;
   const bool still_held =
       std::any_of(retired_.begin(), retired_.end(),
                   [&key](const AdapterHandle& adapter) { return adapter->key == key; });
   if (still_held) return;
   metrics_->AdapterEnded(key);
+  // Found again, and loading or refused, or forgotten since.
+  if (found == records_.end() || found->second.status.state != AdapterState::kUnloading) return;
   found->second.status.memory_bytes = 0;
   SetState(&found->second, AdapterState::kEnd);
 }

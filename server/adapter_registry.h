@@ -82,7 +82,7 @@ class AdapterRegistry {
 
   void SetState(Record* record, AdapterState state) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   void ReportStates() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
-  // Unloading -> kEnd, once nothing of the version is held any more.
+  // Once nothing of the version is held any more: its metrics end, and kUnloading becomes kEnd.
   void EndUnloaded(const AdapterKey& key) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   // Keeps the list of ended versions short.
   void DropOldestEnded() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);

@@ -155,6 +155,20 @@ TEST_F(AdapterRegistryTest, AVersionFoundAgainWhileTheOldOneIsHeldServesAnew) {
   EXPECT_THAT(metrics_.values().ended, IsEmpty());
 }
 
+TEST_F(AdapterRegistryTest, AVersionRefusedAndForgottenWhileTheOldOneIsHeldEndsInTheMetricsToo) {
+  Load("toys", 1);
+  AdapterHandle held = *registry_.Find("toys", std::nullopt);
+  registry_.Unload({"toys", 1});
+  registry_.Discover({"toys", 1});
+  registry_.Refuse({"toys", 1}, absl::DataLossError("short file"));
+  registry_.Forget({"toys", 1});
+  EXPECT_EQ(registry_.FreeUnused(), 0);
+  held.reset();
+  EXPECT_EQ(registry_.FreeUnused(), 1);
+  EXPECT_THAT(metrics_.values().ended, ElementsAre(AdapterKey{"toys", 1}));
+  EXPECT_THAT(registry_.List(), IsEmpty());
+}
+
 TEST_F(AdapterRegistryTest, ListsEveryVersionWithItsStateAndWhatServesByDefault) {
   Load("wine", 1);
   Load("toys", 1);
