@@ -43,7 +43,8 @@ void AddFlags(Flags* flags, CLI::App* app) {
   app->add_option("--adapters", o.adapters, "Adapter folder, watched for new versions")->required();
   app->add_option("--default-adapter", o.default_adapter, "Answers requests that name none");
   app->add_option("--listen", o.listen, "HOST:PORT of pricing; port 0: any");
-  app->add_option("--admin-listen", o.admin_listen, "HOST:PORT of the adapter service");
+  app->add_option("--admin-listen", o.admin_listen,
+                  "HOST:PORT of the adapter service, on loopback or unix:PATH");
   app->add_option("--health-listen", o.health_listen, "HOST:PORT of the health service");
   app->add_option("--metrics-listen", o.metrics_listen, "HOST:PORT of Prometheus metrics");
   app->add_option("--weights", o.weights, "Kind of the base's linear weights: nf4, bf16, fp32");

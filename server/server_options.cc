@@ -1,8 +1,12 @@
 #include "server/server_options.h"
 
+#include <arpa/inet.h>
+
 #include <algorithm>
+#include <cstdint>
 #include <initializer_list>
 
+#include "absl/strings/match.h"
 #include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
@@ -31,6 +35,26 @@ absl::Status RequireAddress(absl::string_view flag, absl::string_view value) {
       absl::StrCat(flag, ": expected HOST:PORT such as 127.0.0.1:8500, got \"", value, "\""));
 }
 
+bool IsLoopback(absl::string_view host) {
+  if (host == "localhost" || host == "[::1]") return true;
+  in_addr address{};
+  constexpr uint32_t kLoopbackNet = 127;
+  return inet_pton(AF_INET, std::string(host).c_str(), &address) == 1 &&
+         ntohl(address.s_addr) >> 24 == kLoopbackNet;
+}
+
+// Who reaches the admin service may do all that it offers: it knows no callers.
+absl::Status RequireLoopback(absl::string_view flag, absl::string_view value) {
+  if (absl::StartsWith(value, "unix:")) return absl::OkStatus();
+  RETURN_IF_ERROR(RequireAddress(flag, value));
+  if (IsLoopback(value.substr(0, value.rfind(':')))) return absl::OkStatus();
+  return absl::InvalidArgumentError(
+      absl::StrCat(flag,
+                   ": expected an address of this machine alone (127.0.0.1, [::1], localhost or "
+                   "unix:PATH), got \"",
+                   value, "\": the admin service has neither encryption nor authentication"));
+}
+
 absl::Status RequireOneOf(absl::string_view flag, absl::string_view value,
                           std::initializer_list<absl::string_view> choices) {
   if (std::find(choices.begin(), choices.end(), value) != choices.end()) return absl::OkStatus();
@@ -56,7 +80,7 @@ absl::Status ServerOptions::Validate() const {
     }
   }
   RETURN_IF_ERROR(RequireAddress("--listen", listen));
-  RETURN_IF_ERROR(RequireAddress("--admin-listen", admin_listen));
+  RETURN_IF_ERROR(RequireLoopback("--admin-listen", admin_listen));
   RETURN_IF_ERROR(RequireAddress("--health-listen", health_listen));
   RETURN_IF_ERROR(RequireAddress("--metrics-listen", metrics_listen));
   RETURN_IF_ERROR(RequireOneOf("--weights", weights, {"nf4", "bf16", "fp32"}));

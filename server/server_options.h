@@ -20,8 +20,10 @@ struct ServerOptions {
   std::string default_adapter;
 
   // HOST:PORT each; port 0 = any free one.
-  std::string listen = "0.0.0.0:8500";          // pricing
-  std::string admin_listen = "127.0.0.1:8501";  // adapters: for operators alone
+  std::string listen = "0.0.0.0:8500";  // pricing
+  // Adapters: for operators on this machine alone, until callers are told by certificates. Also
+  // unix:PATH.
+  std::string admin_listen = "127.0.0.1:8501";
   std::string health_listen = "0.0.0.0:8502";   // probes
   std::string metrics_listen = "0.0.0.0:9090";  // Prometheus
 

@@ -27,6 +27,15 @@ TEST(ServerOptionsTest, DefaultsAreValidOnceTheDirectoriesAreNamed) {
               StatusIs(absl::StatusCode::kInvalidArgument, HasSubstr("--base")));
 }
 
+TEST(ServerOptionsTest, TheAdminListenerMayBeAnyLoopbackAddress) {
+  for (const char* const address :
+       {"127.0.0.1:8501", "127.8.0.1:0", "[::1]:8501", "localhost:8501", "unix:/run/pricer.sock"}) {
+    ServerOptions options = Valid();
+    options.admin_listen = address;
+    EXPECT_OK(options.Validate()) << address;
+  }
+}
+
 struct BadOption {
   std::string flag;
   std::string came;
@@ -55,6 +64,12 @@ INSTANTIATE_TEST_SUITE_P(
         BadOption{"--listen", ":8500", [](ServerOptions* o) { o->listen = ":8500"; }},
         BadOption{"--admin-listen",
                   "localhost:", [](ServerOptions* o) { o->admin_listen = "localhost:"; }},
+        BadOption{"--admin-listen", "0.0.0.0:8501",
+                  [](ServerOptions* o) { o->admin_listen = "0.0.0.0:8501"; }},
+        BadOption{"--admin-listen", "[::]:8501",
+                  [](ServerOptions* o) { o->admin_listen = "[::]:8501"; }},
+        BadOption{"--admin-listen", "127.0.0.1.example.com:8501",
+                  [](ServerOptions* o) { o->admin_listen = "127.0.0.1.example.com:8501"; }},
         BadOption{"--health-listen", "a:70000",
                   [](ServerOptions* o) { o->health_listen = "a:70000"; }},
         BadOption{"--metrics-listen", "a:-1", [](ServerOptions* o) { o->metrics_listen = "a:-1"; }},

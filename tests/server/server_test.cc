@@ -178,6 +178,16 @@ TEST_F(ServerTest, EachListenerHasOnlyItsOwnServices) {
   EXPECT_EQ(ReflectionCode(server_->ports().health), grpc::StatusCode::UNIMPLEMENTED);
 }
 
+TEST_F(ServerTest, TheAdminListenerMayBeASocketInTheFileSystem) {
+  options_.admin_listen = "unix:" + base_.File("admin");
+  ASSERT_OK(Start());
+  grpc::ClientContext context;
+  v1::ListAdaptersResponse listed;
+  const auto stub = v1::AdapterService::NewStub(
+      grpc::CreateChannel(options_.admin_listen, grpc::InsecureChannelCredentials()));
+  EXPECT_TRUE(stub->ListAdapters(&context, v1::ListAdaptersRequest(), &listed).ok());
+}
+
 TEST_F(ServerTest, AnAdapterRequestThatDoesNotParseIsAnErrorThatSaysSo) {
   ASSERT_OK(Start());
   const grpc::Status status = CallWithBytes(
