@@ -232,6 +232,7 @@ absl::StatusOr<EncodedPrompt> EncodePrompt(const PromptTemplate& prompt, const T
     ASSIGN_OR_RETURN(result, Truncate(prompt, tokenizer, *encoded));
   }
   RETURN_IF_ERROR(CheckBos(encoded->tokens, result.ids));
+  RETURN_IF_ERROR(tokenizer.CheckIds(result.ids));
   return result;
 }
 

@@ -62,7 +62,8 @@ struct EncodedPrompt {
 // case, up to merges over more than 16 KiB of one word.
 //
 // InvalidArgument: template not valid, text empty or not UTF-8, a limit that question and prefix
-// alone exceed, the token for the beginning of a sequence twice. Thread-safe.
+// alone exceed, the token for the beginning of a sequence twice, a token that the model does not
+// know (Tokenizer::CheckIds). Thread-safe.
 absl::StatusOr<EncodedPrompt> EncodePrompt(const PromptTemplate& prompt, const Tokenizer& tokenizer,
                                            absl::string_view item_text);
 

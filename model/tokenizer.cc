@@ -4,6 +4,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "base/file.h"
+#include "base/logging.h"
 #include "base/status_macros.h"
 #include "base/utf8.h"
 #include "model/json_fields.h"
@@ -79,7 +80,20 @@ absl::StatusOr<std::unique_ptr<Tokenizer>> Tokenizer::FromFile(const std::string
   return FromJson(json, path);
 }
 
-absl::StatusOr<std::unique_ptr<Tokenizer>> Tokenizer::FromDirectory(const std::string& directory) {
+absl::StatusOr<std::unique_ptr<Tokenizer>> Tokenizer::FromDirectory(const std::string& directory,
+                                                                    int64_t model_vocabulary_size) {
+  ASSIGN_OR_RETURN(std::unique_ptr<Tokenizer> tokenizer, ReadDirectory(directory));
+  tokenizer->model_vocabulary_size_ = model_vocabulary_size;
+  if (tokenizer->vocabulary_size() > model_vocabulary_size) {
+    LogWarning("the tokenizer has tokens that the model does not know; a text with one is refused",
+               {{"path", directory},
+                {"tokenizer_tokens", absl::StrCat(tokenizer->vocabulary_size())},
+                {"model_tokens", absl::StrCat(model_vocabulary_size)}});
+  }
+  return tokenizer;
+}
+
+absl::StatusOr<std::unique_ptr<Tokenizer>> Tokenizer::ReadDirectory(const std::string& directory) {
   const std::string path = absl::StrCat(directory, kTokenizerFile);
   const std::string config_path = absl::StrCat(directory, kConfigFile);
   ASSIGN_OR_RETURN(std::string json, ReadFile(path));
@@ -141,6 +155,16 @@ absl::StatusOr<std::string> Tokenizer::Decode(const std::vector<int32_t>& ids,
     return absl::InternalError(absl::StrCat("tokenizer: ", error.ToString()));
   }
   return text.ToString();
+}
+
+absl::Status Tokenizer::CheckIds(const std::vector<int32_t>& ids) const {
+  const auto found = std::find_if(ids.begin(), ids.end(),
+                                  [&](int32_t id) { return id >= model_vocabulary_size_; });
+  if (found == ids.end()) return absl::OkStatus();
+  ASSIGN_OR_RETURN(const std::string text, Decode({*found}, /*skip_special_tokens=*/false));
+  return absl::InvalidArgumentError(
+      absl::StrCat("prompt: expected tokens below ", model_vocabulary_size_,
+                   ", the model's vocabulary, got ", *found, ", ", Quoted(text)));
 }
 
 int64_t Tokenizer::vocabulary_size() const {

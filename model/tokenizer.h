@@ -2,6 +2,7 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <limits>
 #include <memory>
 #include <string>
 #include <utility>
@@ -24,7 +25,11 @@ class Tokenizer {
   // tokenizer.json and what tokenizer_config.json adds: special tokens, `split_special_tokens`, and
   // the text splitting of `LlamaTokenizer` where that is the class. add_bos_token and add_eos_token
   // count for nothing beside a tokenizer.json: its post-processor says what is added.
-  static absl::StatusOr<std::unique_ptr<Tokenizer>> FromDirectory(const std::string& directory);
+  // `model_vocabulary_size` is what CheckIds goes by: the rows of the model's embedding. Logs a
+  // warning where the tokenizer has more tokens than that.
+  static absl::StatusOr<std::unique_ptr<Tokenizer>> FromDirectory(
+      const std::string& directory,
+      int64_t model_vocabulary_size = std::numeric_limits<int64_t>::max());
   ~Tokenizer();
   Tokenizer(const Tokenizer&) = delete;
   Tokenizer& operator=(const Tokenizer&) = delete;
@@ -55,6 +60,10 @@ class Tokenizer {
   absl::StatusOr<std::string> Decode(const std::vector<int32_t>& ids,
                                      bool skip_special_tokens) const;
 
+  // InvalidArgument names the first id that is outside of the model's vocabulary: a token that was
+  // added to the tokenizer alone, which the model cannot compute with.
+  absl::Status CheckIds(const std::vector<int32_t>& ids) const;
+
   // With added tokens.
   int64_t vocabulary_size() const;
   // Id of a token by its exact spelling; NotFound.
@@ -64,7 +73,9 @@ class Tokenizer {
   explicit Tokenizer(void* handle) : handle_(handle) {}
   static absl::StatusOr<std::unique_ptr<Tokenizer>> FromJson(absl::string_view json,
                                                              const std::string& path);
+  static absl::StatusOr<std::unique_ptr<Tokenizer>> ReadDirectory(const std::string& directory);
   void* handle_;
+  int64_t model_vocabulary_size_ = std::numeric_limits<int64_t>::max();
 };
 
 }  // namespace pricer

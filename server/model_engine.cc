@@ -74,7 +74,8 @@ absl::StatusOr<std::unique_ptr<Engine>> LoadModelEngine(const ServerOptions& opt
   // For what runs on this thread; the batch thread sets its own.
   if (options.threads > 0) at::set_num_threads(options.threads);
   ASSIGN_OR_RETURN(const std::unique_ptr<Checkpoint> checkpoint, Checkpoint::Open(options.base));
-  ASSIGN_OR_RETURN(std::unique_ptr<Tokenizer> tokenizer, Tokenizer::FromDirectory(options.base));
+  ASSIGN_OR_RETURN(std::unique_ptr<Tokenizer> tokenizer,
+                   Tokenizer::FromDirectory(options.base, checkpoint->config().vocabulary_size));
   EngineInfo info;
   ASSIGN_OR_RETURN(info.model_fingerprint, checkpoint->Fingerprint());
   ASSIGN_OR_RETURN(std::unique_ptr<Network> network, Network::Load(*checkpoint, network_options));

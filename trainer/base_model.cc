@@ -28,7 +28,9 @@ absl::StatusOr<BaseModel> OpenBase(const BaseOptions& options, bool needs_tokeni
   BaseModel base;
   ASSIGN_OR_RETURN(base.checkpoint, Checkpoint::Open(options.directory));
   if (needs_tokenizer || std::filesystem::exists(base.checkpoint->tokenizer_path())) {
-    ASSIGN_OR_RETURN(base.tokenizer, Tokenizer::FromDirectory(options.directory));
+    ASSIGN_OR_RETURN(
+        base.tokenizer,
+        Tokenizer::FromDirectory(options.directory, base.checkpoint->config().vocabulary_size));
   }
   base.name = std::filesystem::weakly_canonical(options.directory).filename().string();
   return base;

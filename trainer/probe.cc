@@ -56,7 +56,11 @@ absl::StatusOr<std::vector<int32_t>> EncodeLine(const Json& json, const BaseMode
         absl::StrCat("\"prompt\" needs ", base.checkpoint->tokenizer_path(),
                      ", which does not exist; \"tokens\" does without"));
   }
-  return base.tokenizer->Encode(json["prompt"].get<std::string>(), /*add_special_tokens=*/true);
+  ASSIGN_OR_RETURN(
+      std::vector<int32_t> ids,
+      base.tokenizer->Encode(json["prompt"].get<std::string>(), /*add_special_tokens=*/true));
+  RETURN_IF_ERROR(base.tokenizer->CheckIds(ids));
+  return ids;
 }
 
 absl::StatusOr<ProbeLine> ParseLine(absl::string_view text, const BaseModel& base) {

@@ -344,6 +344,22 @@ TEST_F(BosTest, OneThatIsCutOffDoesNoHarm) {
   EXPECT_EQ(Count(encoded.ids), 1);
 }
 
+TEST(VocabularyTest, RefusesATokenThatTheModelDoesNotKnow) {
+  const std::string directory = DataPath("tokenizers/llama3");
+  const auto whole = *Tokenizer::FromDirectory(directory);
+  ASSERT_OK_AND_ASSIGN(const int32_t last, whole->TokenId("<|end_of_text|>"));
+  // All words are below the special tokens.
+  const auto cut = *Tokenizer::FromDirectory(directory, last);
+  EXPECT_OK(EncodePrompt(DefaultPrompt(), *cut, "A drill"));
+  EXPECT_OK(EncodePrompt(DefaultPrompt(), *whole, "A drill<|end_of_text|>"));
+  EXPECT_THAT(EncodePrompt(DefaultPrompt(), *cut, "A drill<|end_of_text|>"),
+              StatusIs(kInvalid, AllOf(HasSubstr(absl::StrCat("below ", last)),
+                                       HasSubstr("'<|end_of_text|>'"))));
+  std::string text = "A drill";
+  for (int i = 0; i < 300; ++i) text += " and more";
+  EXPECT_OK(EncodePrompt(DefaultPrompt(), *cut, text + "<|end_of_text|>"));
+}
+
 TEST_F(BosTest, ATokenizerThatAddsNoneTakesATextThatSpellsIt) {
   const auto smollm = *Tokenizer::FromDirectory(DataPath("tokenizers/smollm"));
   EXPECT_OK(EncodePrompt(DefaultPrompt(), *smollm, "<|im_start|>drill<|im_start|>"));

@@ -122,6 +122,18 @@ TEST_F(ModelEngineTest, EncodesThePromptWithTheItemInIt) {
   EXPECT_FALSE(lamp.truncated);
 }
 
+TEST_F(ModelEngineTest, RefusesAnItemWithATokenThatTheModelDoesNotKnow) {
+  TempDir small;
+  // Bytes beyond ASCII have no row.
+  ASSERT_OK(testing::WriteTinyCheckpoint(small.path(), {.vocabulary_size = 131}));
+  ASSERT_OK_AND_ASSIGN(const std::unique_ptr<Engine> engine,
+                       LoadModelEngine(Options(small.path(), "fp32")));
+  ASSERT_OK_AND_ASSIGN(const PromptTemplate prompt, PromptTemplate::Preset("default", "USD"));
+  EXPECT_OK(engine->Encode(prompt, "lamp"));
+  EXPECT_THAT(engine->Encode(prompt, "l\u00e4mp"),
+              StatusIs(absl::StatusCode::kInvalidArgument, HasSubstr("below 131")));
+}
+
 TEST_F(ModelEngineTest, ABaseThatIsNotThereIsAnErrorThatNamesIt) {
   EXPECT_THAT(LoadModelEngine(Options(base_.File("gone"), "fp32")),
               StatusIs(absl::StatusCode::kNotFound, HasSubstr("gone")));

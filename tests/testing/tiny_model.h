@@ -14,7 +14,7 @@ struct TinyModelOptions {
   int64_t layer_count = 2;
   int64_t head_count = 4;
   int64_t kv_head_count = 2;
-  int64_t vocabulary_size = 260;  // at least 259: the bytes and three special tokens
+  int64_t vocabulary_size = 260;  // below 259 the tokenizer has tokens that the model lacks
   bool tied_embeddings = true;
   // Also write tokenizer.json: one token for each byte of UTF-8, ids 3 to 258; 0 pad, 1 bos (not
   // added), 2 eos.

@@ -126,6 +126,13 @@ TEST_F(ProbeTest, ACausalAdapterGivesLogProbabilities) {
   }
 }
 
+TEST_F(ProbeTest, RefusesAPromptWithATokenThatTheModelDoesNotKnow) {
+  ASSERT_OK(testing::WriteTinyCheckpoint(dir_.File("base"), {.vocabulary_size = 100}));
+  WriteInput("{\"id\":1,\"prompt\":\"a\"}\n{\"id\":2,\"prompt\":\"b\"}\n");
+  EXPECT_THAT(RunProbe(Options(dir_.File("base"))),
+              StatusIs(kInvalid, AllOf(HasSubstr("input.jsonl:1"), HasSubstr("below 100"))));
+}
+
 TEST_F(ProbeTest, TokenizesPromptsAsTheCheckpointDoesAndKeepsIds) {
   ASSERT_OK(testing::WriteTinyCheckpoint(dir_.File("base")));
   // Byte b is token b + 3, so both lines are the same prompt.
