@@ -23,10 +23,7 @@ using Json = nlohmann::json;
 using TensorMap = std::map<std::string, TensorView, std::less<>>;
 using FileMap = std::map<std::string, std::string, std::less<>>;
 
-constexpr absl::string_view kQuantStateSuffix = ".quant_state.bitsandbytes__nf4";
 constexpr int64_t kFingerprintBytes = 64 << 10;
-constexpr int64_t kNf4BlockElements = 64;
-constexpr size_t kMaxQuantStateBytes = 64 << 10;
 
 bool Exists(const std::string& path) {
   struct stat info;
@@ -162,74 +159,42 @@ class TensorSetChecker {
       return absl::UnimplementedError(absl::StrCat(FileOf(fp4), ": tensor ", Quoted(fp4),
                                                    ": fp4 is not supported; expected nf4"));
     }
-    if (tensors_.count(absl::StrCat(weight, kQuantStateSuffix)) == 0) {
-      return CheckTensor(weight, {shape.out, shape.in});
-    }
+    const std::string state = absl::StrCat(weight, kNf4StateSuffix);
+    if (tensors_.count(state) == 0) return CheckTensor(weight, {shape.out, shape.in});
     if (!nf4_) {
-      return Corrupt(absl::StrCat(weight, kQuantStateSuffix),
-                     "a quantized layer, but config.json has no quantization_config");
+      return Corrupt(state, "a quantized layer, but config.json has no quantization_config");
     }
-    return CheckNf4(weight, shape.out * shape.in);
+    const Nf4Parts parts = FindNf4Parts([&](absl::string_view suffix) -> const TensorView* {
+      const auto found = tensors_.find(absl::StrCat(weight, suffix));
+      if (found == tensors_.end()) return nullptr;
+      unclaimed_.erase(found->first);
+      return &found->second;
+    });
+    const auto fault = [&](absl::string_view problem) {
+      return absl::DataLossError(
+          absl::StrCat(FileOf(state), ": tensor ", Quoted(weight), ": ", problem));
+    };
+    const absl::StatusOr<Nf4Tensor> stored = CheckNf4(parts);
+    if (!stored.ok()) return fault(stored.status().message());
+    if (stored->shape == std::vector<int64_t>{shape.out, shape.in}) return absl::OkStatus();
+    return fault(absl::StrCat("expected shape [", shape.out, ", ", shape.in, "], got NF4 [",
+                              absl::StrJoin(stored->shape, ", "), "]"));
   }
 
-  // Presence and sizes alone; the values are checked when the layer is decoded.
-  absl::Status CheckNf4(const std::string& weight, int64_t elements) {
-    ASSIGN_OR_RETURN(const TensorView* packed, Claim(weight));
-    const int64_t unit = DtypeBytes(packed->dtype);
-    const int64_t expected = ((elements + 1) / 2 + unit - 1) / unit * unit;
-    if (static_cast<int64_t>(packed->data.size()) != expected) {
-      return Corrupt(weight, absl::StrCat("expected ", expected, " bytes for ", elements,
-                                          " elements of 4 bits, got ", packed->ToString()));
-    }
-    const std::string state_name = absl::StrCat(weight, kQuantStateSuffix);
-    ASSIGN_OR_RETURN(const TensorView* state, Claim(state_name));
-    if (state->dtype != Dtype::kU8 || state->data.size() > kMaxQuantStateBytes) {
-      return Corrupt(state_name, absl::StrCat("expected JSON as at most ", kMaxQuantStateBytes,
-                                              " bytes of U8, got ", state->ToString()));
-    }
-    const std::string absmax_name = absl::StrCat(weight, ".absmax");
-    ASSIGN_OR_RETURN(const TensorView* absmax, Claim(absmax_name));
-    const bool nested = absmax->dtype == Dtype::kU8;
-    const int64_t blocks = (elements + kNf4BlockElements - 1) / kNf4BlockElements;
-    RETURN_IF_ERROR(CheckView(absmax_name, *absmax, {blocks}, {nested ? Dtype::kU8 : Dtype::kF32}));
-    RETURN_IF_ERROR(CheckTensor(absl::StrCat(weight, ".quant_map"), {16}, {Dtype::kF32}));
-    if (!nested) return absl::OkStatus();
-    const std::string nested_name = absl::StrCat(weight, ".nested_absmax");
-    RETURN_IF_ERROR(CheckTensor(nested_name, {(blocks + 255) / 256}, {Dtype::kF32}));
-    return CheckTensor(absl::StrCat(weight, ".nested_quant_map"), {256}, {Dtype::kF32});
-  }
-
-  absl::Status CheckTensor(const std::string& name, const std::vector<int64_t>& shape,
-                           const std::vector<Dtype>& dtypes = {Dtype::kF32, Dtype::kBF16,
-                                                               Dtype::kF16}) {
-    ASSIGN_OR_RETURN(const TensorView* view, Claim(name));
-    return CheckView(name, *view, shape, dtypes);
-  }
-
-  absl::Status CheckView(const std::string& name, const TensorView& view,
-                         const std::vector<int64_t>& shape, const std::vector<Dtype>& dtypes) {
-    if (std::find(dtypes.begin(), dtypes.end(), view.dtype) == dtypes.end()) {
-      const auto append_name = [](std::string* out, Dtype dtype) {
-        absl::StrAppend(out, DtypeName(dtype));
-      };
-      return Corrupt(name, absl::StrCat("expected dtype ", absl::StrJoin(dtypes, ", ", append_name),
-                                        ", got ", view.ToString()));
-    }
-    if (view.shape != shape) {
-      return Corrupt(name, absl::StrCat("expected shape [", absl::StrJoin(shape, ", "), "], got ",
-                                        view.ToString()));
-    }
-    return absl::OkStatus();
-  }
-
-  absl::StatusOr<const TensorView*> Claim(const std::string& name) {
+  absl::Status CheckTensor(const std::string& name, const std::vector<int64_t>& shape) {
     const auto found = tensors_.find(name);
     if (found == tensors_.end()) {
       return absl::DataLossError(
           absl::StrCat(directory_, ": tensor ", Quoted(name), " is missing"));
     }
     unclaimed_.erase(found->first);
-    return &found->second;
+    const TensorView& view = found->second;
+    if (view.dtype != Dtype::kF32 && view.dtype != Dtype::kBF16 && view.dtype != Dtype::kF16) {
+      return Corrupt(name, absl::StrCat("expected dtype F32, BF16, F16, got ", view.ToString()));
+    }
+    if (view.shape == shape) return absl::OkStatus();
+    return Corrupt(name, absl::StrCat("expected shape [", absl::StrJoin(shape, ", "), "], got ",
+                                      view.ToString()));
   }
 
   absl::Status Corrupt(absl::string_view name, absl::string_view problem) const {
@@ -340,7 +305,18 @@ const TensorView& Checkpoint::tensor(absl::string_view name) const {
 }
 
 bool Checkpoint::IsNf4(absl::string_view module) const {
-  return has_tensor(absl::StrCat(module, ".weight", kQuantStateSuffix));
+  return has_tensor(absl::StrCat(module, ".weight", kNf4StateSuffix));
+}
+
+absl::StatusOr<Nf4Tensor> Checkpoint::ReadNf4(absl::string_view module) const {
+  const std::string weight = absl::StrCat(module, ".weight");
+  absl::StatusOr<Nf4Tensor> stored = ParseNf4(FindNf4Parts([&](absl::string_view suffix) {
+    const auto found = tensors_.find(absl::StrCat(weight, suffix));
+    return found == tensors_.end() ? nullptr : &found->second;
+  }));
+  if (stored.ok()) return stored;
+  return absl::DataLossError(
+      absl::StrCat(FileOf(weight), ": tensor ", Quoted(weight), ": ", stored.status().message()));
 }
 
 const std::string& Checkpoint::FileOf(absl::string_view tensor_name) const {

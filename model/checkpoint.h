@@ -9,6 +9,7 @@
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "model/model_config.h"
+#include "model/nf4.h"
 #include "model/safetensors.h"
 
 namespace pricer {
@@ -34,6 +35,8 @@ class Checkpoint {
   bool has_tensor(absl::string_view name) const { return tensors_.count(name) > 0; }
   // Whether `module`.weight is stored in bitsandbytes' NF4 form.
   bool IsNf4(absl::string_view module) const;
+  // The weight of such a module. DataLoss: its absmax is not finite.
+  absl::StatusOr<Nf4Tensor> ReadNf4(absl::string_view module) const;
   // Name of the file that holds the tensor, for messages.
   const std::string& FileOf(absl::string_view tensor_name) const;
 

@@ -5,6 +5,7 @@
 #include <string>
 #include <vector>
 
+#include "absl/functional/function_ref.h"
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "absl/strings/string_view.h"
@@ -75,11 +76,10 @@ struct Nf4Serialized {
 };
 Nf4Serialized SerializeNf4(const Nf4Tensor& tensor);
 
-// The parts as found in a file, by suffix. The weight may be stored under another dtype
-// (bnb_4bit_quant_storage), a nested map may differ from kDynamicMap in the last bits.
-// InvalidArgument names part, what was expected and what came: a map that is not NF4's, another
-// block size, fp4, sizes that disagree with the shape, absmax that is not finite, unknown JSON
-// fields.
+// A weight that has this part is stored in NF4.
+inline constexpr absl::string_view kNf4StateSuffix = ".quant_state.bitsandbytes__nf4";
+
+// The parts as found in a file, by suffix.
 struct Nf4Parts {
   const TensorView* weight = nullptr;
   const TensorView* absmax = nullptr;
@@ -88,6 +88,16 @@ struct Nf4Parts {
   const TensorView* nested_quant_map = nullptr;  // null where not nested
   const TensorView* quant_state = nullptr;       // JSON bytes
 };
+// `find` gives null for a suffix that the file does not have.
+Nf4Parts FindNf4Parts(absl::FunctionRef<const TensorView*(absl::string_view suffix)> find);
+
+// The weight may be stored under another dtype (bnb_4bit_quant_storage), a nested map may differ
+// from kDynamicMap in the last bits. InvalidArgument names part, what was expected and what came: a
+// map that is not NF4's, another block size, fp4, sizes that disagree with the shape, absmax that
+// is not finite, unknown JSON fields.
 absl::StatusOr<Nf4Tensor> ParseNf4(const Nf4Parts& parts);
+
+// Finds the same faults without reading weight and absmax, whose values stay empty.
+absl::StatusOr<Nf4Tensor> CheckNf4(const Nf4Parts& parts);
 
 }  // namespace pricer

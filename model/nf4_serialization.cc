@@ -16,7 +16,9 @@
 namespace pricer {
 namespace {
 
-constexpr absl::string_view kStateName = "quant_state.bitsandbytes__nf4";
+// Without the dot.
+constexpr absl::string_view kStateName = kNf4StateSuffix.substr(1);
+constexpr int64_t kMaxStateBytes = 64 << 10;
 // Other processors compute the dynamic map with other last bits; the absmax it gives stays within
 // 1e-6.
 constexpr float kMapTolerance = 2.5e-7f;
@@ -216,6 +218,10 @@ absl::StatusOr<Nf4Tensor> ParseState(const TensorView* part) {
   if (part == nullptr) return PartError(kStateName, "is missing");
   const auto bytes = static_cast<int64_t>(part->data.size());
   RETURN_IF_ERROR(CheckPart(kStateName, part, {Dtype::kU8, {bytes}, {}}));
+  if (bytes > kMaxStateBytes) {
+    return PartError(kStateName,
+                     absl::StrCat("expected at most ", kMaxStateBytes, " bytes, got ", bytes));
+  }
   const std::string source = absl::StrCat("NF4 ", kStateName);
   ASSIGN_OR_RETURN(const nlohmann::json state, ParseJson(part->data, source));
   ASSIGN_OR_RETURN(const JsonFields fields, JsonFields::Create(state, source));
@@ -231,25 +237,18 @@ absl::StatusOr<Nf4Tensor> ParseState(const TensorView* part) {
   return tensor;
 }
 
-absl::Status ReadNestedAbsmax(const Nf4Parts& parts, int64_t blocks, Nf4Tensor& tensor) {
-  const int64_t nested_blocks = (blocks + kNf4NestedBlockSize - 1) / kNf4NestedBlockSize;
-  RETURN_IF_ERROR(CheckPart("absmax", parts.absmax, {Dtype::kU8, {blocks}, {}}));
+absl::Status CheckAbsmax(const Nf4Parts& parts, bool nested, int64_t blocks) {
   RETURN_IF_ERROR(
-      CheckPart("nested_absmax", parts.nested_absmax, {Dtype::kF32, {nested_blocks}, {}}));
-  RETURN_IF_ERROR(CheckMap("nested_quant_map", parts.nested_quant_map, kDynamicMap, kMapTolerance));
-  tensor.absmax_codes = ValuesOf<uint8_t>(*parts.absmax);
-  tensor.nested_absmax = ValuesOf<float>(*parts.nested_absmax);
-  return CheckFinite("nested_absmax", tensor.nested_absmax);
-}
-
-absl::Status ReadPlainAbsmax(const Nf4Parts& parts, int64_t blocks, Nf4Tensor& tensor) {
-  if (parts.nested_absmax != nullptr || parts.nested_quant_map != nullptr) {
-    return PartError(parts.nested_absmax != nullptr ? "nested_absmax" : "nested_quant_map",
-                     absl::StrCat("is there, but ", kStateName, " has no nested fields"));
+      CheckPart("absmax", parts.absmax, {nested ? Dtype::kU8 : Dtype::kF32, {blocks}, {}}));
+  if (nested) {
+    const int64_t nested_blocks = (blocks + kNf4NestedBlockSize - 1) / kNf4NestedBlockSize;
+    RETURN_IF_ERROR(
+        CheckPart("nested_absmax", parts.nested_absmax, {Dtype::kF32, {nested_blocks}, {}}));
+    return CheckMap("nested_quant_map", parts.nested_quant_map, kDynamicMap, kMapTolerance);
   }
-  RETURN_IF_ERROR(CheckPart("absmax", parts.absmax, {Dtype::kF32, {blocks}, {}}));
-  tensor.absmax = ValuesOf<float>(*parts.absmax);
-  return CheckFinite("absmax", tensor.absmax);
+  if (parts.nested_absmax == nullptr && parts.nested_quant_map == nullptr) return absl::OkStatus();
+  return PartError(parts.nested_absmax != nullptr ? "nested_absmax" : "nested_quant_map",
+                   absl::StrCat("is there, but ", kStateName, " has no nested fields"));
 }
 
 }  // namespace
@@ -266,19 +265,39 @@ Nf4Serialized SerializeNf4(const Nf4Tensor& tensor) {
     writer.AddVector(".absmax", Dtype::kF32, tensor.absmax);
   }
   writer.AddVector(".quant_map", Dtype::kF32, kNf4Levels);
-  writer.AddVector(absl::StrCat(".", kStateName), Dtype::kU8, StateJson(tensor));
+  writer.AddVector(kNf4StateSuffix, Dtype::kU8, StateJson(tensor));
   return std::move(writer).Take();
 }
 
-absl::StatusOr<Nf4Tensor> ParseNf4(const Nf4Parts& parts) {
+Nf4Parts FindNf4Parts(absl::FunctionRef<const TensorView*(absl::string_view suffix)> find) {
+  return {.weight = find(""),
+          .absmax = find(".absmax"),
+          .quant_map = find(".quant_map"),
+          .nested_absmax = find(".nested_absmax"),
+          .nested_quant_map = find(".nested_quant_map"),
+          .quant_state = find(kNf4StateSuffix)};
+}
+
+absl::StatusOr<Nf4Tensor> CheckNf4(const Nf4Parts& parts) {
   ASSIGN_OR_RETURN(Nf4Tensor tensor, ParseState(parts.quant_state));
   const int64_t count = tensor.element_count();
-  const int64_t blocks = (count + kNf4BlockSize - 1) / kNf4BlockSize;
   RETURN_IF_ERROR(CheckWeight(parts.weight, (count + 1) / 2));
   RETURN_IF_ERROR(CheckMap("quant_map", parts.quant_map, kNf4Levels, 0.0f));
-  RETURN_IF_ERROR(tensor.nested ? ReadNestedAbsmax(parts, blocks, tensor)
-                                : ReadPlainAbsmax(parts, blocks, tensor));
+  RETURN_IF_ERROR(CheckAbsmax(parts, tensor.nested, (count + kNf4BlockSize - 1) / kNf4BlockSize));
+  return tensor;
+}
+
+absl::StatusOr<Nf4Tensor> ParseNf4(const Nf4Parts& parts) {
+  ASSIGN_OR_RETURN(Nf4Tensor tensor, CheckNf4(parts));
   tensor.packed = ValuesOf<uint8_t>(*parts.weight);
+  if (!tensor.nested) {
+    tensor.absmax = ValuesOf<float>(*parts.absmax);
+    RETURN_IF_ERROR(CheckFinite("absmax", tensor.absmax));
+    return tensor;
+  }
+  tensor.absmax_codes = ValuesOf<uint8_t>(*parts.absmax);
+  tensor.nested_absmax = ValuesOf<float>(*parts.nested_absmax);
+  RETURN_IF_ERROR(CheckFinite("nested_absmax", tensor.nested_absmax));
   return tensor;
 }
 

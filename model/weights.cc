@@ -58,23 +58,6 @@ at::Tensor DecodeNf4(const Nf4Tensor& quantized, at::ScalarType dtype) {
   return values.to(dtype);
 }
 
-absl::StatusOr<at::Tensor> LoadStoredNf4(const Checkpoint& checkpoint, const std::string& weight,
-                                         at::ScalarType dtype) {
-  const auto part = [&](absl::string_view suffix) -> const TensorView* {
-    const std::string name = absl::StrCat(weight, suffix);
-    return checkpoint.has_tensor(name) ? &checkpoint.tensor(name) : nullptr;
-  };
-  const Nf4Parts parts{.weight = part(""),
-                       .absmax = part(".absmax"),
-                       .quant_map = part(".quant_map"),
-                       .nested_absmax = part(".nested_absmax"),
-                       .nested_quant_map = part(".nested_quant_map"),
-                       .quant_state = part(".quant_state.bitsandbytes__nf4")};
-  absl::StatusOr<Nf4Tensor> quantized = ParseNf4(parts);
-  if (!quantized.ok()) return Annotate(quantized.status(), checkpoint, weight);
-  return DecodeNf4(*quantized, dtype);
-}
-
 }  // namespace
 
 absl::StatusOr<WeightsKind> ParseWeightsKind(absl::string_view text) {
@@ -132,8 +115,11 @@ TensorView ToView(const at::Tensor& tensor) {
 
 absl::StatusOr<at::Tensor> LoadLinearWeight(const Checkpoint& checkpoint, const std::string& module,
                                             const NetworkOptions& options) {
+  if (checkpoint.IsNf4(module)) {
+    ASSIGN_OR_RETURN(const Nf4Tensor stored, checkpoint.ReadNf4(module));
+    return DecodeNf4(stored, options.dtype);
+  }
   const std::string name = module + ".weight";
-  if (checkpoint.IsNf4(module)) return LoadStoredNf4(checkpoint, name, options.dtype);
   const TensorView& view = checkpoint.tensor(name);
   const at::Tensor values = ToTensor(view).to(at::kFloat);
   switch (options.weights) {

@@ -33,6 +33,7 @@ class CheckpointTest : public ::testing::Test {
   struct Tensor {
     Dtype dtype = Dtype::kF32;
     std::vector<int64_t> shape;
+    std::string bytes = "";  // empty = made up
   };
 
   CheckpointTest() {
@@ -66,19 +67,18 @@ class CheckpointTest : public ::testing::Test {
   }
 
   void Add(const std::string& name, std::vector<int64_t> shape, Dtype dtype = Dtype::kF32) {
-    tensors_[name] = {dtype, std::move(shape)};
+    tensors_[name] = {dtype, std::move(shape), ""};
   }
 
   // Puts a module into bitsandbytes' form.
-  void Quantize(const std::string& module, int64_t elements, bool nested = true) {
-    const std::string weight = module + ".weight";
-    Add(weight, {elements / 2, 1}, Dtype::kU8);
-    Add(weight + ".quant_map", {16});
-    Add(weight + ".absmax", {elements / 64}, nested ? Dtype::kU8 : Dtype::kF32);
-    Add(weight + ".quant_state.bitsandbytes__nf4", {80}, Dtype::kU8);
-    if (!nested) return;
-    Add(weight + ".nested_absmax", {1});
-    Add(weight + ".nested_quant_map", {256});
+  void Quantize(const std::string& module, std::vector<int64_t> shape, bool nested = true) {
+    std::vector<float> values(shape[0] * shape[1]);
+    for (size_t i = 0; i < values.size(); ++i) values[i] = static_cast<float>(i % 7) - 3.0f;
+    const Nf4Serialized stored =
+        SerializeNf4(*QuantizeNf4(values, std::move(shape), Dtype::kF32, nested));
+    for (const auto& [suffix, view] : stored.parts) {
+      tensors_[module + ".weight" + suffix] = {view.dtype, view.shape, std::string(view.data)};
+    }
   }
 
   void DeclareNf4() {
@@ -90,9 +90,10 @@ class CheckpointTest : public ::testing::Test {
 
   // Bytes that differ from tensor to tensor, small as fp32 numbers.
   std::string BytesOf(const std::string& name, const Tensor& tensor) const {
-    std::string bytes(
-        TensorView{tensor.dtype, tensor.shape, ""}.element_count() * DtypeBytes(tensor.dtype),
-        '\0');
+    std::string bytes = tensor.bytes;
+    bytes.resize(TensorView{tensor.dtype, tensor.shape, ""}.element_count() *
+                 DtypeBytes(tensor.dtype));
+    if (!tensor.bytes.empty()) return bytes;
     for (size_t i = 0; i < bytes.size(); ++i) bytes[i] = static_cast<char>(name[i % name.size()]);
     return bytes;
   }
@@ -304,8 +305,8 @@ class Nf4CheckpointTest : public CheckpointTest {
  protected:
   Nf4CheckpointTest() {
     DeclareNf4();
-    Quantize(kModule, 256);
-    Quantize("model.layers.1.mlp.down_proj", 384, /*nested=*/false);
+    Quantize(kModule, {16, 16});
+    Quantize("model.layers.1.mlp.down_proj", {16, 24}, /*nested=*/false);
   }
 
   static constexpr const char* kModule = "model.layers.0.self_attn.q_proj";
@@ -323,7 +324,29 @@ TEST_F(Nf4CheckpointTest, AcceptsOtherStorageDtypesOfTheSameBytes) {
   Add(weight_, {64, 1}, Dtype::kBF16);
   EXPECT_OK(Open());
   Add(weight_, {65, 1}, Dtype::kBF16);
-  ExpectCorrupt(weight_, "expected 128 bytes for 256 elements of 4 bits, got BF16 [65, 1]");
+  ExpectCorrupt(weight_, "or the same 128 bytes as F32, F16 or BF16, got BF16 [65, 1]");
+}
+
+TEST_F(Nf4CheckpointTest, RefusesWhatCouldNotBeDecoded) {
+  Add(weight_, {128}, Dtype::kU8);
+  ExpectCorrupt(weight_, "NF4 weight: expected U8 [128, 1]");
+  Quantize(kModule, {8, 32});
+  ExpectCorrupt(weight_, "expected shape [16, 16], got NF4 [8, 32]");
+  Quantize(kModule, {16, 16});
+  tensors_[weight_ + ".quant_map"].bytes[0] ^= 1;
+  ExpectCorrupt(weight_, "NF4 quant_map: entry 0");
+  Quantize(kModule, {16, 16});
+  tensors_[weight_ + ".quant_state.bitsandbytes__nf4"].bytes[0] = '[';
+  ExpectCorrupt(weight_, "quant_state.bitsandbytes__nf4");
+}
+
+TEST_F(Nf4CheckpointTest, NamesAWeightThatIsNotFinite) {
+  tensors_[weight_ + ".nested_absmax"].bytes = std::string("\0\0\xc0\x7f", 4);
+  ASSERT_OK_AND_ASSIGN(const auto checkpoint, Open());
+  EXPECT_OK(checkpoint->ReadNf4("model.layers.1.mlp.down_proj"));
+  EXPECT_THAT(checkpoint->ReadNf4(kModule),
+              StatusIs(kDataLoss, AllOf(HasSubstr("model.safetensors"), HasSubstr(weight_),
+                                        HasSubstr("nested_absmax"))));
 }
 
 TEST_F(Nf4CheckpointTest, NamesAnyMissingPart) {
@@ -331,7 +354,7 @@ TEST_F(Nf4CheckpointTest, NamesAnyMissingPart) {
   for (const char* part : {"", ".absmax", ".quant_map", ".nested_absmax", ".nested_quant_map"}) {
     tensors_ = whole;
     tensors_.erase(weight_ + part);
-    ExpectCorrupt(weight_ + part, "is missing");
+    ExpectCorrupt(weight_, absl::StrCat("NF4 ", *part == 0 ? "weight" : part + 1, ": is missing"));
   }
 }
 
@@ -340,19 +363,19 @@ TEST_F(Nf4CheckpointTest, NamesAnyPartOfTheWrongSize) {
   for (const char* part : {".absmax", ".quant_map", ".nested_absmax", ".nested_quant_map"}) {
     tensors_ = whole;
     tensors_[weight_ + part].shape = {3};
-    ExpectCorrupt(weight_ + part, "expected shape [");
+    ExpectCorrupt(weight_, absl::StrCat("NF4 ", part + 1, ": expected "));
   }
   tensors_ = whole;
   tensors_[weight_ + ".quant_state.bitsandbytes__nf4"].shape = {70000};
-  ExpectCorrupt(weight_ + ".quant_state.bitsandbytes__nf4", "at most 65536 bytes");
+  ExpectCorrupt(weight_, "at most 65536 bytes");
   tensors_ = whole;
   tensors_[weight_ + ".absmax"].dtype = Dtype::kBF16;
-  ExpectCorrupt(weight_ + ".absmax", "expected dtype F32, got BF16");
+  ExpectCorrupt(weight_, "NF4 absmax: expected U8 [4], got BF16 [4]");
 }
 
 TEST_F(Nf4CheckpointTest, RefusesNestedPartsWithoutNesting) {
   Add("model.layers.1.mlp.down_proj.weight.nested_absmax", {1});
-  ExpectCorrupt("model.layers.1.mlp.down_proj.weight.nested_absmax", "extra tensor");
+  ExpectCorrupt("model.layers.1.mlp.down_proj.weight", "NF4 nested_absmax: is there");
 }
 
 TEST_F(Nf4CheckpointTest, RefusesTheFormWhereTheConfigDoesNotSaySo) {
