@@ -127,7 +127,7 @@ class TensorSetChecker {
     for (int64_t layer = 0; layer < config_.layer_count; ++layer)
       RETURN_IF_ERROR(CheckLayer(layer));
     if (!config_.tied_embeddings) {
-      RETURN_IF_ERROR(CheckTensor("lm_head.weight", {config_.vocabulary_size, hidden}));
+      RETURN_IF_ERROR(CheckLinear("lm_head", {config_.vocabulary_size, hidden}));
     }
     if (unclaimed_.empty()) return absl::OkStatus();
     return Corrupt(*unclaimed_.begin(),

@@ -20,9 +20,9 @@ class Checkpoint {
  public:
   // Opens and checks that the tensors are exactly those of the architecture, each with its shape:
   // DataLoss names file and tensor for a missing, extra, doubled or wrongly shaped one, or an index
-  // that disagrees with its shards. Linear layers may be stored in bitsandbytes' NF4 form (packed
-  // weight + quant state); rotary inv_freq buffers are ignored; a tied head that is stored all the
-  // same must equal the embedding's shape and is ignored.
+  // that disagrees with its shards. Linear layers and the head may be stored in bitsandbytes' NF4
+  // form (packed weight + quant state); rotary inv_freq buffers are ignored; a tied head that is
+  // stored all the same must equal the embedding's shape and is ignored.
   static absl::StatusOr<std::unique_ptr<Checkpoint>> Open(const std::string& directory);
 
   const std::string& directory() const { return directory_; }

@@ -77,6 +77,15 @@ absl::StatusOr<std::vector<DecoderLayer>> LoadLayers(const Checkpoint& checkpoin
   return layers;
 }
 
+// A head that is stored as a matrix is never quantized; bitsandbytes leaves it so unless told
+// otherwise.
+absl::StatusOr<at::Tensor> LoadHead(const Checkpoint& checkpoint, const NetworkOptions& options,
+                                    const at::Tensor& embedding) {
+  if (checkpoint.config().tied_embeddings) return embedding;
+  if (checkpoint.IsNf4("lm_head")) return LoadLinearWeight(checkpoint, "lm_head", options);
+  return ToTensor(checkpoint.tensor("lm_head.weight")).to(options.dtype);
+}
+
 }  // namespace
 
 absl::StatusOr<std::unique_ptr<Network>> Network::Load(const Checkpoint& checkpoint,
@@ -92,8 +101,7 @@ absl::StatusOr<std::unique_ptr<Network>> Network::Load(const Checkpoint& checkpo
       return ToTensor(checkpoint.tensor(name)).to(options.dtype);
     };
     network->embedding_ = tensor("model.embed_tokens.weight");
-    network->head_ =
-        network->config_.tied_embeddings ? network->embedding_ : tensor("lm_head.weight");
+    ASSIGN_OR_RETURN(network->head_, LoadHead(checkpoint, options, network->embedding_));
     network->final_norm_ = tensor("model.norm.weight");
     network->rotary_ = MakeRotaryTable(network->config_);
     ASSIGN_OR_RETURN(network->layers_, LoadLayers(checkpoint, options, stop));

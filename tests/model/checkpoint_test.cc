@@ -320,6 +320,13 @@ TEST_F(Nf4CheckpointTest, DecidesForEachModuleByItsKeys) {
   EXPECT_FALSE(checkpoint->IsNf4("model.layers.1.self_attn.q_proj"));
 }
 
+TEST_F(Nf4CheckpointTest, AcceptsAQuantizedHead) {
+  Quantize("lm_head", {20, 16});
+  ASSERT_OK_AND_ASSIGN(const auto checkpoint, Open());
+  EXPECT_TRUE(checkpoint->IsNf4("lm_head"));
+  EXPECT_OK(checkpoint->ReadNf4("lm_head"));
+}
+
 TEST_F(Nf4CheckpointTest, AcceptsOtherStorageDtypesOfTheSameBytes) {
   Add(weight_, {64, 1}, Dtype::kBF16);
   EXPECT_OK(Open());

@@ -4,12 +4,16 @@
 #include <gmock/gmock.h>
 
 #include <iostream>
+#include <set>
 
 #include "absl/strings/str_cat.h"
+#include "base/file.h"
 #include "model/adapter.h"
+#include "model/nf4.h"
 #include "model/torch_status.h"
 #include "tests/testing/golden.h"
 #include "tests/testing/status_matchers.h"
+#include "tests/testing/temp_dir.h"
 
 namespace pricer {
 namespace {
@@ -23,6 +27,7 @@ using testing::MaxAbsDifference;
 using testing::OpenCheckpoint;
 using testing::PackAll;
 using testing::StatusIs;
+using testing::TempDir;
 
 // Prints the figure so that a run documents how near the reference is.
 void ExpectNear(const std::string& what, const at::Tensor& ours, const at::Tensor& reference,
@@ -135,6 +140,42 @@ TEST(NetworkTest, LoadEndsWhereItIsToldToStop) {
   EXPECT_THAT(Network::Load(*checkpoint, {}, [] { return true; }),
               StatusIs(absl::StatusCode::kCancelled));
   EXPECT_OK(Network::Load(*checkpoint, {}, [] { return false; }));
+}
+
+// Writes models/gqa as a 4-bit checkpoint: the tensors `quantized` in NF4, the others as they are.
+void WriteNf4Copy(const std::string& directory, const std::set<std::string>& quantized) {
+  nlohmann::json config = GoldenJson("models/gqa/config.json");
+  config["quantization_config"] = {
+      {"quant_method", "bitsandbytes"}, {"load_in_4bit", true}, {"bnb_4bit_quant_type", "nf4"}};
+  ASSERT_OK(WriteFile(directory + "/config.json", config.dump()));
+  const auto source = OpenCheckpoint("models/gqa");
+  std::vector<Nf4Serialized> stored;
+  std::vector<NamedTensor> tensors;
+  for (const auto& [name, view] : source->tensors()) {
+    if (quantized.count(name) == 0) {
+      tensors.push_back({name, view});
+      continue;
+    }
+    const at::Tensor values = ToTensor(view);
+    const absl::Span<const float> span(values.const_data_ptr<float>(), values.numel());
+    stored.push_back(SerializeNf4(*QuantizeNf4(span, view.shape, view.dtype)));
+    for (const auto& part : stored.back().parts) tensors.push_back({name + part.suffix, part.view});
+  }
+  ASSERT_OK(WriteSafetensors(directory + "/model.safetensors", std::move(tensors), {}));
+}
+
+TEST(NetworkTest, AStoredNf4HeadGivesTheLogitsOfItsDecodedWeights) {
+  const at::NoGradGuard no_grad;
+  const TempDir dir;
+  WriteNf4Copy(dir.path(), {"lm_head.weight"});
+  ASSERT_OK_AND_ASSIGN(const auto checkpoint, Checkpoint::Open(dir.path()));
+  const auto network = LoadNetwork(*checkpoint, WeightsKind::kFp32);
+  const auto sequences = GoldenSequences(GoldenJson("models/gqa/golden.json"));
+  const at::Tensor hidden = network->Forward(PackAll(sequences), {});
+  ASSERT_OK_AND_ASSIGN(const Nf4Tensor stored, checkpoint->ReadNf4("lm_head"));
+  at::Tensor head = at::empty(stored.shape, at::kFloat);
+  DequantizeNf4(stored, absl::MakeSpan(head.mutable_data_ptr<float>(), head.numel()));
+  ExpectNear("NF4 head", network->Logits(hidden), at::linear(hidden, head), 1e-5);
 }
 
 class NetworkGoldenAdapterTest : public ::testing::TestWithParam<std::string> {};
