@@ -232,6 +232,7 @@ absl::StatusOr<std::unique_ptr<Checkpoint>> Checkpoint::Open(const std::string& 
   const std::string config_path = checkpoint->directory_ + "/config.json";
   ASSIGN_OR_RETURN(checkpoint->config_, ModelConfig::FromFile(config_path));
   ASSIGN_OR_RETURN(const StorageOptions options, ReadStorageOptions(config_path));
+  checkpoint->declares_nf4_ = options.nf4;
   if (options.nf4) checkpoint->declared_fingerprint_ = options.fingerprint;
   RETURN_IF_ERROR(checkpoint->OpenFiles());
   RETURN_IF_ERROR(checkpoint->DropIgnored());

@@ -33,6 +33,9 @@ class Checkpoint {
   // REQUIRES: the tensor exists (names that the architecture demands always do, except NF4 ones).
   const TensorView& tensor(absl::string_view name) const;
   bool has_tensor(absl::string_view name) const { return tensors_.count(name) > 0; }
+  // Whether config.json declares bitsandbytes' NF4: a linear that is in another form was left so on
+  // purpose.
+  bool declares_nf4() const { return declares_nf4_; }
   // Whether `module`.weight is stored in bitsandbytes' NF4 form.
   bool IsNf4(absl::string_view module) const;
   // The weight of such a module. DataLoss: its absmax is not finite.
@@ -60,6 +63,7 @@ class Checkpoint {
 
   std::string directory_;
   ModelConfig config_;
+  bool declares_nf4_ = false;
   std::string declared_fingerprint_;
   std::vector<std::unique_ptr<SafetensorsFile>> files_;
   std::map<std::string, TensorView, std::less<>> tensors_;

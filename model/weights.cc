@@ -130,7 +130,8 @@ absl::StatusOr<at::Tensor> LoadLinearWeight(const Checkpoint& checkpoint, const 
     case WeightsKind::kNf4:
       break;
   }
-  absl::StatusOr<Nf4Tensor> quantized = QuantizeNf4(
+  if (checkpoint.declares_nf4()) return values.to(options.dtype);
+  const absl::StatusOr<Nf4Tensor> quantized = QuantizeNf4(
       absl::MakeConstSpan(values.const_data_ptr<float>(), values.numel()), view.shape, view.dtype);
   if (!quantized.ok()) return Annotate(quantized.status(), checkpoint, name);
   return DecodeNf4(*quantized, options.dtype);

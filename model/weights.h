@@ -19,8 +19,9 @@ absl::string_view WeightsKindName(WeightsKind kind);
 
 struct NetworkOptions {
   // kNf4: quantized as bitsandbytes does from the checkpoint's own dtype and decoded once to
-  // resident `dtype`: the same values as decoding at every use, faster. A linear that the
-  // checkpoint stores in NF4 is taken as stored, whatever the kind.
+  // resident `dtype`: the same values as decoding at every use, faster. Of a checkpoint that is in
+  // NF4 already, nothing is quantized: what it stores in NF4 is taken as stored whatever the kind,
+  // and kNf4 takes the linears that it leaves in 16 or 32 bits as stored too.
   WeightsKind weights = WeightsKind::kNf4;
   // at::kFloat or at::kBFloat16: of activations and of the resident weights.
   at::ScalarType dtype = at::kFloat;
@@ -37,7 +38,7 @@ at::Tensor ToTensor(const TensorView& view);
 // A view of a contiguous CPU tensor, to write. The tensor must outlive it.
 TensorView ToView(const at::Tensor& tensor);
 
-// Weight [out, in] of the linear `module`, rounded to options.weights, in options.dtype.
+// Weight [out, in] of the linear `module`, rounded as options.weights says, in options.dtype.
 absl::StatusOr<at::Tensor> LoadLinearWeight(const Checkpoint& checkpoint, const std::string& module,
                                             const NetworkOptions& options);
 

@@ -178,6 +178,16 @@ TEST(NetworkTest, AStoredNf4HeadGivesTheLogitsOfItsDecodedWeights) {
   ExpectNear("NF4 head", network->Logits(hidden), at::linear(hidden, head), 1e-5);
 }
 
+TEST(NetworkTest, LinearsThatA4BitCheckpointLeavesAloneAreTakenAsStored) {
+  const at::NoGradGuard no_grad;
+  const TempDir dir;
+  WriteNf4Copy(dir.path(), {"model.layers.0.self_attn.q_proj.weight"});
+  ASSERT_OK_AND_ASSIGN(const auto checkpoint, Checkpoint::Open(dir.path()));
+  const auto batch = PackAll(GoldenSequences(GoldenJson("models/gqa/golden.json")));
+  EXPECT_TRUE(at::equal(LoadNetwork(*checkpoint, WeightsKind::kNf4)->Forward(batch, {}),
+                        LoadNetwork(*checkpoint, WeightsKind::kFp32)->Forward(batch, {})));
+}
+
 class NetworkGoldenAdapterTest : public ::testing::TestWithParam<std::string> {};
 
 TEST_P(NetworkGoldenAdapterTest, AnswersEqualPeft) {
