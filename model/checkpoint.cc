@@ -235,7 +235,7 @@ absl::StatusOr<std::unique_ptr<Checkpoint>> Checkpoint::Open(const std::string& 
   checkpoint->declares_nf4_ = options.nf4;
   if (options.nf4) checkpoint->declared_fingerprint_ = options.fingerprint;
   RETURN_IF_ERROR(checkpoint->OpenFiles());
-  RETURN_IF_ERROR(checkpoint->DropIgnored());
+  RETURN_IF_ERROR(checkpoint->SettleTensors());
   TensorSetChecker checker(checkpoint->config_, options.nf4, checkpoint->directory_,
                            checkpoint->tensors_, checkpoint->file_of_);
   RETURN_IF_ERROR(checker.Check());
@@ -282,7 +282,7 @@ absl::Status Checkpoint::OpenFile(const std::string& path) {
   return absl::OkStatus();
 }
 
-absl::Status Checkpoint::DropIgnored() {
+absl::Status Checkpoint::SettleTensors() {
   for (auto it = tensors_.begin(); it != tensors_.end();) {
     it = absl::EndsWith(it->first, "rotary_emb.inv_freq") ? tensors_.erase(it) : std::next(it);
   }
@@ -295,7 +295,11 @@ absl::Status Checkpoint::DropIgnored() {
         absl::StrJoin(expected, ", "), "], since tie_word_embeddings is true, got ",
         head->second.ToString()));
   }
-  tensors_.erase(head);
+  const auto embedding = tensors_.find("model.embed_tokens.weight");
+  config_.tied_embeddings =
+      embedding == tensors_.end() || (embedding->second.dtype == head->second.dtype &&
+                                      embedding->second.data == head->second.data);
+  if (config_.tied_embeddings) tensors_.erase(head);
   return absl::OkStatus();
 }
 

@@ -21,11 +21,13 @@ class Checkpoint {
   // Opens and checks that the tensors are exactly those of the architecture, each with its shape:
   // DataLoss names file and tensor for a missing, extra, doubled or wrongly shaped one, or an index
   // that disagrees with its shards. Linear layers and the head may be stored in bitsandbytes' NF4
-  // form (packed weight + quant state); rotary inv_freq buffers are ignored; a tied head that is
-  // stored all the same must equal the embedding's shape and is ignored.
+  // form (packed weight + quant state); rotary inv_freq buffers are ignored. A head
+  // that is stored though tie_word_embeddings is true is ignored where it equals the embedding, bit
+  // for bit; otherwise it is used and the embeddings count as untied, as in transformers 5.
   static absl::StatusOr<std::unique_ptr<Checkpoint>> Open(const std::string& directory);
 
   const std::string& directory() const { return directory_; }
+  // As in config.json, but tied_embeddings says whether the head is the embedding.
   const ModelConfig& config() const { return config_; }
 
   // Every tensor by its name on disk, without the ignored ones.
@@ -59,7 +61,8 @@ class Checkpoint {
   // Map model.safetensors, or the shards that the index names.
   absl::Status OpenFiles();
   absl::Status OpenFile(const std::string& path);
-  absl::Status DropIgnored();
+  // Drops what is ignored and decides whether the head is tied.
+  absl::Status SettleTensors();
 
   std::string directory_;
   ModelConfig config_;

@@ -37,7 +37,7 @@ struct ModelConfig {
   int64_t context_tokens = 0;  // max_position_embeddings
   double rms_norm_epsilon = 1e-6;
   RopeConfig rope;
-  bool tied_embeddings = false;  // no lm_head.weight on disk
+  bool tied_embeddings = false;  // the head is the embedding
   bool attention_bias = false;   // on q, k, v and o
   bool mlp_bias = false;         // on gate, up and down
   std::optional<int64_t> bos_token_id;

@@ -231,14 +231,30 @@ TEST_F(CheckpointTest, IgnoresRotaryBuffers) {
   EXPECT_FALSE(checkpoint->has_tensor("model.rotary_emb.inv_freq"));
 }
 
-TEST_F(CheckpointTest, IgnoresATiedHeadOfTheRightShape) {
+TEST_F(CheckpointTest, IgnoresATiedHeadThatEqualsTheEmbedding) {
+  config_["tie_word_embeddings"] = true;
+  tensors_["lm_head.weight"].bytes =
+      BytesOf("model.embed_tokens.weight", tensors_["model.embed_tokens.weight"]);
+  ASSERT_OK_AND_ASSIGN(const auto stored, Open());
+  EXPECT_FALSE(stored->has_tensor("lm_head.weight"));
+  EXPECT_TRUE(stored->config().tied_embeddings);
+  ASSERT_OK_AND_ASSIGN(const std::string fingerprint, stored->Fingerprint());
+  tensors_.erase("lm_head.weight");
+  ASSERT_OK_AND_ASSIGN(const auto absent, Open());
+  EXPECT_TRUE(absent->config().tied_embeddings);
+  EXPECT_THAT(absent->Fingerprint(), IsOkAndHolds(fingerprint));
+}
+
+TEST_F(CheckpointTest, UsesATiedHeadThatDiffersFromTheEmbedding) {
+  ASSERT_OK_AND_ASSIGN(const auto untied, Open());
+  ASSERT_OK_AND_ASSIGN(const std::string fingerprint, untied->Fingerprint());
   config_["tie_word_embeddings"] = true;
   ASSERT_OK_AND_ASSIGN(const auto checkpoint, Open());
-  EXPECT_FALSE(checkpoint->has_tensor("lm_head.weight"));
+  EXPECT_TRUE(checkpoint->has_tensor("lm_head.weight"));
+  EXPECT_FALSE(checkpoint->config().tied_embeddings);
+  EXPECT_THAT(checkpoint->Fingerprint(), IsOkAndHolds(fingerprint));
   tensors_["lm_head.weight"].shape = {20, 15};
   ExpectCorrupt("lm_head.weight", "expected the embedding's shape [20, 16]");
-  tensors_.erase("lm_head.weight");
-  EXPECT_OK(Open());
 }
 
 TEST_F(CheckpointTest, RefusesABiasThatTheConfigDoesNotHave) {
