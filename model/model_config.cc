@@ -74,8 +74,7 @@ absl::Status CheckPartialRotary(const JsonFields& fields) {
 }
 
 // `fields` are those of rope_scaling (version 4) or rope_parameters (version 5).
-absl::Status ReadRopeParameters(const JsonFields& fields, int64_t context_tokens,
-                                RopeConfig* rope) {
+absl::Status ReadRopeParameters(const JsonFields& fields, RopeConfig* rope) {
   RETURN_IF_ERROR(CheckPartialRotary(fields));
   RETURN_IF_ERROR(fields.Get("rope_theta", &rope->theta));
   const absl::string_view kind_field = fields.Has("rope_type") ? "rope_type" : "type";
@@ -89,20 +88,21 @@ absl::Status ReadRopeParameters(const JsonFields& fields, int64_t context_tokens
   RETURN_IF_ERROR(fields.Require("factor", &rope->factor));
   RETURN_IF_ERROR(fields.Require("low_freq_factor", &rope->low_frequency_factor));
   RETURN_IF_ERROR(fields.Require("high_freq_factor", &rope->high_frequency_factor));
-  rope->original_context_tokens = context_tokens;
   return fields.Get("original_max_position_embeddings", &rope->original_context_tokens);
 }
 
 absl::Status ReadRope(const JsonFields& fields, ModelConfig* config) {
   RETURN_IF_ERROR(CheckPartialRotary(fields));
   RETURN_IF_ERROR(fields.Get("rope_theta", &config->rope.theta));
+  config->rope.original_context_tokens = config->context_tokens;
   // As transformers 5: the older field wins, and a theta inside the object wins over the one beside
-  // it.
+  // it, but an original context beside it over the one inside.
   for (const char* name : {"rope_scaling", "rope_parameters"}) {
     const Json* value = fields.Find(name);
     if (value == nullptr || (value->is_object() && value->empty())) continue;
     ASSIGN_OR_RETURN(const JsonFields parameters, fields.Object(name));
-    return ReadRopeParameters(parameters, config->context_tokens, &config->rope);
+    RETURN_IF_ERROR(ReadRopeParameters(parameters, &config->rope));
+    return fields.Get("original_max_position_embeddings", &config->rope.original_context_tokens);
   }
   return absl::OkStatus();
 }

@@ -178,6 +178,17 @@ TEST(ModelConfigTest, TakesTheContextForTheOriginalOneOfLlama3) {
   EXPECT_EQ(config.rope.original_context_tokens, 4096);
 }
 
+TEST(ModelConfigTest, TheOriginalContextBesideTheRopeParametersWins) {
+  for (Json json : {Version4(), Version5()}) {
+    json["original_max_position_embeddings"] = 1024;
+    ASSERT_OK_AND_ASSIGN(const ModelConfig config, Parse(json));
+    EXPECT_EQ(config.rope.original_context_tokens, 1024);
+    json["original_max_position_embeddings"] = nullptr;
+    ASSERT_OK_AND_ASSIGN(const ModelConfig without, Parse(json));
+    EXPECT_EQ(without.rope.original_context_tokens, 8192);
+  }
+}
+
 TEST(ModelConfigTest, IgnoresWhatDoesNotChangeTheMaths) {
   Json json = Version5();
   json["pretraining_tp"] = 2;
