@@ -65,7 +65,7 @@ absl::Status ReadHeads(const GgufFile& file, ModelConfig* config) {
 
 absl::Status CheckRopeKeys(const GgufFile& file) {
   constexpr absl::string_view kType = "llama.rope.scaling.type";
-  std::string type = "none";
+  std::string type = "linear";  // llama.cpp's default; it needs a factor to change anything
   if (file.Has(kType)) {
     ASSIGN_OR_RETURN(type, file.String(kType));
   }

@@ -196,11 +196,16 @@ TEST_F(GgufConfigTest, RefusesOtherRopeScaling) {
         gguf.Real("llama.rope.scaling.factor", 4);
       },
       kUnimplemented, "llama.rope.scaling.factor': 4");
+  ExpectErrorAfter([](TinyGguf& gguf) { gguf.Real("llama.rope.scaling.factor", 4); },
+                   kUnimplemented, "llama.rope.scaling.factor': 4");
   ExpectErrorAfter([](TinyGguf& gguf) { gguf.Real("llama.rope.scale_linear", 2); }, kUnimplemented,
                    "llama.rope.scale_linear");
   TinyGguf gguf;
   gguf.String("llama.rope.scaling.type", "none");
   gguf.Real("llama.rope.scaling.factor", 4);
+  EXPECT_OK(Read(gguf));
+  gguf.values.erase("llama.rope.scaling.type");
+  gguf.Real("llama.rope.scaling.factor", 1);
   EXPECT_OK(Read(gguf));
 }
 
