@@ -16,6 +16,7 @@ namespace {
 using Json = nlohmann::json;
 
 // llama.cpp's numbers of token kinds (llama_token_type).
+constexpr int64_t kNormalToken = 1;
 constexpr int64_t kUnknownToken = 2;
 constexpr int64_t kControlToken = 3;
 constexpr int64_t kUserDefinedToken = 4;
@@ -82,7 +83,7 @@ absl::StatusOr<SplittingRule> RuleOf(const GgufFile& file) {
 struct Vocabulary {
   const std::vector<std::string>* tokens = nullptr;
   const std::vector<std::string>* merges = nullptr;
-  const std::vector<int64_t>* kinds = nullptr;
+  std::vector<int64_t> kinds;
 };
 
 absl::Status CheckStrings(const GgufFile& file, absl::string_view key,
@@ -111,13 +112,17 @@ absl::StatusOr<Vocabulary> ReadVocabulary(const GgufFile& file) {
   Vocabulary vocabulary;
   ASSIGN_OR_RETURN(vocabulary.tokens, file.Strings("tokenizer.ggml.tokens"));
   ASSIGN_OR_RETURN(vocabulary.merges, file.Strings("tokenizer.ggml.merges"));
-  ASSIGN_OR_RETURN(vocabulary.kinds, file.Integers("tokenizer.ggml.token_type"));
+  vocabulary.kinds.assign(vocabulary.tokens->size(), kNormalToken);
+  if (constexpr absl::string_view kKinds = "tokenizer.ggml.token_type"; file.Has(kKinds)) {
+    ASSIGN_OR_RETURN(const std::vector<int64_t>* kinds, file.Integers(kKinds));
+    vocabulary.kinds = *kinds;
+  }
   RETURN_IF_ERROR(CheckStrings(file, "tokenizer.ggml.tokens", *vocabulary.tokens));
   RETURN_IF_ERROR(CheckStrings(file, "tokenizer.ggml.merges", *vocabulary.merges));
-  if (vocabulary.kinds->size() != vocabulary.tokens->size()) {
+  if (vocabulary.kinds.size() != vocabulary.tokens->size()) {
     return absl::DataLossError(absl::StrCat(
         file.path(), ": key 'tokenizer.ggml.token_type': expected one number for each of ",
-        vocabulary.tokens->size(), " tokens, got ", vocabulary.kinds->size()));
+        vocabulary.tokens->size(), " tokens, got ", vocabulary.kinds.size()));
   }
   return vocabulary;
 }
@@ -169,7 +174,7 @@ absl::StatusOr<SpecialTokens> ReadSpecialTokens(const GgufFile& file, const Voca
 Json AddedTokens(const Vocabulary& vocabulary, const SpecialTokens& special) {
   Json added = Json::array();
   for (size_t id = 0; id < vocabulary.tokens->size(); ++id) {
-    const int64_t kind = (*vocabulary.kinds)[id];
+    const int64_t kind = vocabulary.kinds[id];
     const int64_t number = static_cast<int64_t>(id);
     const bool named = special.bos == number || special.eos == number || special.pad == number ||
                        special.unknown == number;

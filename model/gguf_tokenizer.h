@@ -22,7 +22,8 @@ struct GgufTokenizer {
 
 // Byte-level BPE (`tokenizer.ggml.model` = gpt2) whose `tokenizer.ggml.pre` names a splitting rule
 // known here. Unimplemented names another model or rule; NotFound and InvalidArgument name a key
-// that is missing or of another kind, DataLoss what contradicts itself.
+// that is missing or of another kind, DataLoss what contradicts itself. Without
+// `tokenizer.ggml.token_type` all tokens are ordinary but those that a key names.
 absl::StatusOr<GgufTokenizer> ReadGgufTokenizer(const GgufFile& file);
 
 }  // namespace pricer

@@ -35,8 +35,8 @@ absl::Status CheckArchitecture(const JsonFields& fields) {
   }
   std::string activation = "silu";
   RETURN_IF_ERROR(fields.Get("hidden_act", &activation));
-  if (activation != "silu") return Unsupported(fields, "hidden_act", Quoted(activation), "'silu'");
-  return absl::OkStatus();
+  if (activation == "silu" || activation == "swish") return absl::OkStatus();
+  return Unsupported(fields, "hidden_act", Quoted(activation), "'silu'");
 }
 
 absl::Status ReadSizes(const JsonFields& fields, ModelConfig* config) {
@@ -81,6 +81,11 @@ absl::Status ReadRopeParameters(const JsonFields& fields, RopeConfig* rope) {
   std::string kind = "default";
   RETURN_IF_ERROR(fields.Get(kind_field, &kind));
   if (kind == "default") return absl::OkStatus();
+  if (kind == "linear") {
+    double factor = 1.0;
+    RETURN_IF_ERROR(fields.Require("factor", &factor));
+    if (factor == 1.0) return absl::OkStatus();
+  }
   if (kind != "llama3") {
     return Unsupported(fields, kind_field, Quoted(kind), "'default' or 'llama3'");
   }
@@ -157,18 +162,6 @@ absl::Status CheckRope(const RopeConfig& rope) {
   return CheckRange("original_max_position_embeddings", rope.original_context_tokens, 1, 1 << 30);
 }
 
-absl::Status CheckTokenIds(const ModelConfig& config) {
-  const int64_t last = config.vocabulary_size - 1;
-  if (config.bos_token_id)
-    RETURN_IF_ERROR(CheckRange("bos_token_id", *config.bos_token_id, 0, last));
-  if (config.pad_token_id)
-    RETURN_IF_ERROR(CheckRange("pad_token_id", *config.pad_token_id, 0, last));
-  for (const int64_t id : config.eos_token_ids) {
-    RETURN_IF_ERROR(CheckRange("eos_token_id", id, 0, last));
-  }
-  return absl::OkStatus();
-}
-
 absl::StatusOr<ModelConfig> FromValue(const Json& value, absl::string_view source) {
   ASSIGN_OR_RETURN(const JsonFields fields, JsonFields::Create(value, source));
   ModelConfig config;
@@ -216,7 +209,8 @@ absl::Status ModelConfig::Validate() const {
   }
   RETURN_IF_ERROR(CheckPositive("rms_norm_eps", rms_norm_epsilon));
   RETURN_IF_ERROR(CheckRope(rope));
-  return CheckTokenIds(*this);
+  if (!pad_token_id) return absl::OkStatus();
+  return CheckRange("pad_token_id", *pad_token_id, 0, vocabulary_size - 1);
 }
 
 std::string ModelConfig::ArchitectureJson() const {

@@ -53,7 +53,8 @@ struct ModelConfig {
   static absl::StatusOr<ModelConfig> FromJson(absl::string_view json, absl::string_view source);
   static absl::StatusOr<ModelConfig> FromFile(const std::string& path);
 
-  // Sizes positive and below sane bounds, N a multiple of K, D even, factors finite.
+  // Sizes positive and below sane bounds, N a multiple of K, D even, factors finite, the padding
+  // token in the vocabulary. Other tokens need not be: files name ones that were never added.
   absl::Status Validate() const;
 
   // Canonical JSON (sorted keys, no spaces) of the fields that change results: part of the base

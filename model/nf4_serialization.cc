@@ -139,13 +139,15 @@ absl::Status CheckFinite(absl::string_view name, const std::vector<float>& value
 // be reinterpreted.
 absl::Status CheckWeight(const TensorView* part, int64_t bytes) {
   if (part == nullptr) return PartError("weight", "is missing");
-  const bool storage = part->dtype == Dtype::kU8 || part->dtype == Dtype::kBF16 ||
-                       part->dtype == Dtype::kF16 || part->dtype == Dtype::kF32;
+  const bool storage = part->dtype == Dtype::kU8 || part->dtype == Dtype::kI8 ||
+                       part->dtype == Dtype::kBF16 || part->dtype == Dtype::kF16 ||
+                       part->dtype == Dtype::kF32;
   const int64_t size = storage ? DtypeBytes(part->dtype) : 1;
   if (!storage || part->shape != std::vector<int64_t>{bytes / size, 1} || bytes % size != 0 ||
       static_cast<int64_t>(part->data.size()) != bytes) {
-    return PartError("weight", absl::StrCat("expected U8 [", bytes, ", 1] or the same ", bytes,
-                                            " bytes as F32, F16 or BF16, got ", part->ToString()));
+    return PartError("weight",
+                     absl::StrCat("expected U8 [", bytes, ", 1] or the same ", bytes,
+                                  " bytes as I8, F32, F16 or BF16, got ", part->ToString()));
   }
   return absl::OkStatus();
 }

@@ -65,8 +65,9 @@ absl::StatusOr<PeftTask> ReadTask(const JsonFields& fields) {
     return Unsupported(fields, "peft_type",
                        absl::StrCat(Quoted(peft_type), ", other than 'LORA',"));
   }
-  std::string task;
-  RETURN_IF_ERROR(fields.Require("task_type", &task));
+  // Null where PEFT was not told; a score tensor is then refused as extra.
+  std::string task = "CAUSAL_LM";
+  RETURN_IF_ERROR(fields.Get("task_type", &task));
   if (task == "CAUSAL_LM") return PeftTask::kCausalLm;
   if (task == "SEQ_CLS") return PeftTask::kSeqCls;
   return Unsupported(fields, "task_type",

@@ -27,7 +27,8 @@ struct PeftConfig {
   double dropout = 0;
   bool use_rslora = false;
   // Either a list of module names (matched whole or as ".name" suffix, or {kAllLinear}) or one
-  // regular expression over the whole path.
+  // regular expression over the whole path, in Python's syntax but for what is refused here: named
+  // groups, flags such as (?i), look-behind, conditions, and whatever ECMAScript reads differently.
   std::vector<std::string> target_modules;
   std::optional<std::string> target_regex;
   // Matched as targets are; they win.

@@ -347,7 +347,7 @@ TEST_F(Nf4CheckpointTest, AcceptsOtherStorageDtypesOfTheSameBytes) {
   Add(weight_, {64, 1}, Dtype::kBF16);
   EXPECT_OK(Open());
   Add(weight_, {65, 1}, Dtype::kBF16);
-  ExpectCorrupt(weight_, "or the same 128 bytes as F32, F16 or BF16, got BF16 [65, 1]");
+  ExpectCorrupt(weight_, "or the same 128 bytes as I8, F32, F16 or BF16, got BF16 [65, 1]");
 }
 
 TEST_F(Nf4CheckpointTest, RefusesWhatCouldNotBeDecoded) {

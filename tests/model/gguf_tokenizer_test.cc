@@ -73,6 +73,14 @@ TEST_F(GgufTokenizerTest, MergesAndSpecialTokensAreTheFiles) {
   EXPECT_EQ(tokenizer->vocabulary_size(), 260);
 }
 
+TEST_F(GgufTokenizerTest, WithoutKindsOnlyNamedTokensAreSpecial) {
+  TinyGguf gguf;
+  gguf.values.erase("tokenizer.ggml.token_type");
+  ASSERT_OK_AND_ASSIGN(const auto tokenizer, Load(gguf));
+  EXPECT_THAT(tokenizer->Encode("ab<|end|>", true), IsOkAndHolds(ElementsAre(256, 258)));
+  EXPECT_THAT(tokenizer->Decode({'a', 258, 259}, true), IsOkAndHolds("a<think>"));
+}
+
 TEST_F(GgufTokenizerTest, SplittingRulesDifferInDigitsAndLineEnds) {
   EXPECT_EQ(Pieces("smollm", "1234567"), 7);
   EXPECT_EQ(Pieces("qwen2", "1234567"), 7);
@@ -157,7 +165,7 @@ TEST_F(GgufTokenizerTest, RefusesModelsAndRulesThatAreNotKnownByName) {
 
 TEST_F(GgufTokenizerTest, MissingKeysAreNamed) {
   for (const char* key : {"tokenizer.ggml.model", "tokenizer.ggml.pre", "tokenizer.ggml.tokens",
-                          "tokenizer.ggml.merges", "tokenizer.ggml.token_type"}) {
+                          "tokenizer.ggml.merges"}) {
     ExpectErrorAfter([&](TinyGguf& gguf) { gguf.values.erase(key); }, absl::StatusCode::kNotFound,
                      key);
   }

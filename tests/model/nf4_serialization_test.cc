@@ -138,7 +138,7 @@ TEST(Nf4SerializationTest, PartsOfOneValueSurviveAMove) {
 TEST(Nf4SerializationTest, WeightStoredUnderAnotherDtypeIsReinterpreted) {
   const Nf4Tensor tensor = Example();
   const Nf4Serialized serialized = SerializeNf4(tensor);
-  for (const Dtype storage : {Dtype::kBF16, Dtype::kF16, Dtype::kF32}) {
+  for (const Dtype storage : {Dtype::kI8, Dtype::kBF16, Dtype::kF16, Dtype::kF32}) {
     Nf4Parts parts = PartsOf(serialized);
     const TensorView weight{storage, {8288 / DtypeBytes(storage), 1}, parts.weight->data};
     parts.weight = &weight;
@@ -268,8 +268,8 @@ std::vector<Refusal> BrokenParts() {
        {"weight", "[8288, 1]", "[1, 8288]"}},
       {"weight of another dtype",
        true,
-       [](Breakable& b) { b.weight.dtype = Dtype::kI8; },
-       {"weight", "I8 [8288, 1]"}},
+       [](Breakable& b) { b.weight.dtype = Dtype::kBool; },
+       {"weight", "BOOL [8288, 1]"}},
       {"short absmax",
        true,
        [](Breakable& b) {
