@@ -101,24 +101,106 @@ bool Explains(const RopeConfig& rope, int64_t head_dim, const std::vector<float>
   return true;
 }
 
-// Finds the llama3 scaling that gives these factors. All published models have low 1 and high 4 and
-// a power of two as original context.
+// Between the wavelengths that are kept and those that are divided by the whole factor, llama3
+// scaling blends: 1/divisor = (1 - s) / factor + s with s = slope / wavelength - offset, where
+// slope = original / (high - low) and offset = low / (high - low).
+struct Blend {
+  double slope = 0;
+  double offset = 0;
+};
+
+// A frequency 1 / wavelength and its share s, 0 where the whole factor divides and 1 where none
+// does.
+struct BlendPoint {
+  double frequency = 0;
+  double share = 0;
+};
+
+// From high to low frequencies.
+std::vector<BlendPoint> BlendPoints(const RopeConfig& rope, int64_t head_dim,
+                                    const std::vector<float>& factors) {
+  std::vector<BlendPoint> points;
+  for (size_t i = 0; i < factors.size(); ++i) {
+    const double exponent = 2.0 * static_cast<double>(i) / static_cast<double>(head_dim);
+    const double share =
+        (1 / static_cast<double>(factors[i]) - 1 / rope.factor) / (1 - 1 / rope.factor);
+    const bool kept = std::abs(share - 1) < kFactorTolerance;
+    const bool divided = std::abs(share) < kFactorTolerance / rope.factor;
+    points.push_back({std::pow(rope.theta, -exponent) / (2 * M_PI), kept      ? 1.0
+                                                                    : divided ? 0.0
+                                                                              : share});
+  }
+  return points;
+}
+
+// The line through the points between 0 and 1. One point, or none, leaves room: then the flattest
+// line that meets the neighbours' 0 and 1.
+Blend FitBlend(const std::vector<BlendPoint>& points) {
+  const auto is_kept = [](const BlendPoint& point) { return point.share == 1; };
+  const auto is_divided = [](const BlendPoint& point) { return point.share == 0; };
+  const auto first = std::find_if_not(points.begin(), points.end(), is_kept);
+  const auto end = std::find_if(first, points.end(), is_divided);
+  const auto slope = [](const BlendPoint& a, const BlendPoint& b) {
+    return (a.share - b.share) / (a.frequency - b.frequency);
+  };
+  Blend blend;
+  if (end - first >= 2) {
+    blend.slope = slope(*first, *(end - 1));
+  } else {
+    // From the last point that is kept to the first that is divided, by way of what is between.
+    const auto from = first == points.begin() ? first : first - 1;
+    const auto to = end == points.end() ? end - 1 : end;
+    for (auto point = from; point < to; ++point) {
+      blend.slope = std::max(blend.slope, slope(*point, *(point + 1)));
+    }
+    if (from == to) blend.slope = 1 / to->frequency;
+  }
+  const BlendPoint& on_line = first == points.end() ? points.back() : *first;
+  blend.offset = blend.slope * on_line.frequency - on_line.share;
+  return blend;
+}
+
+// Scalings that may have given these factors, the likeliest first. The blend leaves the scale of
+// original, low and high open.
+std::vector<RopeConfig> Candidates(const RopeConfig& rope, const Blend& blend) {
+  std::vector<RopeConfig> candidates;
+  const auto add = [&](double low, double high, double original) {
+    if (!(low < high && original >= 1 && original <= 1 << 30)) return;
+    RopeConfig candidate = rope;
+    candidate.low_frequency_factor = low;
+    candidate.high_frequency_factor = high;
+    candidate.original_context_tokens = std::llround(original);
+    candidates.push_back(candidate);
+  };
+  // All published models have low 1, high 4 and a power of two.
+  add(1, 4, 8192);
+  for (double original = 16; original <= 1 << 30; original *= 2) add(1, 4, original);
+  if (!(blend.slope > 0 && blend.offset > 0)) return candidates;
+  // Whole or half numbers, as people write them.
+  const double high = std::round(2 * (1 + 1 / blend.offset)) / 2;
+  for (const double low : {1.0, 2.0, 4.0, 8.0})
+    add(low, low * high, blend.slope * low * (high - 1));
+  // Any: such an original context that nothing is rounded.
+  constexpr double kOriginal = 1 << 20;
+  const double low = blend.offset * kOriginal / blend.slope;
+  add(low, low + kOriginal / blend.slope, kOriginal);
+  return candidates;
+}
+
+// Finds a llama3 scaling that gives these factors.
 absl::StatusOr<RopeConfig> RecoverLlama3(const GgufFile& file, const ModelConfig& config,
                                          const std::vector<float>& factors) {
   RopeConfig rope = config.rope;
   rope.kind = RopeKind::kLlama3;
   rope.factor = *std::max_element(factors.begin(), factors.end());
-  std::vector<int64_t> contexts = {8192};
-  for (int64_t tokens = 16; tokens <= config.context_tokens; tokens *= 2)
-    contexts.push_back(tokens);
-  for (const int64_t tokens : contexts) {
-    rope.original_context_tokens = tokens;
-    if (Explains(rope, config.head_dim, factors)) return rope;
+  const Blend blend = FitBlend(BlendPoints(rope, config.head_dim, factors));
+  for (const RopeConfig& candidate : Candidates(rope, blend)) {
+    if (Explains(candidate, config.head_dim, factors)) return candidate;
   }
-  return absl::UnimplementedError(absl::StrCat(
-      file.path(), ": tensor ", Quoted(kRopeFactors),
-      ": rope scaling by these factors is not supported; expected those of llama3 scaling with low "
-      "factor 1, high factor 4 and a power of two as original context"));
+  return absl::UnimplementedError(
+      absl::StrCat(file.path(), ": tensor ", Quoted(kRopeFactors),
+                   ": rope scaling by these factors is not supported; expected those of llama3 "
+                   "scaling"));
 }
 
 absl::Status ReadRope(const GgufFile& file, ModelConfig* config) {

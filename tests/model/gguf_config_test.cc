@@ -6,6 +6,7 @@
 #include <cmath>
 #include <nlohmann/json.hpp>
 
+#include "absl/strings/str_cat.h"
 #include "base/file.h"
 #include "base/status_macros.h"
 #include "tests/testing/status_matchers.h"
@@ -177,6 +178,43 @@ TEST_F(GgufConfigTest, RecoversLlama3ScalingFromItsFactors) {
   EXPECT_EQ(config.rope.original_context_tokens, 1024);
 }
 
+TEST_F(GgufConfigTest, RecoversAnyLlama3Scaling) {
+  const auto expect_recovered = [&](double factor, double low, double high, double original) {
+    SCOPED_TRACE(absl::StrCat(factor, " ", low, " ", high, " ", original));
+    const auto factors = Llama3Factors(10000, factor, low, high, original);
+    TinyGguf gguf = WithFactors(10000, factors);
+    gguf.Integer("llama.context_length", 256);
+    ASSERT_OK_AND_ASSIGN(const ModelConfig config, Read(gguf));
+    if (factors == std::vector<float>{1, 1, 1, 1}) return;
+    ASSERT_EQ(config.rope.kind, RopeKind::kLlama3);
+    const RopeConfig& rope = config.rope;
+    const auto recovered =
+        Llama3Factors(10000, rope.factor, rope.low_frequency_factor, rope.high_frequency_factor,
+                      static_cast<double>(rope.original_context_tokens));
+    for (size_t i = 0; i < factors.size(); ++i) EXPECT_NEAR(recovered[i] / factors[i], 1, 1e-5);
+  };
+  expect_recovered(8, 1, 2, 64);
+  expect_recovered(8, 1, 4, 100);
+  expect_recovered(8, 1, 4, 16384);
+  for (const double factor : {1.5, 8.0, 32.0}) {
+    for (const double low : {0.3, 1.0, 7.0}) {
+      for (const double ratio : {1.01, 2.0, 4.0, 1000.0}) {
+        for (double original = 5; original < 1e6; original *= 3) {
+          expect_recovered(factor, low, low * ratio, original);
+        }
+      }
+    }
+  }
+}
+
+TEST_F(GgufConfigTest, TheScalingIsRecoveredInRoundNumbersWhereTheFactorsTell) {
+  const auto factors = Llama3Factors(10, 8, 1, 3, 33);
+  ASSERT_OK_AND_ASSIGN(const ModelConfig config, Read(WithFactors(10, factors)));
+  EXPECT_EQ(config.rope.low_frequency_factor, 1);
+  EXPECT_EQ(config.rope.high_frequency_factor, 3);
+  EXPECT_EQ(config.rope.original_context_tokens, 33);
+}
+
 TEST_F(GgufConfigTest, FactorsOfOneAreNoScaling) {
   ASSERT_OK_AND_ASSIGN(const ModelConfig config, Read(WithFactors(10000, {1, 1, 1, 1})));
   EXPECT_EQ(config.rope.kind, RopeKind::kDefault);
@@ -184,8 +222,8 @@ TEST_F(GgufConfigTest, FactorsOfOneAreNoScaling) {
 
 TEST_F(GgufConfigTest, RefusesOtherRopeScaling) {
   ExpectError(WithFactors(10000, {1, 2, 3, 4}), kUnimplemented, "rope_freqs.weight");
-  ExpectError(WithFactors(500000, Llama3Factors(500000, 8, 1, 2, 8192)), kUnimplemented,
-              "rope_freqs.weight");
+  ExpectError(WithFactors(10000, {8, 4, 2, 1}), kUnimplemented, "rope_freqs.weight");
+  ExpectError(WithFactors(10000, {NAN, NAN, NAN, NAN}), kUnimplemented, "rope_freqs.weight");
   ExpectError(WithFactors(10000, {1, 1, NAN, 8}), kUnimplemented, "rope_freqs.weight");
   ExpectError(WithFactors(10000, {1, 8}), kDataLoss, "'rope_freqs.weight': expected 4 values");
   ExpectErrorAfter([](TinyGguf& gguf) { gguf.String("llama.rope.scaling.type", "yarn"); },
