@@ -58,7 +58,8 @@ struct PublishedAdapter {
 // pricer.json, sha256 of every file, format version, base fingerprint and prompt length against the
 // base's context (FailedPrecondition names both), head against tensors, finite values. A directory
 // that is a link to outside its ADAPTERS folder is refused. NotFound without _READY or pricer.json;
-// DataLoss names the file that is broken.
+// DataLoss names the file that is broken. A directory as PEFT saves it, whose _READY is empty, is
+// Unimplemented, or FailedPrecondition where its bins head would need a manifest.
 absl::StatusOr<PublishedAdapter> LoadPublishedAdapter(const std::string& directory,
                                                       const ModelConfig& model,
                                                       absl::string_view base_fingerprint);

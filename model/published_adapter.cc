@@ -27,13 +27,31 @@ void ReadPlace(const fs::path& directory, PublishedAdapter* adapter) {
   adapter->version = *version;
 }
 
+// Why a directory as PEFT saves it, placed with an empty marker, cannot be used.
+absl::Status RefusePlainPeft(const std::string& directory) {
+  const std::string path = absl::StrCat(directory, "/", kAdapterConfigFile);
+  ASSIGN_OR_RETURN(const std::string json,
+                   ReadAdapterFile(directory, kAdapterConfigFile, kMaxJsonBytes));
+  ASSIGN_OR_RETURN(const PeftConfig config, PeftConfig::FromJson(json, path));
+  if (config.task == PeftTask::kSeqCls) {
+    return absl::FailedPreconditionError(
+        absl::StrCat(directory, ": without ", kManifestFile, " a bins head has no price range"));
+  }
+  return absl::UnimplementedError(absl::StrCat(
+      directory, ": a version without ", kManifestFile,
+      " reads its price off the language model's head, which this build cannot do yet"));
+}
+
 // Reads pricer.json and checks it against the marker.
 absl::StatusOr<std::string> ReadManifestText(const std::string& directory) {
   ASSIGN_OR_RETURN(const std::string marker,
                    ReadAdapterFile(directory, kReadyFile, kMaxMarkerBytes));
-  ASSIGN_OR_RETURN(std::string text, ReadAdapterFile(directory, kManifestFile, kMaxJsonBytes));
-  const std::string digest = Sha256Hex(text);
-  if (absl::StripAsciiWhitespace(marker) == digest) return text;
+  const absl::string_view expected = absl::StripAsciiWhitespace(marker);
+  absl::StatusOr<std::string> text = ReadAdapterFile(directory, kManifestFile, kMaxJsonBytes);
+  if (expected.empty() && absl::IsNotFound(text.status())) return RefusePlainPeft(directory);
+  RETURN_IF_ERROR(text.status());
+  const std::string digest = Sha256Hex(*text);
+  if (expected == digest) return text;
   return absl::DataLossError(absl::StrCat(directory, "/", kReadyFile, ": expected the SHA-256 of ",
                                           kManifestFile, ", ", digest, ", got ", Quoted(marker)));
 }

@@ -162,6 +162,21 @@ TEST_F(PublishedAdapterTest, RefusesLongerPromptsThanTheBasesContext) {
                        AllOf(HasSubstr("up to 64 tokens"), HasSubstr("a context of 63"))));
 }
 
+TEST_F(PublishedAdapterTest, SaysWhyAPlainPeftDirectoryCannotBeUsed) {
+  const std::string directory = root_ + "/plain/1";
+  fs::create_directories(directory);
+  ASSERT_OK(WriteFile(directory + "/_READY", "\n"));
+  EXPECT_THAT(Load(directory), StatusIs(kNotFound, HasSubstr("adapter_config.json")));
+  ASSERT_OK(SavePeftAdapter(adapter_, directory));
+  EXPECT_THAT(Load(directory), StatusIs(absl::StatusCode::kFailedPrecondition,
+                                        AllOf(HasSubstr(directory), HasSubstr("price range"))));
+  adapter_.config.task = PeftTask::kCausalLm;
+  ASSERT_OK(SavePeftAdapter(adapter_, directory));
+  EXPECT_THAT(Load(directory),
+              StatusIs(absl::StatusCode::kUnimplemented,
+                       AllOf(HasSubstr(directory), HasSubstr("language model's head"))));
+}
+
 TEST_F(PublishedAdapterTest, RefusesAMarkerOfAnotherManifest) {
   const std::string directory = Publish();
   ASSERT_OK(WriteFile(directory + "/_READY", ""));
