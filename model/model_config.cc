@@ -1,5 +1,6 @@
 #include "model/model_config.h"
 
+#include <algorithm>
 #include <cmath>
 #include <nlohmann/json.hpp>
 #include <utility>
@@ -235,6 +236,10 @@ std::string ModelConfig::ArchitectureJson() const {
                             {"original_context_tokens", rope.original_context_tokens}};
   }
   return json.dump();
+}
+
+int64_t ModelConfig::MaxSequenceTokens() const {
+  return std::min(context_tokens, kMaxPromptTokens);
 }
 
 int64_t ModelConfig::LinearParameterCount() const {

@@ -25,6 +25,9 @@ struct RopeConfig {
   int64_t original_context_tokens = 8192;
 };
 
+// Prompts are never longer, whatever a model's context.
+inline constexpr int64_t kMaxPromptTokens = 1 << 20;
+
 // Architecture of a Llama 1 to 3.x decoder, from a checkpoint's config.json.
 struct ModelConfig {
   int64_t vocabulary_size = 0;  // V
@@ -60,6 +63,9 @@ struct ModelConfig {
   // Canonical JSON (sorted keys, no spaces) of the fields that change results: part of the base
   // fingerprint.
   std::string ArchitectureJson() const;
+
+  // Longest sequence that is computed: the context, at most kMaxPromptTokens.
+  int64_t MaxSequenceTokens() const;
 
   // Parameters without the embedding and head, and with them.
   int64_t LinearParameterCount() const;

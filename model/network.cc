@@ -130,7 +130,8 @@ at::Tensor Network::BinLogits(const at::Tensor& hidden, const at::Tensor& score)
 }
 
 int64_t Network::weight_bytes() const {
-  int64_t bytes = static_cast<int64_t>(embedding_.nbytes() + final_norm_.nbytes());
+  int64_t bytes = static_cast<int64_t>(embedding_.nbytes() + final_norm_.nbytes() +
+                                       rotary_.cos.nbytes() + rotary_.sin.nbytes());
   if (!config_.tied_embeddings) bytes += static_cast<int64_t>(head_.nbytes());
   for (const DecoderLayer& layer : layers_) bytes += layer.bytes();
   return bytes;

@@ -47,7 +47,7 @@ class Network {
 
   const ModelConfig& config() const { return config_; }
   const NetworkOptions& options() const { return options_; }
-  // Resident bytes of all weights.
+  // Resident bytes of all weights and of the rotary table.
   int64_t weight_bytes() const;
 
  private:

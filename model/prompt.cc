@@ -9,6 +9,7 @@
 #include "base/status_macros.h"
 #include "base/utf8.h"
 #include "model/json_fields.h"
+#include "model/model_config.h"
 
 namespace pricer {
 namespace {
@@ -21,7 +22,6 @@ constexpr size_t kHeadBytesPerToken = 16;
 // whole is.
 constexpr size_t kCutMarginBytes = 1 << 10;
 constexpr size_t kMaxWordsBytes = 64 << 10;
-constexpr int64_t kMaxPromptTokens = 1 << 20;
 
 // The prompt around a text, and where the text lies in it.
 struct Rendered {

@@ -35,7 +35,7 @@ struct PromptTemplate {
   // "reference" with another currency than USD.
   static absl::StatusOr<PromptTemplate> Preset(absl::string_view name, absl::string_view currency);
   // Question and prefix: UTF-8 of at most 64 KiB; the prefix is not empty and begins with no space,
-  // so that it starts its own token on a new line. max_prompt_tokens: 1 to 2^20.
+  // so that it starts its own token on a new line. max_prompt_tokens: 1 to kMaxPromptTokens.
   absl::Status Validate() const;
 
   // The whole prompt as text, nothing cut.

@@ -71,7 +71,7 @@ absl::StatusOr<ProbeLine> ParseLine(absl::string_view text, const BaseModel& bas
   }
   ProbeLine line;
   ASSIGN_OR_RETURN(line.ids, EncodeLine(json, base));
-  const int64_t limit = base.checkpoint->config().context_tokens;
+  const int64_t limit = base.checkpoint->config().MaxSequenceTokens();
   if (line.ids.empty() || static_cast<int64_t>(line.ids.size()) > limit) {
     return absl::InvalidArgumentError(
         absl::StrCat("the prompt has ", line.ids.size(), " tokens; expected 1 to ", limit));

@@ -30,7 +30,7 @@ RotaryTable MakeRotaryTable(const ModelConfig& config) {
   if (config.rope.kind == RopeKind::kLlama3) {
     inverse_frequency = StretchLlama3(inverse_frequency, config.rope);
   }
-  const at::Tensor positions = at::arange(config.context_tokens, at::kFloat);
+  const at::Tensor positions = at::arange(config.MaxSequenceTokens(), at::kFloat);
   const at::Tensor angles = at::outer(positions, inverse_frequency);
   return {.cos = at::cos(angles), .sin = at::sin(angles)};
 }

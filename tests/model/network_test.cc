@@ -188,6 +188,24 @@ TEST(NetworkTest, LinearsThatA4BitCheckpointLeavesAloneAreTakenAsStored) {
                         LoadNetwork(*checkpoint, WeightsKind::kFp32)->Forward(batch, {})));
 }
 
+TEST(NetworkTest, AVastContextCostsNoMoreThanTheLongestPrompt) {
+  const at::NoGradGuard no_grad;
+  const auto load = [](int64_t context_tokens) {
+    const TempDir dir;
+    WriteNf4Copy(dir.path(), {});
+    nlohmann::json config = GoldenJson("models/gqa/config.json");
+    config["max_position_embeddings"] = context_tokens;
+    EXPECT_OK(WriteFile(dir.File("config.json"), config.dump()));
+    return LoadNetwork(**Checkpoint::Open(dir.path()), WeightsKind::kFp32);
+  };
+  const auto small = load(256);
+  const auto vast = load(1 << 30);
+  const int64_t row_bytes = small->config().head_dim * static_cast<int64_t>(sizeof(float));
+  EXPECT_EQ(vast->weight_bytes() - small->weight_bytes(), (kMaxPromptTokens - 256) * row_bytes);
+  const auto batch = PackAll(GoldenSequences(GoldenJson("models/gqa/golden.json")));
+  EXPECT_TRUE(at::equal(vast->Forward(batch, {}), small->Forward(batch, {})));
+}
+
 class NetworkGoldenAdapterTest : public ::testing::TestWithParam<std::string> {};
 
 TEST_P(NetworkGoldenAdapterTest, AnswersEqualPeft) {
