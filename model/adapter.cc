@@ -3,7 +3,6 @@
 #include <ATen/ATen.h>
 
 #include <cmath>
-#include <cstring>
 #include <set>
 #include <utility>
 
@@ -16,6 +15,7 @@
 #include "model/philox.h"
 #include "model/safetensors.h"
 #include "model/torch_status.h"
+#include "model/weights.h"
 
 namespace pricer {
 namespace {
@@ -116,23 +116,10 @@ class TensorTaker {
   }
 
   absl::StatusOr<at::Tensor> ToFloat(const std::string& name, const TensorView& view) const {
-    at::ScalarType type;
-    switch (view.dtype) {
-      case Dtype::kF32:
-        type = at::kFloat;
-        break;
-      case Dtype::kF16:
-        type = at::kHalf;
-        break;
-      case Dtype::kBF16:
-        type = at::kBFloat16;
-        break;
-      default:
-        return Error(name, absl::StrCat("expected dtype F32, F16 or BF16, got ", view.ToString()));
+    if (view.dtype != Dtype::kF32 && view.dtype != Dtype::kF16 && view.dtype != Dtype::kBF16) {
+      return Error(name, absl::StrCat("expected dtype F32, F16 or BF16, got ", view.ToString()));
     }
-    at::Tensor raw = at::empty(view.shape, type);
-    std::memcpy(raw.data_ptr(), view.data.data(), view.data.size());
-    at::Tensor values = raw.to(at::kFloat);
+    at::Tensor values = ToTensor(view).to(at::kFloat);
     const int64_t finite = at::isfinite(values).sum().item<int64_t>();
     if (finite != values.numel()) {
       return Error(name, absl::StrCat("expected finite values, got ", values.numel() - finite,
@@ -226,11 +213,6 @@ absl::StatusOr<std::vector<NamedValues>> ValuesToSave(const PeftAdapter& adapter
   return result;
 }
 
-TensorView ViewOf(const at::Tensor& values) {
-  return {Dtype::kF32, values.sizes().vec(),
-          absl::string_view(static_cast<const char*>(values.data_ptr()), values.nbytes())};
-}
-
 }  // namespace
 
 absl::StatusOr<PeftAdapter> MakeAdapter(const PeftConfig& config, const ModelConfig& model,
@@ -290,7 +272,7 @@ absl::Status SavePeftAdapter(const PeftAdapter& adapter, const std::string& dire
   ASSIGN_OR_RETURN(const std::vector<NamedValues> values,
                    CatchTorch(path, [&] { return ValuesToSave(adapter); }));
   std::vector<NamedTensor> tensors;
-  for (const NamedValues& tensor : values) tensors.push_back({tensor.name, ViewOf(tensor.values)});
+  for (const NamedValues& tensor : values) tensors.push_back({tensor.name, ToView(tensor.values)});
   RETURN_IF_ERROR(WriteSafetensors(path, std::move(tensors), {{"format", "pt"}}));
   return WriteFileAtomically(absl::StrCat(directory, "/", kAdapterConfigFile),
                              adapter.config.ToJson());

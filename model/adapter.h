@@ -10,7 +10,6 @@
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "model/adapter_directory.h"
-#include "model/adapter_name.h"  // ValidateAdapterName, ParseAdapterVersion: defined in adapter_name.cc
 #include "model/lora.h"
 #include "model/manifest.h"
 #include "model/model_config.h"

@@ -2,7 +2,6 @@
 
 #include <sys/stat.h>
 
-#include <algorithm>
 #include <nlohmann/json.hpp>
 #include <set>
 #include <utility>
@@ -66,14 +65,6 @@ absl::Status ReadQuantization(const JsonFields& fields, StorageOptions* options)
 absl::StatusOr<StorageOptions> ReadStorageOptions(const std::string& path) {
   ASSIGN_OR_RETURN(const Json value, ReadJsonFile(path));
   ASSIGN_OR_RETURN(const JsonFields fields, JsonFields::Create(value, path));
-  std::vector<std::string> architectures;
-  RETURN_IF_ERROR(fields.Get("architectures", &architectures));
-  for (const std::string& architecture : architectures) {
-    if (architecture == "LlamaForCausalLM") continue;
-    return fields.Error(
-        absl::StatusCode::kUnimplemented, "architectures",
-        absl::StrCat(Quoted(architecture), " cannot be a base; expected 'LlamaForCausalLM'"));
-  }
   StorageOptions options;
   RETURN_IF_ERROR(ReadQuantization(fields, &options));
   RETURN_IF_ERROR(fields.Get("pricer_base_fingerprint", &options.fingerprint));

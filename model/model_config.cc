@@ -29,10 +29,8 @@ absl::Status CheckArchitecture(const JsonFields& fields) {
   std::vector<std::string> architectures;
   RETURN_IF_ERROR(fields.Get("architectures", &architectures));
   for (const std::string& architecture : architectures) {
-    if (architecture != "LlamaForCausalLM" && architecture != "LlamaForSequenceClassification") {
-      return Unsupported(fields, "architectures", Quoted(architecture),
-                         "'LlamaForCausalLM' or 'LlamaForSequenceClassification'");
-    }
+    if (architecture == "LlamaForCausalLM") continue;
+    return Unsupported(fields, "architectures", Quoted(architecture), "'LlamaForCausalLM'");
   }
   std::string activation = "silu";
   RETURN_IF_ERROR(fields.Get("hidden_act", &activation));

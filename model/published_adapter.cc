@@ -9,6 +9,7 @@
 #include "base/sha256.h"
 #include "base/status_macros.h"
 #include "model/adapter.h"
+#include "model/adapter_name.h"
 #include "model/json_fields.h"
 
 namespace pricer {

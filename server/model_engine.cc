@@ -62,8 +62,6 @@ absl::StatusOr<std::shared_ptr<LoadedAdapter>> ModelEngine::LoadAdapter(
   return adapter;
 }
 
-absl::string_view DtypeText(at::ScalarType dtype) { return dtype == at::kFloat ? "fp32" : "bf16"; }
-
 }  // namespace
 
 absl::StatusOr<std::unique_ptr<Engine>> LoadModelEngine(const ServerOptions& options) {
@@ -80,7 +78,7 @@ absl::StatusOr<std::unique_ptr<Engine>> LoadModelEngine(const ServerOptions& opt
   ASSIGN_OR_RETURN(info.model_fingerprint, checkpoint->Fingerprint());
   ASSIGN_OR_RETURN(std::unique_ptr<Network> network, Network::Load(*checkpoint, network_options));
   info.weights = std::string(WeightsKindName(network_options.weights));
-  info.dtype = std::string(DtypeText(network_options.dtype));
+  info.dtype = std::string(ComputeDtypeName(network_options.dtype));
   info.device = options.device;
   LogInfo("base loaded", {{"path", options.base},
                           {"model", info.model_fingerprint},

@@ -47,10 +47,6 @@ absl::StatusOr<std::unique_ptr<Network>> LoadNetwork(const BaseModel& base,
   return Network::Load(*base.checkpoint, network, InterruptRequested);
 }
 
-absl::string_view DtypeText(at::ScalarType dtype) {
-  return dtype == at::kBFloat16 ? "bf16" : "fp32";
-}
-
 absl::StatusOr<PromptTemplate> MakePrompt(const PromptOptions& options,
                                           absl::string_view currency) {
   const std::string preset = options.preset.empty() ? "default" : options.preset;

@@ -43,8 +43,6 @@ absl::StatusOr<std::unique_ptr<Network>> LoadNetwork(const BaseModel& base,
                                                      const BaseOptions& options,
                                                      absl::string_view weights);
 
-absl::string_view DtypeText(at::ScalarType dtype);  // "fp32" or "bf16"
-
 // The wording of prompts. What is absent is the preset's.
 struct PromptOptions {
   std::string preset;  // empty = "default"

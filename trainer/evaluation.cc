@@ -172,7 +172,7 @@ absl::StatusOr<std::vector<ScoredPrice>> GenerateScores(
 void WarnOfDifferences(const Pricer& pricer, const Network& network) {
   if (!pricer.reads_bins()) return;
   const absl::string_view weights = WeightsKindName(network.options().weights);
-  const absl::string_view dtype = DtypeText(network.options().dtype);
+  const absl::string_view dtype = ComputeDtypeName(network.options().dtype);
   if (weights == pricer.manifest->weights && dtype == pricer.manifest->dtype) return;
   LogWarning(absl::StrCat("the adapter was tuned on ", pricer.manifest->weights, " weights in ",
                           pricer.manifest->dtype, " and is evaluated on ", weights, " in ", dtype));

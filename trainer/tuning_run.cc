@@ -14,6 +14,7 @@
 #include "base/sha256.h"
 #include "base/status_macros.h"
 #include "catalog/median.h"
+#include "model/adapter_name.h"
 #include "model/torch_status.h"
 #include "trainer/inference.h"
 #include "trainer/interrupt.h"
@@ -228,7 +229,7 @@ Manifest NewManifest(const TuningOptions& options, const Inputs& inputs, const N
   manifest.base_fingerprint = inputs.fingerprint;
   manifest.base_name = inputs.base.name;
   manifest.weights = std::string(WeightsKindName(network.options().weights));
-  manifest.dtype = std::string(DtypeText(network.options().dtype));
+  manifest.dtype = std::string(ComputeDtypeName(network.options().dtype));
   manifest.prompt = inputs.prompt;
   manifest.currency = options.currency;
   manifest.bins = inputs.bins;

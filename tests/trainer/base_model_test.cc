@@ -61,7 +61,7 @@ TEST(LoadNetworkTest, TakesTheJobsWeightsWhereTheOptionsLeaveThemOpen) {
   options.weights = "fp32";
   ASSERT_OK_AND_ASSIGN(const auto fp32, LoadNetwork(base, options, "nf4"));
   EXPECT_EQ(fp32->options().weights, WeightsKind::kFp32);
-  EXPECT_EQ(DtypeText(fp32->options().dtype), "fp32");
+  EXPECT_EQ(ComputeDtypeName(fp32->options().dtype), "fp32");
 }
 
 TEST(MakePromptTest, TakesThePresetUnlessToldOtherwise) {
