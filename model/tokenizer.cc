@@ -1,6 +1,8 @@
 #include "model/tokenizer.h"
 
 #include <algorithm>
+#include <optional>
+#include <utility>
 
 #include "absl/strings/str_cat.h"
 #include "base/file.h"
@@ -32,6 +34,13 @@ struct CrateEncoding {
   const PricerToken* end() const { return encoding.tokens + encoding.size; }
   PricerEncoding encoding{nullptr, 0};
 };
+
+absl::StatusOr<std::optional<std::string>> ReadIfThere(const std::string& path) {
+  absl::StatusOr<std::string> text = ReadFile(path);
+  if (absl::IsNotFound(text.status())) return std::nullopt;
+  RETURN_IF_ERROR(text.status());
+  return *std::move(text);
+}
 
 absl::Status CheckText(absl::string_view text) {
   if (text.size() > 0xffffffff) {
@@ -96,11 +105,14 @@ absl::StatusOr<std::unique_ptr<Tokenizer>> Tokenizer::FromDirectory(const std::s
 absl::StatusOr<std::unique_ptr<Tokenizer>> Tokenizer::ReadDirectory(const std::string& directory) {
   const std::string path = absl::StrCat(directory, kTokenizerFile);
   const std::string config_path = absl::StrCat(directory, kConfigFile);
-  ASSIGN_OR_RETURN(std::string json, ReadFile(path));
-  const absl::StatusOr<std::string> config_json = ReadFile(config_path);
-  if (absl::IsNotFound(config_json.status())) return FromJson(json, path);
-  RETURN_IF_ERROR(config_json.status());
-  ASSIGN_OR_RETURN(const TokenizerConfig config, ParseTokenizerConfig(*config_json, config_path));
+  TokenizerFiles files{.directory = directory};
+  ASSIGN_OR_RETURN(files.tokenizer, ReadFile(path));
+  ASSIGN_OR_RETURN(files.config, ReadIfThere(config_path));
+  ASSIGN_OR_RETURN(files.special_tokens_map,
+                   ReadIfThere(absl::StrCat(directory, "/special_tokens_map.json")));
+  ASSIGN_OR_RETURN(files.added_tokens, ReadIfThere(absl::StrCat(directory, "/added_tokens.json")));
+  ASSIGN_OR_RETURN(const TokenizerConfig config, ParseTokenizerConfig(files));
+  std::string json = std::move(files.tokenizer);
   if (config.llama_class) {
     ASSIGN_OR_RETURN(json, AsLlamaTokenizer(json, config, path));
   }

@@ -22,11 +22,13 @@ class Tokenizer {
   // that the file asks for are left out: a call to AutoTokenizer does neither.
   static absl::StatusOr<std::unique_ptr<Tokenizer>> FromFile(const std::string& path);
   // The tokenizer of a checkpoint directory as AutoTokenizer (transformers 5) makes it out of
-  // tokenizer.json and what tokenizer_config.json adds: special tokens, `split_special_tokens`, and
-  // the text splitting of `LlamaTokenizer` where that is the class. add_bos_token and add_eos_token
-  // count for nothing beside a tokenizer.json: its post-processor says what is added.
-  // `model_vocabulary_size` is what CheckIds goes by: the rows of the model's embedding. Logs a
-  // warning where the tokenizer has more tokens than that.
+  // tokenizer.json and what tokenizer_config.json (in old directories also special_tokens_map.json
+  // and added_tokens.json) adds: special tokens, `split_special_tokens`, and the text splitting of
+  // `LlamaTokenizer` where that is the class. Other classes keep tokenizer.json's own splitting, on
+  // purpose: AutoTokenizer's GPT2Tokenizer replaces it and loses rules such as SmolLM2's for
+  // digits. add_bos_token and add_eos_token count for nothing beside a tokenizer.json: its
+  // post-processor says what is added. `model_vocabulary_size` is what CheckIds goes by: the rows
+  // of the model's embedding. Logs a warning where the tokenizer has more tokens than that.
   static absl::StatusOr<std::unique_ptr<Tokenizer>> FromDirectory(
       const std::string& directory,
       int64_t model_vocabulary_size = std::numeric_limits<int64_t>::max());

@@ -18,6 +18,9 @@ namespace {
 using Json = nlohmann::json;
 
 constexpr char kSpace[] = "\u2581";
+constexpr char kExtra[] = "extra_special_tokens";
+// The old name of the same list.
+constexpr char kAdditional[] = "additional_special_tokens";
 
 // A token with its properties; `value` is its spelling or an object.
 absl::StatusOr<Json> AddedToken(absl::string_view source, absl::string_view field,
@@ -81,7 +84,7 @@ absl::StatusOr<Json> SpecialTokens(const Json& config, const JsonFields& fields,
     const bool token = value.is_string() || (value.is_object() && value.contains("content"));
     if (!known && token && absl::EndsWith(name, "_token")) RETURN_IF_ERROR(add(name, value));
   }
-  for (const char* name : {"extra_special_tokens", "additional_special_tokens"}) {
+  for (const char* name : {kExtra, kAdditional}) {
     const Json* list = fields.Find(name);
     if (list == nullptr || list->empty()) continue;
     for (const Json& value : *list) RETURN_IF_ERROR(add(name, value));
@@ -90,15 +93,79 @@ absl::StatusOr<Json> SpecialTokens(const Json& config, const JsonFields& fields,
   return tokens;
 }
 
+absl::StatusOr<Json> ParseObject(absl::string_view text, absl::string_view source) {
+  ASSIGN_OR_RETURN(Json json, ParseJson(text, source));
+  RETURN_IF_ERROR(JsonFields::Create(json, source).status());
+  return json;
+}
+
+// Puts what special_tokens_map.json says into the configuration.
+absl::Status MergeSpecialTokensMap(const TokenizerFiles& files, Json* config) {
+  if (!files.special_tokens_map) return absl::OkStatus();
+  const std::string source = absl::StrCat(files.directory, "/special_tokens_map.json");
+  ASSIGN_OR_RETURN(const Json map, ParseObject(*files.special_tokens_map, source));
+  // The old list is renamed first, so that the map's old list does not replace it.
+  if (config->value(kExtra, Json()).empty() && config->contains(kAdditional)) {
+    (*config)[kExtra] = std::move((*config)[kAdditional]);
+    config->erase(kAdditional);
+  }
+  for (const auto& [key, value] : map.items()) {
+    // The class is settled by then.
+    if (key == "tokenizer_class") continue;
+    Json& own = (*config)[key];
+    if (key == kExtra && value.is_array() && own.is_array()) {
+      std::copy_if(value.begin(), value.end(), std::back_inserter(own), [&](const Json& token) {
+        return std::find(own.begin(), own.end(), token) == own.end();
+      });
+      continue;
+    }
+    own = value;
+    if (own.is_object() && own.contains("content")) own["special"] = true;
+  }
+  return absl::OkStatus();
+}
+
+// added_tokens.json: {"<token>": id}.
+absl::StatusOr<Json> OldAddedTokens(const TokenizerFiles& files, const Json& special_tokens) {
+  Json tokens = Json::array();
+  if (!files.added_tokens) return tokens;
+  const std::string source = absl::StrCat(files.directory, "/added_tokens.json");
+  ASSIGN_OR_RETURN(const Json ids, ParseObject(*files.added_tokens, source));
+  ASSIGN_OR_RETURN(const JsonFields fields, JsonFields::Create(ids, source));
+  std::map<int64_t, std::string> by_id;
+  for (const auto& [token, value] : ids.items()) {
+    int64_t id = 0;
+    RETURN_IF_ERROR(fields.Require(token, &id));
+    by_id[id] = token;
+  }
+  const Json tokenizer = Json::parse(files.tokenizer, nullptr, /*allow_exceptions=*/false);
+  if (tokenizer.is_object() && tokenizer.contains("added_tokens")) {
+    for (const Json& token : tokenizer["added_tokens"]) {
+      const auto id = token.find("id");
+      if (id != token.end() && id->is_number_integer()) by_id.erase(id->get<int64_t>());
+    }
+  }
+  for (const auto& [id, token] : by_id) {
+    const bool special = std::any_of(special_tokens.begin(), special_tokens.end(),
+                                     [&](const Json& other) { return other["content"] == token; });
+    ASSIGN_OR_RETURN(Json made, AddedToken(source, token, Json(token), special));
+    tokens.push_back(std::move(made));
+  }
+  return tokens;
+}
+
 }  // namespace
 
-absl::StatusOr<TokenizerConfig> ParseTokenizerConfig(absl::string_view json,
-                                                     absl::string_view source) {
-  ASSIGN_OR_RETURN(const Json parsed, ParseJson(json, source));
+absl::StatusOr<TokenizerConfig> ParseTokenizerConfig(const TokenizerFiles& files) {
+  const std::string source = absl::StrCat(files.directory, "/tokenizer_config.json");
+  ASSIGN_OR_RETURN(Json parsed, ParseObject(files.config.value_or("{}"), source));
+  const bool self_contained = parsed.contains("added_tokens_decoder");
+  if (!self_contained) RETURN_IF_ERROR(MergeSpecialTokensMap(files, &parsed));
   ASSIGN_OR_RETURN(const JsonFields fields, JsonFields::Create(parsed, source));
   TokenizerConfig config;
-  ASSIGN_OR_RETURN(const Json added, AddedTokens(fields, source));
   ASSIGN_OR_RETURN(const Json special, SpecialTokens(parsed, fields, source));
+  ASSIGN_OR_RETURN(const Json added,
+                   self_contained ? AddedTokens(fields, source) : OldAddedTokens(files, special));
   config.added_tokens = added.dump();
   config.special_tokens = special.dump();
   RETURN_IF_ERROR(fields.Get("split_special_tokens", &config.split_special_tokens));

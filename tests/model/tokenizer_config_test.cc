@@ -21,7 +21,7 @@ constexpr auto kInvalid = absl::StatusCode::kInvalidArgument;
 constexpr auto kDataLoss = absl::StatusCode::kDataLoss;
 
 absl::StatusOr<TokenizerConfig> Parse(const std::string& json) {
-  return ParseTokenizerConfig(json, "dir/tokenizer_config.json");
+  return ParseTokenizerConfig({.directory = "dir", .tokenizer = "{}", .config = json});
 }
 
 std::vector<std::string> Contents(const std::string& tokens) {
@@ -82,6 +82,18 @@ TEST(TokenizerConfigTest, ErrorsNameTheField) {
   expect(R"({"added_tokens_decoder": [1]})", "added_tokens_decoder");
   expect(R"({"split_special_tokens": "yes"})", "split_special_tokens");
   expect(R"({"tokenizer_class": "LlamaTokenizer", "legacy": 1})", "legacy");
+}
+
+TEST(TokenizerConfigTest, ErrorsOfOldFilesNameThem) {
+  TokenizerFiles files{.directory = "dir", .tokenizer = "{}", .special_tokens_map = "[]"};
+  EXPECT_THAT(ParseTokenizerConfig(files),
+              StatusIs(kInvalid, HasSubstr("dir/special_tokens_map.json")));
+  files.special_tokens_map = "{}";
+  for (const char* json : {"{", "[1]", R"({"a": "b"})"}) {
+    files.added_tokens = json;
+    EXPECT_THAT(ParseTokenizerConfig(files),
+                StatusIs(kInvalid, HasSubstr("dir/added_tokens.json")));
+  }
 }
 
 TEST(TokenizerConfigTest, LlamaTokenizerKeepsVocabularyAndPostProcessorAlone) {

@@ -218,6 +218,8 @@ struct Variant {
   Json config_patch;
   const char* text;
   std::vector<int32_t> ids;
+  Json special_tokens_map = nullptr;  // no file where null
+  Json added_tokens = nullptr;
 };
 
 std::vector<Variant> Variants() {
@@ -303,6 +305,51 @@ std::vector<Variant> Variants() {
        decoder,
        "zzz  <|endoftext|> a",
        {600, 0, 67}},
+      {"the old list of special_tokens_map.json, which the configuration's goes before",
+       "smollm",
+       Json::object(),
+       {{"additional_special_tokens", {"AAA"}}},
+       "AAA BBB",
+       {600, 282, 36, 36},
+       {{"additional_special_tokens", {"BBB"}}}},
+      {"the new list of special_tokens_map.json, which follows the configuration's",
+       "smollm",
+       Json::object(),
+       {{"extra_special_tokens", {"AAA"}}},
+       "AAA BBB",
+       {600, 223, 601},
+       {{"extra_special_tokens", {"BBB", "AAA"}}}},
+      {"special_tokens_map.json replaces the configuration's tokens",
+       "smollm",
+       Json::object(),
+       {{"pad_token", "AAA"}},
+       "is AAA BBB",
+       {75, 85, 497, 35, 600},
+       {{"pad_token", {{"content", "BBB"}, {"lstrip", true}}}}},
+      {"special_tokens_map.json and added_tokens.json beside added_tokens_decoder",
+       "smollm",
+       Json::object(),
+       {{"added_tokens_decoder", Json::object()}},
+       "is AAA BBB",
+       {75, 85, 497, 35, 282, 36, 36},
+       {{"pad_token", "BBB"}},
+       {{"AAA", 700}}},
+      {"added_tokens.json",
+       "smollm",
+       Json::object(),
+       Json::object(),
+       "AAA BBB",
+       {601, 223, 600},
+       {{"pad_token", "AAA"}},
+       {{"BBB", 605}, {"AAA", 607}}},
+      {"added_tokens.json with ids that tokenizer.json has",
+       "smollm",
+       Json::object(),
+       Json::object(),
+       "is AAA<|im_end|>",
+       {75, 85, 497, 35, 2},
+       nullptr,
+       {{"<|im_end|>", 2}, {"AAA", 1}}},
   };
 }
 
@@ -323,6 +370,12 @@ TEST(TokenizerTest, ReadsDirectoriesAsAutoTokenizerDoes) {
                                       std::pair("/tokenizer_config.json", variant.config_patch)}) {
       ASSERT_OK(WriteFile(directory.path() + file, ReadPatched(base + file, patch).dump()));
     }
+    for (const auto& [file, json] :
+         {std::pair("special_tokens_map.json", variant.special_tokens_map),
+          std::pair("added_tokens.json", variant.added_tokens)}) {
+      if (json.is_null()) continue;
+      ASSERT_OK(WriteFile(directory.File(file), json.dump()));
+    }
     ASSERT_OK_AND_ASSIGN(const auto tokenizer, Tokenizer::FromDirectory(directory.path()));
     EXPECT_THAT(tokenizer->Encode(variant.text, true), IsOkAndHolds(variant.ids));
   }
@@ -334,6 +387,9 @@ TEST(TokenizerTest, ADirectoryNeedsNoTokenizerConfigButNotABrokenOne) {
                        ReadFile(DataPath("tokenizers/smollm/tokenizer.json")));
   ASSERT_OK(WriteFile(directory.File("tokenizer.json"), json));
   EXPECT_OK(Tokenizer::FromDirectory(directory.path()));
+  ASSERT_OK(WriteFile(directory.File("added_tokens.json"), R"({"BBB": 605})"));
+  ASSERT_OK_AND_ASSIGN(const auto tokenizer, Tokenizer::FromDirectory(directory.path()));
+  EXPECT_THAT(tokenizer->TokenId("BBB"), IsOkAndHolds(600));
   const std::string path = directory.File("tokenizer_config.json");
   ASSERT_OK(WriteFile(path, "{"));
   EXPECT_THAT(Tokenizer::FromDirectory(directory.path()), StatusIs(kInvalid, HasSubstr(path)));
