@@ -3,8 +3,6 @@
 #include <unistd.h>
 
 #include <cerrno>
-#include <filesystem>
-#include <system_error>
 
 #include "absl/strings/str_cat.h"
 #include "base/file.h"
@@ -16,8 +14,7 @@ absl::StatusOr<RejectsFile> RejectsFile::Create(const std::string& path,
                                                 const std::string& source) {
   RejectsFile rejects(path, source);
   if (path.empty()) return rejects;
-  std::error_code ignored;  // a file that is not there is no other file's twin
-  if (std::filesystem::equivalent(path, source, ignored)) {
+  if (SameFile(path, source)) {
     return absl::InvalidArgumentError(
         absl::StrCat(path, ": the rejects file must not be the file that is read"));
   }
