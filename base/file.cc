@@ -12,6 +12,7 @@
 #include <filesystem>
 #include <utility>
 
+#include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "base/status_macros.h"
 
@@ -36,6 +37,13 @@ absl::StatusCode CodeOfErrno(int error) {
     default:
       return absl::StatusCode::kInternal;
   }
+}
+
+// Appends, as a shell's >> does, because the descriptor behind the name may have written before.
+absl::StatusOr<FileDescriptor> OpenStream(const std::string& path) {
+  FileDescriptor file(open(path.c_str(), O_WRONLY | O_APPEND | O_CLOEXEC));
+  if (!file.ok()) return ErrnoStatus("cannot open for writing", path);
+  return file;
 }
 
 absl::StatusOr<FileDescriptor> CreateFile(const std::string& path) {
@@ -83,6 +91,28 @@ absl::StatusOr<std::string> ReadFile(const std::string& path) {
   }
 }
 
+absl::StatusOr<OutputPlace> FindOutputPlace(const std::string& path) {
+  namespace fs = std::filesystem;
+  constexpr int kMaxLinks = 40;  // as Linux
+  std::error_code ignored;       // what cannot be looked at fails when it is opened
+  fs::path place = path;
+  for (int links = 0; links <= kMaxLinks; ++links) {
+    const fs::path parent =
+        fs::canonical(place.has_parent_path() ? place.parent_path() : ".", ignored);
+    // /dev/stdout and the like end in links of /proc/self/fd, which name even what has no path.
+    if (absl::StartsWith(parent.string(), "/proc/")) return OutputPlace{path, true};
+    const fs::file_status status = fs::symlink_status(place, ignored);
+    if (fs::is_directory(status)) {
+      return absl::InvalidArgumentError(absl::StrCat(path, ": expected a file, it is a directory"));
+    }
+    if (!fs::is_symlink(status)) {
+      return OutputPlace{place.string(), fs::exists(status) && !fs::is_regular_file(status)};
+    }
+    place = place.parent_path() / fs::read_symlink(place, ignored);
+  }
+  return absl::InvalidArgumentError(absl::StrCat(path, ": too many symbolic links"));
+}
+
 absl::Status WriteFile(const std::string& path, absl::string_view contents) {
   ASSIGN_OR_RETURN(FileDescriptor file, CreateFile(path));
   RETURN_IF_ERROR(WriteAll(file, path, contents));
@@ -99,14 +129,19 @@ absl::StatusOr<AtomicFileWriter> AtomicFileWriter::Create(const std::string& pat
   // Two writers of one path, in one process or several, must not share a temporary file.
   static std::atomic<uint64_t> count{0};
   AtomicFileWriter writer;
-  writer.path_ = path;
-  writer.temporary_ = absl::StrCat(path, ".tmp.", getpid(), ".", count++);
+  ASSIGN_OR_RETURN(writer.place_, FindOutputPlace(path));
+  if (writer.place_.is_stream) {
+    writer.temporary_ = writer.place_.path;
+    ASSIGN_OR_RETURN(writer.file_, OpenStream(writer.temporary_));
+    return writer;
+  }
+  writer.temporary_ = absl::StrCat(writer.place_.path, ".tmp.", getpid(), ".", count++);
   ASSIGN_OR_RETURN(writer.file_, CreateFile(writer.temporary_));
   return writer;
 }
 
 AtomicFileWriter::~AtomicFileWriter() {
-  if (file_.ok()) unlink(temporary_.c_str());
+  if (file_.ok() && !place_.is_stream) unlink(temporary_.c_str());
 }
 
 absl::Status AtomicFileWriter::Flush() {
@@ -125,16 +160,20 @@ absl::Status AtomicFileWriter::Append(absl::string_view bytes) {
 
 absl::Status AtomicFileWriter::Commit() {
   absl::Status status = Flush();
+  if (place_.is_stream) {
+    if (!file_.Close() && status.ok()) status = ErrnoStatus("cannot close", place_.path);
+    return status;
+  }
   if (status.ok()) status = FlushAndClose(&file_, temporary_);
-  if (status.ok() && rename(temporary_.c_str(), path_.c_str()) != 0) {
-    status = ErrnoStatus("cannot rename into place", path_);
+  if (status.ok() && rename(temporary_.c_str(), place_.path.c_str()) != 0) {
+    status = ErrnoStatus("cannot rename into place", place_.path);
   }
   if (!status.ok()) {
     file_.Close();
     unlink(temporary_.c_str());
     return status;
   }
-  return SyncDirectory(std::filesystem::path(path_).parent_path().string());
+  return SyncDirectory(std::filesystem::path(place_.path).parent_path().string());
 }
 
 bool SameFile(const std::string& a, const std::string& b) {

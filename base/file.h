@@ -17,16 +17,28 @@ absl::Status ErrnoStatus(absl::string_view action, absl::string_view path);
 // Whole file as bytes.
 absl::StatusOr<std::string> ReadFile(const std::string& path);
 
+// Where the bytes for an output path go.
+struct OutputPlace {
+  // Behind symbolic links, so that these stay.
+  std::string path;
+  // A device, a pipe or a name of an open descriptor such as /dev/stdout: it is written to as it
+  // is, because a rename would put a file in its place.
+  bool is_stream = false;
+};
+
+// InvalidArgument for a directory or a ring of links. What is not there yet is a file to come.
+absl::StatusOr<OutputPlace> FindOutputPlace(const std::string& path);
+
 // Writes all bytes to a new or truncated file and flushes them to the disk (fsync).
 absl::Status WriteFile(const std::string& path, absl::string_view contents);
 
-// WriteFile to a temporary sibling, then rename: readers see the old bytes or the new ones, never a
-// part.
+// WriteFile to a temporary sibling of the path's OutputPlace, then rename: readers see the old
+// bytes or the new ones, never a part. Streams are written to directly.
 absl::Status WriteFileAtomically(const std::string& path, absl::string_view contents);
 
 // WriteFileAtomically for contents that do not fit into memory. Appends go through a buffer to a
-// temporary sibling of `path`; Commit renames it into place. Without a commit nothing is left
-// behind. One thread.
+// temporary sibling of the OutputPlace; Commit renames it into place. Without a commit nothing is
+// left behind. Only streams get their bytes as they come. One thread.
 class AtomicFileWriter {
  public:
   static absl::StatusOr<AtomicFileWriter> Create(const std::string& path);
@@ -43,9 +55,9 @@ class AtomicFileWriter {
   AtomicFileWriter() = default;
   absl::Status Flush();
 
-  std::string path_;
-  std::string temporary_;
-  FileDescriptor file_;  // none after a commit, a failure or a move
+  OutputPlace place_;
+  std::string temporary_;  // the path itself for a stream
+  FileDescriptor file_;    // none after a commit, a failure or a move
   std::string buffer_;
 };
 

@@ -1,7 +1,9 @@
 #include "base/file.h"
 
+#include <fcntl.h>
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -12,6 +14,9 @@
 #include <utility>
 #include <vector>
 
+#include "absl/strings/str_cat.h"
+#include "absl/strings/string_view.h"
+#include "base/file_descriptor.h"
 #include "tests/testing/status_matchers.h"
 #include "tests/testing/temp_dir.h"
 
@@ -126,6 +131,56 @@ TEST(AtomicFileWriterTest, WithoutCommitNothingChanges) {
   }
   EXPECT_THAT(ReadFile(dir.File("a")), IsOkAndHolds("old"));
   EXPECT_THAT(NamesIn(dir.path()), ElementsAre("a"));
+}
+
+TEST(AtomicFileWriterTest, WritesBehindSymbolicLinks) {
+  const TempDir dir;
+  ASSERT_OK(MakeDirectories(dir.File("sub")));
+  ASSERT_OK(WriteFile(dir.File("sub/a"), "old"));
+  std::filesystem::create_symlink("sub/a", dir.File("link"));
+  std::filesystem::create_symlink(dir.File("link"), dir.File("link of link"));
+  std::filesystem::create_symlink("sub/new", dir.File("dangling"));
+  ASSERT_OK(WriteFileAtomically(dir.File("link of link"), "new"));
+  ASSERT_OK(WriteFileAtomically(dir.File("dangling"), "made"));
+  EXPECT_THAT(ReadFile(dir.File("sub/a")), IsOkAndHolds("new"));
+  EXPECT_THAT(ReadFile(dir.File("sub/new")), IsOkAndHolds("made"));
+  EXPECT_THAT(NamesIn(dir.path()), ElementsAre("dangling", "link", "link of link", "sub"));
+  EXPECT_TRUE(std::filesystem::is_symlink(dir.File("link")));
+}
+
+TEST(AtomicFileWriterTest, WritesStreamsThrough) {
+  const TempDir dir;
+  const std::string pipe = dir.File("pipe");
+  ASSERT_EQ(mkfifo(pipe.c_str(), 0600), 0);
+  const FileDescriptor reader(open(pipe.c_str(), O_RDONLY | O_NONBLOCK | O_CLOEXEC));
+  ASSERT_TRUE(reader.ok());
+  ASSERT_OK(WriteFileAtomically(pipe, "through"));
+  char bytes[16];
+  EXPECT_EQ(absl::string_view(bytes, read(reader.get(), bytes, sizeof(bytes))), "through");
+  EXPECT_THAT(NamesIn(dir.path()), ElementsAre("pipe"));
+  EXPECT_OK(WriteFileAtomically("/dev/null", "x"));
+  EXPECT_THAT(WriteFileAtomically("/dev/full", "x"),
+              StatusIs(absl::StatusCode::kResourceExhausted, HasSubstr("/dev/full")));
+  EXPECT_TRUE(std::filesystem::is_character_file("/dev/full"));
+}
+
+TEST(AtomicFileWriterTest, AppendsToTheFileBehindADescriptor) {
+  const TempDir dir;
+  ASSERT_OK(WriteFile(dir.File("a"), "before, "));
+  const FileDescriptor file(open(dir.File("a").c_str(), O_WRONLY | O_CLOEXEC));
+  ASSERT_OK(WriteFileAtomically(absl::StrCat("/dev/fd/", file.get()), "after"));
+  EXPECT_THAT(ReadFile(dir.File("a")), IsOkAndHolds("before, after"));
+}
+
+TEST(FindOutputPlaceTest, RefusesDirectoriesAndRingsOfLinks) {
+  const TempDir dir;
+  std::filesystem::create_symlink("b", dir.File("a"));
+  std::filesystem::create_symlink("a", dir.File("b"));
+  std::filesystem::create_directory_symlink(".", dir.File("here"));
+  for (const std::string& path : {dir.path(), dir.File(""), dir.File("a"), dir.File("here")}) {
+    EXPECT_THAT(FindOutputPlace(path),
+                StatusIs(absl::StatusCode::kInvalidArgument, HasSubstr(path)));
+  }
 }
 
 TEST(SameFileTest, KnowsAFileByAllItsNames) {
