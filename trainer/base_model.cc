@@ -5,8 +5,8 @@
 #include <filesystem>
 
 #include "absl/strings/str_cat.h"
+#include "base/interrupt.h"
 #include "base/status_macros.h"
-#include "trainer/interrupt.h"
 #include "trainer/option_checks.h"
 
 namespace pricer {

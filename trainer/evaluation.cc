@@ -9,6 +9,7 @@
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
 #include "base/file.h"
+#include "base/interrupt.h"
 #include "base/logging.h"
 #include "base/status_macros.h"
 #include "catalog/median.h"
@@ -16,7 +17,6 @@
 #include "trainer/dataset.h"
 #include "trainer/generate.h"
 #include "trainer/inference.h"
-#include "trainer/interrupt.h"
 #include "trainer/option_checks.h"
 #include "trainer/progress.h"
 

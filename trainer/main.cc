@@ -9,12 +9,12 @@
 #include "absl/strings/str_format.h"
 #include "base/build_info.h"
 #include "base/file.h"
+#include "base/interrupt.h"
 #include "trainer/commands/catalog.h"
 #include "trainer/commands/evaluate.h"
 #include "trainer/commands/import.h"
 #include "trainer/commands/probe.h"
 #include "trainer/commands/tune.h"
-#include "trainer/interrupt.h"
 
 namespace pricer {
 namespace {

@@ -13,10 +13,10 @@
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_split.h"
 #include "base/file.h"
+#include "base/interrupt.h"
 #include "base/status_macros.h"
 #include "model/adapter.h"
 #include "trainer/inference.h"
-#include "trainer/interrupt.h"
 #include "trainer/option_checks.h"
 
 namespace pricer {

@@ -4,9 +4,9 @@
 #include <memory>
 
 #include "absl/strings/str_format.h"
+#include "base/interrupt.h"
 #include "base/status_macros.h"
 #include "catalog/synthetic.h"
-#include "trainer/interrupt.h"
 
 namespace pricer {
 namespace {

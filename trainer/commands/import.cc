@@ -5,10 +5,10 @@
 #include <string>
 
 #include "absl/strings/str_format.h"
+#include "base/interrupt.h"
 #include "base/status_macros.h"
 #include "model/import_gguf.h"
 #include "model/model_config.h"
-#include "trainer/interrupt.h"
 #include "trainer/option_checks.h"
 
 namespace pricer {

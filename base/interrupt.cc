@@ -1,4 +1,4 @@
-#include "trainer/interrupt.h"
+#include "base/interrupt.h"
 
 #include <csignal>
 
