@@ -53,11 +53,14 @@ absl::Status CheckDirectory(absl::string_view option, const std::string& path) {
 absl::Status CheckOutputFile(absl::string_view option, const std::string& path) {
   std::error_code error;
   if (path.empty()) return Refuse(option, path, "is empty; expected a file name");
-  // A finished file is renamed into place, which would replace a device or a pipe.
-  if (std::filesystem::exists(path, error) && !std::filesystem::is_regular_file(path, error)) {
-    return Refuse(option, path, "exists and is not a regular file");
+  const absl::StatusOr<OutputPlace> place = FindOutputPlace(path);
+  if (!place.ok())
+    return absl::InvalidArgumentError(absl::StrCat(option, ": ", place.status().message()));
+  if (place->is_stream) {
+    if (access(path.c_str(), W_OK) != 0) return Refuse(option, path, "cannot be written");
+    return absl::OkStatus();
   }
-  const std::filesystem::path parent = std::filesystem::path(path).parent_path();
+  const std::filesystem::path parent = std::filesystem::path(place->path).parent_path();
   const std::string directory = parent.empty() ? "." : parent.string();
   if (!std::filesystem::is_directory(directory, error)) {
     return Refuse(option, path,

@@ -34,8 +34,8 @@ absl::Status CheckNotEmpty(absl::string_view option, absl::string_view value);
 // Makes the directory and its parents where they are missing.
 absl::Status MakeOutputDirectory(absl::string_view option, const std::string& path);
 
-// A file to be written: its directory exists and can be written to; the path is a regular file or
-// free.
+// A file to be written: the directory of its OutputPlace exists and can be written to, or it is a
+// stream.
 absl::Status CheckOutputFile(absl::string_view option, const std::string& path);
 
 // Writing the first must not destroy the second, which may be empty: not given.

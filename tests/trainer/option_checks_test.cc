@@ -3,6 +3,7 @@
 #include <gmock/gmock.h>
 
 #include <cmath>
+#include <filesystem>
 #include <limits>
 
 #include "base/file.h"
@@ -68,15 +69,17 @@ TEST(OptionChecksTest, AnInputDirectoryMustBeOne) {
               StatusIs(absl::StatusCode::kInvalidArgument, HasSubstr("--base")));
 }
 
-TEST(OptionChecksTest, AnOutputFileNeedsADirectoryAndReplacesOnlyFiles) {
+TEST(OptionChecksTest, AnOutputFileNeedsADirectoryOrIsAStream) {
   TempDir dir;
   EXPECT_OK(CheckOutputFile("--json", dir.File("out.json")));
   ASSERT_OK(WriteFile(dir.File("out.json"), "old"));
   EXPECT_OK(CheckOutputFile("--json", dir.File("out.json")));
   EXPECT_THAT(CheckOutputFile("--json", dir.path()),
-              StatusIs(absl::StatusCode::kInvalidArgument, HasSubstr("not a regular file")));
-  EXPECT_THAT(CheckOutputFile("--json", "/dev/null"),
-              StatusIs(absl::StatusCode::kInvalidArgument, HasSubstr("not a regular file")));
+              StatusIs(absl::StatusCode::kInvalidArgument, HasSubstr("it is a directory")));
+  EXPECT_OK(CheckOutputFile("--json", "/dev/null"));
+  std::filesystem::create_symlink("none/out.json", dir.File("link"));
+  EXPECT_THAT(CheckOutputFile("--json", dir.File("link")),
+              StatusIs(absl::StatusCode::kInvalidArgument, HasSubstr("none is not a directory")));
   EXPECT_THAT(CheckOutputFile("--json", dir.File("none/out.json")),
               StatusIs(absl::StatusCode::kInvalidArgument, HasSubstr("none is not a directory")));
   EXPECT_THAT(CheckOutputFile("--json", ""), StatusIs(absl::StatusCode::kInvalidArgument));
