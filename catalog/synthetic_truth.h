@@ -20,9 +20,9 @@ struct PriceErrors {
 PriceErrors ComputePriceErrors(const std::vector<double>& prices,
                                const std::vector<double>& predictions);
 
-// What no predictor can beat on endless data whose noise in ln(price) is normal with deviation
-// `sigma`, if it answers the price without noise: the median of |exp(-e) - 1| and the share of
-// |exp(-e) - 1| <= 0.2 for e ~ N(0, sigma).
+// What the price without noise reaches on endless data whose noise in ln(price) is normal with
+// deviation `sigma`: the share of |exp(-e) - 1| <= 0.2 and the median of |exp(-e) - 1| for
+// e ~ N(0, sigma). A predictor that shades its answers can do slightly better at these two.
 struct NoiseLimits {
   double median_absolute_percentage_error = 0;
   double within_20_percent = 0;
@@ -36,7 +36,10 @@ struct SyntheticTruth {
   int64_t validation = 0;
   int64_t test = 0;
   double noise_sigma = 0;
-  // On the test part: of the price without noise, and of the training part's median price.
+  // On the test part: of the price without noise, and of the training part's median price. The
+  // price without noise is the median of what an item may cost, so its mean absolute error is the
+  // best; at the errors relative to the true price, within_20_percent among them, a slightly
+  // different answer would do slightly better.
   PriceErrors best_reachable;
   PriceErrors constant_median;
   double train_median = 0;
