@@ -50,6 +50,7 @@ absl::Status CallWithRetry(const RetryOptions& options, const RetryEnvironment& 
   for (int attempts_made = 1;; ++attempts_made) {
     const absl::Status status = attempt(deadline);
     if (!absl::IsUnavailable(status) || attempts_made >= options.max_attempts) return status;
+    if (environment.stop && environment.stop()) return status;
     const absl::Duration wait = Backoff(options, attempts_made, environment.uniform());
     if (environment.clock->Now() + wait >= deadline) return status;
     environment.sleep(wait);

@@ -68,6 +68,29 @@ TEST_F(RetryTest, StopsBeforeAWaitThatWouldPassTheDeadline) {
   EXPECT_LT(now_, absl::UnixEpoch() + absl::Milliseconds(250));
 }
 
+TEST_F(RetryTest, OnlyTheDeadlineEndsRetriesByDefault) {
+  RetryOptions options;
+  options.timeout = absl::Minutes(5);
+  EXPECT_OK(CallWithRetry(options, Environment(), [&](absl::Time) {
+    return now_ < absl::UnixEpoch() + absl::Minutes(4) ? absl::UnavailableError("restarting")
+                                                       : absl::OkStatus();
+  }));
+}
+
+TEST_F(RetryTest, StopsWhenAskedTo) {
+  RetryEnvironment environment = Environment();
+  int attempts = 0;
+  environment.stop = [&] { return attempts == 3; };
+  EXPECT_THAT(CallWithRetry({}, environment,
+                            [&](absl::Time) {
+                              ++attempts;
+                              return absl::UnavailableError("down");
+                            }),
+              StatusIs(absl::StatusCode::kUnavailable));
+  EXPECT_EQ(attempts, 3);
+  EXPECT_EQ(slept_.size(), 2u);
+}
+
 TEST_F(RetryTest, StopsAfterTheLastAttempt) {
   RetryOptions options;
   options.max_attempts = 3;
