@@ -2,10 +2,15 @@
 
 #include <gmock/gmock.h>
 #include <grpcpp/grpcpp.h>
+#include <netinet/in.h>
+#include <poll.h>
+#include <sys/socket.h>
 
 #include <atomic>
+#include <future>
 
 #include "absl/strings/str_cat.h"
+#include "base/file_descriptor.h"
 #include "pricer/v1/pricing.grpc.pb.h"
 #include "tests/testing/status_matchers.h"
 
@@ -81,6 +86,29 @@ TEST(ClientWithoutServerTest, NamesTheServerThatDoesNotAnswer) {
   ASSERT_OK_AND_ASSIGN(const std::unique_ptr<Client> client, Client::Create(options));
   EXPECT_THAT(client->PredictPrice({}),
               StatusIs(absl::StatusCode::kUnavailable, HasSubstr("127.0.0.1:1")));
+}
+
+TEST(ClientWithoutServerTest, LeavesASlowConnectionTimeToComeAbout) {
+  FileDescriptor listener(socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0));
+  sockaddr_in address = {.sin_family = AF_INET, .sin_port = 0, .sin_addr = {}, .sin_zero = {}};
+  address.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
+  socklen_t size = sizeof(address);
+  ASSERT_EQ(bind(listener.get(), reinterpret_cast<sockaddr*>(&address), size), 0);
+  ASSERT_EQ(listen(listener.get(), 1), 0);
+  ASSERT_EQ(getsockname(listener.get(), reinterpret_cast<sockaddr*>(&address), &size), 0);
+  ClientOptions options;
+  options.server = absl::StrCat("127.0.0.1:", ntohs(address.sin_port));
+  options.retry.max_attempts = 1;
+  ASSERT_OK_AND_ASSIGN(const std::unique_ptr<Client> client, Client::Create(options));
+  auto answer = std::async(std::launch::async, [&] { return client->PredictPrice({}); });
+  FileDescriptor connection(accept(listener.get(), nullptr, nullptr));
+  ASSERT_TRUE(connection.ok());
+  // This server says nothing, and the client does not hang up on it.
+  pollfd hang_up = {.fd = connection.get(), .events = POLLRDHUP, .revents = 0};
+  EXPECT_EQ(poll(&hang_up, 1, /*timeout=*/500), 0);
+  listener.Close();
+  connection.Close();
+  EXPECT_THAT(answer.get(), StatusIs(absl::StatusCode::kUnavailable));
 }
 
 TEST(ClientWithoutServerTest, AnEmptyServerIsRefused) {
