@@ -205,6 +205,7 @@ absl::StatusOr<ItemParser> ItemParser::Create(const std::map<std::string, std::s
 
 std::optional<Reject> ItemParser::Parse(absl::string_view line, int64_t row, Item* item) {
   Values values;
+  item->id.clear();  // what names a rejected row
   if (auto reject = Scan(line, &values)) return reject;
   if (auto reject = TakeId(values, row, &item->id)) return reject;
   if (auto reject = TakeTexts(values, item)) return reject;

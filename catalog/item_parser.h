@@ -37,7 +37,8 @@ class ItemParser {
   static absl::StatusOr<ItemParser> Create(const std::map<std::string, std::string>& columns,
                                            absl::string_view currency, bool price_required);
 
-  // Fills `item`, reusing its memory, or says why not; `item` is then unspecified. The rules:
+  // Fills `item`, reusing its memory, or says why not; `item` is then unspecified but for
+  // its id, which is empty where none could be read. The rules:
   // - The line is UTF-8 and one JSON object (RFC 8259, strict), its numbers within the range of a
   //   double. Other columns are ignored; of a repeated key the last counts; null is the same as
   //   absent.

@@ -63,7 +63,7 @@ absl::StatusOr<bool> ItemReader::Next(Item* item) {
 absl::StatusOr<bool> ItemReader::NextGoodRow(Item* item) {
   std::optional<Reject> reject;
   for (;;) {
-    ASSIGN_OR_RETURN(const bool more, NextRow(item, &reject));
+    ASSIGN_OR_RETURN(const bool more, ReadRow(/*skip_blank=*/true, item, &reject));
     if (!more) break;
     if (!reject.has_value()) return true;
     RETURN_IF_ERROR(NoteReject(*reject));
@@ -94,14 +94,24 @@ absl::Status ItemReader::Remember(absl::Status status) {
 }
 
 absl::StatusOr<bool> ItemReader::NextRow(Item* item, std::optional<Reject>* reject) {
+  return ReadRow(/*skip_blank=*/false, item, reject);
+}
+
+absl::StatusOr<bool> ItemReader::ReadRow(bool skip_blank, Item* item,
+                                         std::optional<Reject>* reject) {
   LineReader::Line line;
+  bool is_blank = false;
   do {
     ASSIGN_OR_RETURN(const bool more, lines_->Next(&line));
     if (!more) return false;
-  } while (!line.too_long && IsBlankLine(line.text));
+    is_blank = !line.too_long && IsBlankLine(line.text);
+  } while (is_blank && skip_blank);
   row_ = line.number;
   ++rows_;
-  if (line.too_long) {
+  item->id.clear();
+  if (is_blank) {
+    *reject = Reject{"", "blank line"};
+  } else if (line.too_long) {
     *reject = Reject{"", absl::StrCat("line longer than ", options_.max_line_bytes, " bytes")};
   } else {
     *reject = parser_.Parse(line.text, row_, item);

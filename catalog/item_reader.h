@@ -60,20 +60,22 @@ class ItemReader {
   // that one bad row among the first few is not held against it.
   absl::Status Finish();
 
-  // The next row that is not blank, good or not: `reject` is empty or says why `item` is
-  // unspecified. False at the end. Counts rejects but neither writes nor limits them: for callers
-  // that answer every row in its place. Do not mix with Next.
+  // The next line, good or not: `reject` is empty or says why `item` is unspecified but for its id,
+  // which is empty where none could be read. A blank line is a reject here. False at the end.
+  // Counts rejects but neither writes nor limits them: for callers that answer every line in its
+  // place. Do not mix with Next.
   absl::StatusOr<bool> NextRow(Item* item, std::optional<Reject>* reject);
 
-  // Line number of the latest row, from 1; blank lines are passed over but counted here.
+  // Line number of the latest row, from 1; blank lines that Next passes over are counted here.
   int64_t row() const { return row_; }
-  // Rows so far, rejected ones included, blank lines not.
+  // Rows so far, rejected ones included, blank lines that Next passes over not.
   int64_t rows() const { return rows_; }
   int64_t rejects() const { return rejects_; }
 
  private:
   ItemReader(const std::string& path, const ItemReaderOptions& options,
              std::unique_ptr<LineReader> lines, ItemParser parser, RejectsFile rejects_file);
+  absl::StatusOr<bool> ReadRow(bool skip_blank, Item* item, std::optional<Reject>* reject);
   absl::StatusOr<bool> NextGoodRow(Item* item);
   absl::Status NoteReject(const Reject& reject);
   // Makes an error final.

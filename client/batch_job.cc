@@ -26,7 +26,7 @@ using Json = nlohmann::ordered_json;
 
 struct Row {
   int64_t number = 0;
-  std::string id;
+  std::string id;     // empty = unknown
   std::string error;  // why the row is no item; empty = it was sent
 };
 
@@ -54,7 +54,7 @@ double SixDigits(double value) {
 
 Json ErrorRow(const Row& row, absl::string_view code, absl::string_view message) {
   return {{"row", row.number},
-          {"id", row.id},
+          {"id", row.id.empty() ? Json() : Json(row.id)},
           {"price", nullptr},
           {"currency", nullptr},
           {"low", nullptr},
@@ -235,7 +235,6 @@ class BatchJob {
       if (!more) break;
       Row row{.number = reader_->row(), .id = item.id, .error = {}};
       if (reject.has_value()) {
-        row.id.clear();
         row.error = reject->field.empty() ? reject->reason
                                           : absl::StrCat(reject->field, ": ", reject->reason);
       } else {

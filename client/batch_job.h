@@ -15,7 +15,8 @@ struct BatchJobOptions {
   // JSON lines of items, plain or gzip.
   std::string input;
   // JSON lines {row, id, price, currency, low, high, adapter, version, error}, one for every line
-  // of the input that is not blank and in its order. Appears under this name when it is whole.
+  // of the input, blank ones included, and in its order; id is null where the line has none that
+  // can be read. Appears under this name when it is whole.
   std::string output;
   // From our field names to the input's columns; see ItemParser::Create.
   std::map<std::string, std::string> columns;

@@ -73,6 +73,18 @@ TEST_F(ItemParserTest, NothingOfAnEarlierRowStays) {
   EXPECT_FALSE(item_.price.has_value());
 }
 
+TEST_F(ItemParserTest, ARejectedRowKeepsItsIdAndNoOther) {
+  EXPECT_NE(Parse(R"({"title": 5, "price": "x", "id": "a"})"), "");
+  EXPECT_EQ(item_.id, "a");
+  EXPECT_NE(Parse(R"({"title": "t"})"), "");
+  EXPECT_EQ(item_.id, "17");
+  for (const char* line : {R"({"id": "b", "title": )", R"({"id": true, "title": "t"})", "\xFF"}) {
+    EXPECT_NE(Parse(line), "");
+    EXPECT_EQ(item_.id, "");
+    item_.id = "of an earlier row";
+  }
+}
+
 TEST_F(ItemParserTest, NullIsTheSameAsAbsent) {
   EXPECT_EQ(Parse(R"({"id": null, "title": "t", "brand": null, "price": 1, "currency": null})"),
             "");

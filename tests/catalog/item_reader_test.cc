@@ -260,7 +260,7 @@ TEST_F(ItemReaderTest, UsesTheMappingAndTheCurrency) {
   EXPECT_EQ(items[0].currency, "EUR");
 }
 
-TEST_F(ItemReaderTest, NextRowAnswersEveryRowInItsPlaceWithoutALimit) {
+TEST_F(ItemReaderTest, NextRowAnswersEveryLineInItsPlaceWithoutALimit) {
   ASSERT_OK(WriteFile(path_, absl::StrCat(Repeat(kBad, 300), "\n", kGood)));
   ASSERT_OK_AND_ASSIGN(const auto reader, ItemReader::Open(path_, options_));
   Item item;
@@ -272,12 +272,29 @@ TEST_F(ItemReaderTest, NextRowAnswersEveryRowInItsPlaceWithoutALimit) {
     EXPECT_EQ(reader->row(), i);
   }
   ASSERT_THAT(reader->NextRow(&item, &reject), IsOkAndHolds(true));
+  ASSERT_TRUE(reject.has_value());
+  EXPECT_EQ(reject->reason, "blank line");
+  EXPECT_EQ(reader->row(), 301);
+  ASSERT_THAT(reader->NextRow(&item, &reject), IsOkAndHolds(true));
   EXPECT_FALSE(reject.has_value());
   EXPECT_EQ(item.price, 2);
   EXPECT_EQ(reader->row(), 302);
   EXPECT_THAT(reader->NextRow(&item, &reject), IsOkAndHolds(false));
-  EXPECT_EQ(reader->rows(), 301);
-  EXPECT_EQ(reader->rejects(), 300);
+  EXPECT_EQ(reader->rows(), 302);
+  EXPECT_EQ(reader->rejects(), 301);
+}
+
+TEST_F(ItemReaderTest, NextRowGivesNoRowTheIdOfAnother) {
+  options_.max_line_bytes = 60;
+  ASSERT_OK(WriteFile(path_, absl::StrCat("{\"id\": \"a\", \"title\": \"t\", \"price\": 1}\n", "\n",
+                                          std::string(100, 'x'), "\n")));
+  ASSERT_OK_AND_ASSIGN(const auto reader, ItemReader::Open(path_, options_));
+  Item item;
+  std::optional<Reject> reject;
+  for (const char* id : {"a", "", ""}) {
+    ASSERT_THAT(reader->NextRow(&item, &reject), IsOkAndHolds(true));
+    EXPECT_EQ(item.id, id);
+  }
 }
 
 TEST_F(ItemReaderTest, RefusesWrongOptionsAndMissingFiles) {

@@ -128,20 +128,23 @@ TEST_F(BatchJobTest, BadLinesAndRefusedItemsAreReportedInPlace) {
                       "{\"id\":\"d\",\"title\":\"\"}\n"
                       "{\"id\":\"e\",\"title\":\"2\"}\n"));
   ASSERT_OK_AND_ASSIGN(const BatchJobResult result, Run());
-  EXPECT_EQ(result.rows, 5);
-  EXPECT_EQ(result.errors, 3);
+  EXPECT_EQ(result.rows, 6);
+  EXPECT_EQ(result.errors, 4);
   const std::vector<nlohmann::json> rows = Output();
-  ASSERT_EQ(rows.size(), 5u);
+  ASSERT_EQ(rows.size(), 6u);
+  for (int i = 0; i < 6; ++i) EXPECT_EQ(rows[i]["row"], i + 1);
   EXPECT_EQ(rows[0]["price"], 1.5);
-  EXPECT_EQ(rows[1]["row"], 2);
   EXPECT_EQ(rows[1]["error"]["code"], "INVALID_ARGUMENT");
+  EXPECT_TRUE(rows[1]["id"].is_null());
   EXPECT_TRUE(rows[1]["price"].is_null());
-  EXPECT_EQ(rows[2]["row"], 4);
-  EXPECT_EQ(rows[2]["id"], "c");
-  EXPECT_EQ(rows[2]["error"]["code"], "RESOURCE_EXHAUSTED");
-  EXPECT_EQ(rows[2]["error"]["message"], "queue full");
-  EXPECT_EQ(rows[3]["error"]["code"], "INVALID_ARGUMENT");
-  EXPECT_EQ(rows[4]["price"], 2);
+  EXPECT_EQ(rows[2]["error"]["message"], "blank line");
+  EXPECT_TRUE(rows[2]["id"].is_null());
+  EXPECT_EQ(rows[3]["id"], "c");
+  EXPECT_EQ(rows[3]["error"]["code"], "RESOURCE_EXHAUSTED");
+  EXPECT_EQ(rows[3]["error"]["message"], "queue full");
+  EXPECT_EQ(rows[4]["error"]["code"], "INVALID_ARGUMENT");
+  EXPECT_EQ(rows[4]["id"], "d");
+  EXPECT_EQ(rows[5]["price"], 2);
 }
 
 TEST_F(BatchJobTest, ItemsThatTheServerHasNoRoomForAreSentAgain) {
