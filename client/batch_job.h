@@ -27,7 +27,8 @@ struct BatchJobOptions {
   std::string estimator;
   // Of the interval low to high.
   double coverage = 0.8;
-  // Items of one call. More amortizes the call, fewer shortens the wait for the first answer.
+  // Items of one call, fewer where they are long. More amortizes the call, fewer shortens the wait
+  // for the first answer.
   int items_per_call = 64;
   // Calls in flight at once, so that the server packs the next batch while one is computed.
   int calls_in_flight = 4;

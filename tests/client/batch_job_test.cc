@@ -2,6 +2,7 @@
 
 #include <gmock/gmock.h>
 
+#include <algorithm>
 #include <atomic>
 #include <filesystem>
 #include <map>
@@ -39,6 +40,7 @@ class BatchJobTest : public ::testing::Test {
       const v1::BatchPredictPricesRequest& request) {
     const std::lock_guard<std::mutex> lock(mutex_);
     asked_versions_.push_back(request.adapter().version());
+    largest_call_bytes_ = std::max(largest_call_bytes_, request.ByteSizeLong());
     asked_items_.push_back(request.items_size());
     if (refused_calls_ > 0) {
       --refused_calls_;
@@ -86,6 +88,7 @@ class BatchJobTest : public ::testing::Test {
 
   std::filesystem::path directory_;
   BatchJobOptions options_;
+  size_t largest_call_bytes_ = 0;
   std::mutex mutex_;
   std::map<std::string, Busy> busy_ = {{"refuse", {.times = 1000}}};
   int refused_calls_ = 0;
@@ -210,6 +213,21 @@ TEST_F(BatchJobTest, AFailedCallEndsTheJobAndLeavesNoOutput) {
   EXPECT_TRUE(std::filesystem::exists(options_.input));
   EXPECT_FALSE(std::filesystem::exists(options_.output));
   EXPECT_FALSE(std::filesystem::exists(options_.output + ".partial"));
+}
+
+TEST_F(BatchJobTest, CallsOfLongItemsAreShort) {
+  std::string input;
+  const std::string description(300'000, 'x');
+  for (int i = 0; i < 40; ++i) {
+    absl::StrAppend(&input, R"({"title":"1","description":")", description, "\"}\n");
+  }
+  ASSERT_OK(WriteFile(options_.input, input));
+  options_.items_per_call = 64;
+  ASSERT_OK_AND_ASSIGN(const BatchJobResult result, Run());
+  EXPECT_EQ(result.rows, 40);
+  EXPECT_EQ(result.errors, 0);
+  EXPECT_GT(largest_call_bytes_, size_t{4} << 20);
+  EXPECT_LT(largest_call_bytes_, size_t{5} << 20);
 }
 
 TEST_F(BatchJobTest, UnreadableInputAndUnwritableOutputAreNamed) {
