@@ -1,10 +1,7 @@
 #include "client/batch_job.h"
 
-#include <cerrno>
-#include <cstdio>
+#include <cstdlib>
 #include <deque>
-#include <filesystem>
-#include <fstream>
 #include <future>
 #include <memory>
 #include <nlohmann/json.hpp>
@@ -91,43 +88,13 @@ Json ResultRow(const Row& row, const v1::ItemResult& result) {
   return ErrorRow(row, absl::StatusCodeToString(code), result.error().message());
 }
 
-// The output under a temporary name until it is whole.
-class OutputFile {
- public:
-  static absl::StatusOr<std::unique_ptr<OutputFile>> Create(const std::string& path) {
-    auto file = std::unique_ptr<OutputFile>(new OutputFile(path));
-    if (!file->out_) return ErrnoStatus("cannot create", file->temporary_);
-    return file;
-  }
-
-  ~OutputFile() {
-    if (!finished_) std::remove(temporary_.c_str());
-  }
-
-  absl::Status Write(const Json& row) {
-    out_ << row.dump(-1, ' ', false, Json::error_handler_t::replace) << '\n';
-    return out_ ? absl::OkStatus() : ErrnoStatus("cannot write", temporary_);
-  }
-
-  absl::Status Finish() {
-    out_.close();
-    if (!out_) return ErrnoStatus("cannot write", temporary_);
-    if (std::rename(temporary_.c_str(), path_.c_str()) != 0) {
-      return ErrnoStatus("cannot rename into place", path_);
-    }
-    finished_ = true;
-    return SyncDirectory(std::filesystem::path(path_).parent_path().string());
-  }
-
- private:
-  explicit OutputFile(const std::string& path)
-      : path_(path), temporary_(path + ".partial"), out_(temporary_, std::ios::binary) {}
-
-  const std::string path_;
-  const std::string temporary_;
-  std::ofstream out_;
-  bool finished_ = false;
-};
+ItemReaderOptions ReaderOptions(const BatchJobOptions& options) {
+  ItemReaderOptions reader;
+  reader.columns = options.columns;
+  reader.currency = options.currency;
+  reader.price_required = false;
+  return reader;
+}
 
 bool MayPass(const v1::ItemResult& result) {
   const auto code = static_cast<absl::StatusCode>(result.error().code());
@@ -213,19 +180,16 @@ class BatchJob {
         adapter_(options.adapter) {}
 
   absl::StatusOr<BatchJobResult> Run() {
-    ItemReaderOptions reader_options;
-    reader_options.columns = options_.columns;
-    reader_options.currency = options_.currency;
-    reader_options.price_required = false;
-    ASSIGN_OR_RETURN(reader_, ItemReader::Open(options_.input, reader_options));
-    ASSIGN_OR_RETURN(output_, OutputFile::Create(options_.output));
+    ASSIGN_OR_RETURN(reader_, ItemReader::Open(options_.input, ReaderOptions(options_)));
+    ASSIGN_OR_RETURN(AtomicFileWriter output, AtomicFileWriter::Create(options_.output));
+    output_.emplace(std::move(output));
     for (bool more = true; more;) {
       ASSIGN_OR_RETURN(Chunk chunk, ReadChunk());
       more = !chunk.rows.empty();
       if (more) RETURN_IF_ERROR(Send(std::move(chunk)));
     }
     while (!in_flight_.empty()) RETURN_IF_ERROR(FinishOldest());
-    RETURN_IF_ERROR(output_->Finish());
+    RETURN_IF_ERROR(output_->Commit());
     return result_;
   }
 
@@ -292,7 +256,8 @@ class BatchJob {
                                           : ErrorRow(row, "INVALID_ARGUMENT", row.error);
       ++result_.rows;
       if (!json["error"].is_null()) ++result_.errors;
-      RETURN_IF_ERROR(output_->Write(json));
+      RETURN_IF_ERROR(output_->Append(
+          absl::StrCat(json.dump(-1, ' ', false, Json::error_handler_t::replace), "\n")));
     }
     if (progress_) progress_(result_.rows);
     return absl::OkStatus();
@@ -313,7 +278,7 @@ class BatchJob {
   bool version_known_ = false;
   BatchJobResult result_;
   std::unique_ptr<ItemReader> reader_;
-  std::unique_ptr<OutputFile> output_;
+  std::optional<AtomicFileWriter> output_;
   // Futures of std::async wait in their destructor, so calls in flight end before what they refer
   // to.
   std::deque<std::unique_ptr<Chunk>> in_flight_;
@@ -324,6 +289,10 @@ class BatchJob {
 absl::Status BatchJobOptions::Validate() const {
   if (input.empty()) return absl::InvalidArgumentError("input: expected a file");
   if (output.empty()) return absl::InvalidArgumentError("output: expected a file");
+  if (SameFile(input, output)) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("--input and --output are the same file: ", output));
+  }
   if (!(coverage > 0 && coverage < 1)) {
     return absl::InvalidArgumentError(
         absl::StrCat("coverage: expected a number in (0, 1), got ", coverage));
@@ -336,7 +305,8 @@ absl::Status BatchJobOptions::Validate() const {
     return absl::InvalidArgumentError(
         absl::StrCat("calls in flight: expected at least 1, got ", calls_in_flight));
   }
-  return retry.Validate();
+  RETURN_IF_ERROR(retry.Validate());
+  return ReaderOptions(*this).Validate();
 }
 
 absl::StatusOr<BatchJobResult> RunBatchJob(const BatchJobOptions& options,

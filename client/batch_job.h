@@ -16,7 +16,8 @@ struct BatchJobOptions {
   std::string input;
   // JSON lines {row, id, price, currency, low, high, adapter, version, error}, one for every line
   // of the input, blank ones included, and in its order; id is null where the line has none that
-  // can be read. Appears under this name when it is whole.
+  // can be read. Appears under this name when it is whole; a stream (see OutputPlace) gets lines as
+  // they come. Not the input.
   std::string output;
   // From our field names to the input's columns; see ItemParser::Create.
   std::map<std::string, std::string> columns;

@@ -80,6 +80,14 @@ class BatchJobTest : public ::testing::Test {
     return rows;
   }
 
+  int Files() {
+    int files = 0;
+    for ([[maybe_unused]] const auto& entry : std::filesystem::directory_iterator(directory_)) {
+      ++files;
+    }
+    return files;
+  }
+
   // How often, and how, an item is refused before it is priced.
   struct Busy {
     int times = 0;
@@ -211,8 +219,32 @@ TEST_F(BatchJobTest, AFailedCallEndsTheJobAndLeavesNoOutput) {
                           {}),
               StatusIs(absl::StatusCode::kNotFound, HasSubstr("shop")));
   EXPECT_TRUE(std::filesystem::exists(options_.input));
-  EXPECT_FALSE(std::filesystem::exists(options_.output));
-  EXPECT_FALSE(std::filesystem::exists(options_.output + ".partial"));
+  EXPECT_EQ(Files(), 1);
+}
+
+TEST_F(BatchJobTest, AnOutputThatIsTheInputIsRefused) {
+  ASSERT_OK(WriteFile(options_.input, "{\"title\":\"1\"}\n"));
+  options_.output = options_.input;
+  EXPECT_THAT(Run(), StatusIs(absl::StatusCode::kInvalidArgument,
+                              HasSubstr("--input and --output are the same file")));
+  EXPECT_EQ(*ReadFile(options_.input), "{\"title\":\"1\"}\n");
+}
+
+TEST_F(BatchJobTest, ADirectoryAsOutputIsRefusedBeforeTheFirstCall) {
+  ASSERT_OK(WriteFile(options_.input, "{\"title\":\"1\"}\n"));
+  options_.output = directory_;
+  EXPECT_THAT(Run(), StatusIs(absl::StatusCode::kInvalidArgument, HasSubstr("directory")));
+  EXPECT_TRUE(asked_versions_.empty());
+}
+
+TEST_F(BatchJobTest, AnOutputMayBeALinkOrADevice) {
+  ASSERT_OK(WriteFile(options_.input, "{\"title\":\"1\"}\n"));
+  std::filesystem::create_symlink("target.jsonl", options_.output);
+  ASSERT_OK(Run());
+  EXPECT_TRUE(std::filesystem::is_symlink(options_.output));
+  EXPECT_EQ(Output().size(), 1u);
+  options_.output = "/dev/null";
+  EXPECT_OK(Run());
 }
 
 TEST_F(BatchJobTest, CallsOfLongItemsAreShort) {
@@ -265,6 +297,13 @@ TEST(BatchJobOptionsTest, WrongOptionsAreNamed) {
   options.retry.max_attempts = 0;
   EXPECT_THAT(options.Validate(),
               StatusIs(absl::StatusCode::kInvalidArgument, HasSubstr("max_attempts")));
+  options.retry.max_attempts = RetryOptions::kUnlimited;
+  options.currency = "usd";
+  EXPECT_THAT(options.Validate(),
+              StatusIs(absl::StatusCode::kInvalidArgument, HasSubstr("currency")));
+  options.currency = "USD";
+  options.columns = {{"prise", "cost"}};
+  EXPECT_THAT(options.Validate(), StatusIs(absl::StatusCode::kInvalidArgument, HasSubstr("prise")));
 }
 
 }  // namespace
