@@ -6,6 +6,7 @@
 #include <cstdio>
 #include <functional>
 #include <iostream>
+#include <map>
 #include <memory>
 #include <nlohmann/json.hpp>
 #include <string>
@@ -16,6 +17,7 @@
 #include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
+#include "absl/strings/string_view.h"
 #include "absl/strings/strip.h"
 #include "base/build_info.h"
 #include "base/status_macros.h"
@@ -34,6 +36,18 @@ constexpr int kFailed = 1;
 constexpr int kWrongUsage = 2;
 constexpr int kDoneWithRejects = 3;
 
+int Complain(absl::string_view what, int exit_code) {
+  std::cerr << "pricer: " << what << '\n';
+  return exit_code;
+}
+
+int WrongUsage(const absl::Status& status) { return Complain(status.message(), kWrongUsage); }
+
+// Empty = fine, as CLI11 wants it.
+std::string DurationError(const std::string& text) {
+  return std::string(ParseDuration(text).status().message());
+}
+
 struct ConnectionFlags {
   std::string server;
   std::string timeout = "30s";
@@ -41,14 +55,17 @@ struct ConnectionFlags {
   void AddTo(CLI::App* app, const std::string& default_server) {
     server = default_server;
     app->add_option("--server", server, "HOST:PORT of the server")->capture_default_str();
-    app->add_option("--timeout", timeout, "of one call, with its retries")->capture_default_str();
+    app->add_option("--timeout", timeout, "of one call, with its retries")
+        ->capture_default_str()
+        ->check(DurationError);
   }
 
-  absl::StatusOr<std::unique_ptr<Client>> Connect() const {
+  absl::StatusOr<ClientOptions> Options() const {
     ClientOptions options;
     options.server = server;
-    ASSIGN_OR_RETURN(options.retry.timeout, ParseDuration(timeout));
-    return Client::Create(options);
+    options.retry.timeout = *ParseDuration(timeout);
+    RETURN_IF_ERROR(options.Validate());
+    return options;
   }
 };
 
@@ -146,6 +163,8 @@ RunCommand AddPriceCommand(CLI::App& parent) {
       ->delimiter(',');
   app->add_flag("--json", flags->json, "one JSON object instead of a table");
   return [flags]() -> absl::StatusOr<int> {
+    const absl::StatusOr<ClientOptions> connection = flags->connection.Options();
+    if (!connection.ok()) return WrongUsage(connection.status());
     v1::PredictPriceRequest request;
     v1::Item* item = request.mutable_item();
     item->set_title(flags->title);
@@ -159,7 +178,7 @@ RunCommand AddPriceCommand(CLI::App& parent) {
     options->set_estimator(flags->estimator);
     for (double level : flags->quantiles) options->add_quantiles(level);
     for (double coverage : flags->coverages) options->add_interval_coverages(coverage);
-    ASSIGN_OR_RETURN(const std::unique_ptr<Client> client, flags->connection.Connect());
+    ASSIGN_OR_RETURN(const std::unique_ptr<Client> client, Client::Create(*connection));
     ASSIGN_OR_RETURN(const v1::PredictPriceResponse response, client->PredictPrice(request));
     if (flags->json) {
       std::cout << PredictionJson(response.prediction()).dump() << '\n';
@@ -175,12 +194,24 @@ void ShowProgress(int64_t rows) {
   if (isatty(STDERR_FILENO)) std::cerr << "\r" << rows << " rows" << std::flush;
 }
 
+// "price=cost" entries to a map; throws what CLI11 reports as wrong usage.
+void ParseColumns(const std::vector<std::string>& entries,
+                  std::map<std::string, std::string>* columns) {
+  for (const std::string& entry : entries) {
+    const size_t equals = entry.find('=');
+    if (equals == std::string::npos || equals == 0) {
+      throw CLI::ValidationError("--field", entry + " is not of the form FIELD=COLUMN");
+    }
+    const auto [it, added] = columns->emplace(entry.substr(0, equals), entry.substr(equals + 1));
+    if (!added) throw CLI::ValidationError("--field", it->first + " is given twice");
+  }
+}
+
 RunCommand AddBatchCommand(CLI::App& parent) {
   struct Flags {
     ConnectionFlags connection;
     AdapterFlags adapter;
     BatchJobOptions job;
-    std::vector<std::string> columns;
   };
   auto flags = std::make_shared<Flags>();
   CLI::App* app = parent.add_subcommand("batch", "prices a file of items, one line per item");
@@ -190,8 +221,14 @@ RunCommand AddBatchCommand(CLI::App& parent) {
   app->add_option("--input", flags->job.input, "JSON lines, also .gz")->required();
   app->add_option("--output", flags->job.output, "JSON lines, one for each line of the input")
       ->required();
-  app->add_option("--column", flags->columns,
-                  "FIELD=COLUMN where the input names a field otherwise");
+  app->add_option_function<std::vector<std::string>>(
+         "--field",
+         [flags](const std::vector<std::string>& entries) {
+           ParseColumns(entries, &flags->job.columns);
+         },
+         "FIELD=COLUMN where the input names a field otherwise; can be repeated")
+      ->expected(1)
+      ->take_all();
   app->add_option("--currency", flags->job.currency, "of the input's prices, where it has any")
       ->capture_default_str();
   app->add_option("--estimator", flags->job.estimator, "median, mean, geomean, mode or quantile:Q");
@@ -200,23 +237,19 @@ RunCommand AddBatchCommand(CLI::App& parent) {
   app->add_option("--items-per-call", flags->job.items_per_call)->capture_default_str();
   app->add_option("--calls-in-flight", flags->job.calls_in_flight)->capture_default_str();
   return [flags]() -> absl::StatusOr<int> {
-    for (const std::string& column : flags->columns) {
-      const size_t equals = column.find('=');
-      if (equals == std::string::npos) {
-        return absl::InvalidArgumentError(
-            absl::StrCat("--column: expected FIELD=COLUMN, got \"", column, "\""));
-      }
-      flags->job.columns[column.substr(0, equals)] = column.substr(equals + 1);
-    }
     flags->job.adapter = flags->adapter.Spec();
-    ASSIGN_OR_RETURN(flags->job.retry.timeout, ParseDuration(flags->connection.timeout));
-    ASSIGN_OR_RETURN(const std::unique_ptr<Client> client, flags->connection.Connect());
+    absl::StatusOr<ClientOptions> connection = flags->connection.Options();
+    if (!connection.ok()) return WrongUsage(connection.status());
+    flags->job.retry = connection->retry;
+    if (absl::Status valid = flags->job.Validate(); !valid.ok()) return WrongUsage(valid);
+    ASSIGN_OR_RETURN(const std::unique_ptr<Client> client, Client::Create(*connection));
     const auto predict = [&](const v1::BatchPredictPricesRequest& request) {
       return client->BatchPredictPrices(request);
     };
     ASSIGN_OR_RETURN(const BatchJobResult result, RunBatchJob(flags->job, predict, ShowProgress));
     if (isatty(STDERR_FILENO)) std::cerr << '\n';
-    std::cout << result.rows << " rows, " << result.errors << " with errors, in "
+    // Standard output may be the output.
+    std::cerr << result.rows << " rows, " << result.errors << " with errors, in "
               << flags->job.output << '\n';
     return result.errors == 0 ? kDone : kDoneWithRejects;
   };
@@ -249,9 +282,11 @@ RunCommand AddAdaptersListCommand(CLI::App* adapters) {
   app->add_option("--name", flags->name, "of one adapter; none = all");
   app->add_flag("--json", flags->json, "one JSON object a line instead of a table");
   return [flags]() -> absl::StatusOr<int> {
+    const absl::StatusOr<ClientOptions> connection = flags->connection.Options();
+    if (!connection.ok()) return WrongUsage(connection.status());
     v1::ListAdaptersRequest request;
     request.set_name(flags->name);
-    ASSIGN_OR_RETURN(const std::unique_ptr<Client> client, flags->connection.Connect());
+    ASSIGN_OR_RETURN(const std::unique_ptr<Client> client, Client::Create(*connection));
     ASSIGN_OR_RETURN(const v1::ListAdaptersResponse response, client->ListAdapters(request));
     if (!flags->json) {
       std::cout << absl::StrFormat("%-24s %8s  %-10s %10s  %s\n", "NAME", "VERSION", "STATE",
@@ -263,9 +298,10 @@ RunCommand AddAdaptersListCommand(CLI::App* adapters) {
         continue;
       }
       std::cout << absl::StrFormat(
-          "%-24s %8d  %-10s %6.1f MiB  %s%s\n", version.name(), version.version(),
+          "%-24s %8d  %-10s %6.1f MiB  %s%s%s\n", version.name(), version.version(),
           StateName(version.state()), static_cast<double>(version.memory_bytes()) / (1 << 20),
-          version.serves_by_default() ? "serves by default" : "", version.reason());
+          version.serves_by_default() ? "serves by default" : "",
+          version.serves_by_default() && !version.reason().empty() ? "; " : "", version.reason());
     }
     return kDone;
   };
@@ -273,17 +309,19 @@ RunCommand AddAdaptersListCommand(CLI::App* adapters) {
 
 int ExitCode(const absl::StatusOr<int>& result) {
   if (result.ok()) return *result;
-  std::cerr << "pricer: " << absl::StatusCodeToString(result.status().code()) << ": "
-            << result.status().message() << '\n';
-  return kFailed;
+  return Complain(absl::StrCat(absl::StatusCodeToString(result.status().code()), ": ",
+                               result.status().message()),
+                  kFailed);
 }
 
-int Main(int argc, char** argv) {
+int Run(int argc, char** argv) {
   CLI::App app("Prices products from their text.", "pricer");
   app.set_version_flag("--version", std::string(BuildVersion()));
   app.set_config("--config", "", "options as TOML");
   app.allow_config_extras(CLI::config_extras_mode::error);
   app.require_subcommand(1);
+  // So that --config can stand after the subcommand.
+  app.fallthrough();
   const RunCommand price = AddPriceCommand(app);
   const RunCommand batch = AddBatchCommand(app);
   CLI::App* adapters = app.add_subcommand("adapters", "shows a server's adapters");
@@ -297,6 +335,12 @@ int Main(int argc, char** argv) {
   if (app.got_subcommand("price")) return ExitCode(price());
   if (app.got_subcommand("batch")) return ExitCode(batch());
   return ExitCode(list());
+}
+
+int Main(int argc, char** argv) {
+  const int exit_code = Run(argc, argv);
+  if (std::cout.flush()) return exit_code;
+  return Complain("cannot write to standard output", kFailed);
 }
 
 }  // namespace
