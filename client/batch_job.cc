@@ -177,9 +177,17 @@ class BatchJob {
       : options_(options),
         predict_(predict, options.retry, environment),
         progress_(progress),
+        stop_(environment.stop),
         adapter_(options.adapter) {}
 
   absl::StatusOr<BatchJobResult> Run() {
+    absl::StatusOr<BatchJobResult> result = RunToTheEnd();
+    if (!result.ok() && Stopped()) return Interrupted();
+    return result;
+  }
+
+ private:
+  absl::StatusOr<BatchJobResult> RunToTheEnd() {
     ASSIGN_OR_RETURN(reader_, ItemReader::Open(options_.input, ReaderOptions(options_)));
     ASSIGN_OR_RETURN(AtomicFileWriter output, AtomicFileWriter::Create(options_.output));
     output_.emplace(std::move(output));
@@ -193,7 +201,10 @@ class BatchJob {
     return result_;
   }
 
- private:
+  bool Stopped() const { return stop_ && stop_(); }
+
+  static absl::Status Interrupted() { return absl::CancelledError("interrupted"); }
+
   absl::StatusOr<Chunk> ReadChunk() {
     Chunk chunk;
     Item item;
@@ -221,6 +232,7 @@ class BatchJob {
     if (static_cast<int>(in_flight_.size()) >= options_.calls_in_flight) {
       RETURN_IF_ERROR(FinishOldest());
     }
+    if (Stopped()) return Interrupted();
     *chunk.request.mutable_adapter() = adapter_;
     chunk.request.mutable_options()->set_estimator(options_.estimator);
     chunk.request.mutable_options()->add_interval_coverages(options_.coverage);
@@ -274,6 +286,7 @@ class BatchJob {
   const BatchJobOptions& options_;
   const PersistentPredict predict_;
   const std::function<void(int64_t)>& progress_;
+  const std::function<bool()>& stop_;
   v1::AdapterSpec adapter_;
   bool version_known_ = false;
   BatchJobResult result_;

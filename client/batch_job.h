@@ -54,7 +54,8 @@ using BatchPredict = std::function<absl::StatusOr<v1::BatchPredictPricesResponse
 // error of a whole call ends the job and leaves no output. Calls that the server has no room for,
 // and items of a call that end with RESOURCE_EXHAUSTED or UNAVAILABLE, are sent again before. All
 // rows are priced by the version that answered first. `progress` is called with the rows done so
-// far, from the calling thread.
+// far, from the calling thread. Cancelled, without an output, where environment.stop() before all
+// calls were sent; those in flight are waited for.
 absl::StatusOr<BatchJobResult> RunBatchJob(
     const BatchJobOptions& options, const BatchPredict& predict,
     const std::function<void(int64_t rows)>& progress,

@@ -20,6 +20,7 @@
 #include "absl/strings/string_view.h"
 #include "absl/strings/strip.h"
 #include "base/build_info.h"
+#include "base/interrupt.h"
 #include "base/status_macros.h"
 #include "base/units.h"
 #include "client/batch_job.h"
@@ -35,6 +36,7 @@ constexpr int kDone = 0;
 constexpr int kFailed = 1;
 constexpr int kWrongUsage = 2;
 constexpr int kDoneWithRejects = 3;
+constexpr int kInterrupted = 130;
 
 int Complain(absl::string_view what, int exit_code) {
   std::cerr << "pricer: " << what << '\n';
@@ -242,16 +244,25 @@ RunCommand AddBatchCommand(CLI::App& parent) {
     if (!connection.ok()) return WrongUsage(connection.status());
     flags->job.retry = connection->retry;
     if (absl::Status valid = flags->job.Validate(); !valid.ok()) return WrongUsage(valid);
-    ASSIGN_OR_RETURN(const std::unique_ptr<Client> client, Client::Create(*connection));
+    CatchInterrupts();
+    RetryEnvironment environment = RetryEnvironment::System();
+    environment.stop = InterruptRequested;
+    ASSIGN_OR_RETURN(const std::unique_ptr<Client> client,
+                     Client::Create(*connection, environment));
     const auto predict = [&](const v1::BatchPredictPricesRequest& request) {
       return client->BatchPredictPrices(request);
     };
-    ASSIGN_OR_RETURN(const BatchJobResult result, RunBatchJob(flags->job, predict, ShowProgress));
+    const absl::StatusOr<BatchJobResult> result =
+        RunBatchJob(flags->job, predict, ShowProgress, environment);
     if (isatty(STDERR_FILENO)) std::cerr << '\n';
+    if (absl::IsCancelled(result.status()) && InterruptRequested()) {
+      return Complain("interrupted: there is no complete output", kInterrupted);
+    }
+    RETURN_IF_ERROR(result.status());
     // Standard output may be the output.
-    std::cerr << result.rows << " rows, " << result.errors << " with errors, in "
+    std::cerr << result->rows << " rows, " << result->errors << " with errors, in "
               << flags->job.output << '\n';
-    return result.errors == 0 ? kDone : kDoneWithRejects;
+    return result->errors == 0 ? kDone : kDoneWithRejects;
   };
 }
 

@@ -96,6 +96,7 @@ class BatchJobTest : public ::testing::Test {
 
   std::filesystem::path directory_;
   BatchJobOptions options_;
+  RetryEnvironment environment_ = RetryEnvironment::System();
   size_t largest_call_bytes_ = 0;
   std::mutex mutex_;
   std::map<std::string, Busy> busy_ = {{"refuse", {.times = 1000}}};
@@ -245,6 +246,29 @@ TEST_F(BatchJobTest, AnOutputMayBeALinkOrADevice) {
   EXPECT_EQ(Output().size(), 1u);
   options_.output = "/dev/null";
   EXPECT_OK(Run());
+}
+
+TEST_F(BatchJobTest, AnInterruptEndsTheJobBetweenCallsAndLeavesNoOutput) {
+  std::string input;
+  for (int i = 1; i <= 30; ++i) absl::StrAppend(&input, R"({"title":")", i, "\"}\n");
+  ASSERT_OK(WriteFile(options_.input, input));
+  options_.calls_in_flight = 1;
+  environment_.stop = [this] { return asked_versions_.size() == 2; };
+  EXPECT_THAT(Run(), StatusIs(absl::StatusCode::kCancelled));
+  EXPECT_EQ(asked_versions_.size(), 2u);
+  EXPECT_EQ(Files(), 1);
+}
+
+TEST_F(BatchJobTest, ACallThatFailsBecauseOfAnInterruptCountsAsInterrupted) {
+  ASSERT_OK(WriteFile(options_.input, "{\"title\":\"1\"}\n"));
+  bool stop = false;
+  environment_.stop = [&stop] { return stop; };
+  const auto fail = [&stop](const v1::BatchPredictPricesRequest&) {
+    stop = true;
+    return absl::UnavailableError("restarting");
+  };
+  EXPECT_THAT(RunBatchJob(options_, fail, {}, environment_),
+              StatusIs(absl::StatusCode::kCancelled));
 }
 
 TEST_F(BatchJobTest, CallsOfLongItemsAreShort) {

@@ -2,10 +2,13 @@
 
 #include <gmock/gmock.h>
 #include <grpcpp/grpcpp.h>
+#include <signal.h>
 #include <sys/wait.h>
 
 #include <cstdio>
+#include <cstdlib>
 #include <filesystem>
+#include <functional>
 #include <memory>
 #include <nlohmann/json.hpp>
 #include <string>
@@ -56,11 +59,14 @@ class FakePricing final : public v1::PricingService::Service {
   grpc::Status BatchPredictPrices(grpc::ServerContext*,
                                   const v1::BatchPredictPricesRequest* request,
                                   v1::BatchPredictPricesResponse* response) override {
+    if (before_batch) before_batch();
     for (const v1::Item& item : request->items()) {
       Price(item, response->add_results()->mutable_prediction());
     }
     return grpc::Status::OK;
   }
+
+  std::function<void()> before_batch;
 
  private:
   static void Price(const v1::Item& item, v1::Prediction* prediction) {
@@ -162,6 +168,19 @@ TEST_F(MainTest, BatchWritesItsRowsAloneToStandardOutput) {
   EXPECT_EQ(good.exit_code, 0);
   EXPECT_THAT(good.output, ::testing::StartsWith("{\"row\":1,\"id\":\"a\",\"price\":3.0,"));
   EXPECT_THAT(good.output, ::testing::EndsWith("\"error\":null}\n"));
+}
+
+TEST_F(MainTest, AnInterruptedBatchExitsWith130AndLeavesNothing) {
+  const std::string pid = dir_.File("pid");
+  pricing_.before_batch = [&] { kill(std::atoi(ReadFile(pid)->c_str()), SIGINT); };
+  const Outcome outcome =
+      RunShell(absl::StrCat("echo $$ >", pid, "; exec ", PRICER_CLIENT_PROGRAM, " 2>&1 ",
+                            Batch(dir_.File("out.jsonl")), "--items-per-call 1"));
+  EXPECT_EQ(outcome.exit_code, 130);
+  EXPECT_EQ(outcome.output, "pricer: interrupted: there is no complete output\n");
+  EXPECT_FALSE(std::filesystem::exists(dir_.File("out.jsonl")));
+  const std::filesystem::directory_iterator files(dir_.path());
+  EXPECT_EQ(std::distance(begin(files), end(files)), 2);  // in.jsonl and pid
 }
 
 TEST_F(MainTest, AdaptersListKeepsDefaultAndReasonApart) {
