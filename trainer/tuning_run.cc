@@ -310,6 +310,10 @@ absl::Status TuningOptions::Validate() const {
   RETURN_IF_ERROR(CheckBounds("--lora-alpha", lora_alpha, 1e-6, 1e6));
   RETURN_IF_ERROR(CheckBounds("--bins", bins, 2, 4096));
   RETURN_IF_ERROR(CheckBounds("--sigma", sigma, 1e-3, 100.0));
+  if (head_basis != "cosine" && head_basis != "rows") {
+    return absl::InvalidArgumentError(
+        absl::StrCat("--head-basis is ", head_basis, "; expected cosine or rows"));
+  }
   RETURN_IF_ERROR(CheckBounds<int64_t>("--epochs", epochs, 0, 10000));
   RETURN_IF_ERROR(CheckBounds<int64_t>("--max-steps", max_steps, 0, kManyItems));
   RETURN_IF_ERROR(CheckBounds("--max-minutes", max_minutes, 0.0, 1e6));

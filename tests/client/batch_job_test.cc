@@ -96,7 +96,6 @@ class BatchJobTest : public ::testing::Test {
 
   std::filesystem::path directory_;
   BatchJobOptions options_;
-  RetryEnvironment environment_ = RetryEnvironment::System();
   size_t largest_call_bytes_ = 0;
   std::mutex mutex_;
   std::map<std::string, Busy> busy_ = {{"refuse", {.times = 1000}}};
@@ -104,9 +103,9 @@ class BatchJobTest : public ::testing::Test {
   std::vector<int64_t> asked_versions_;
   std::vector<int> asked_items_;
   std::atomic<int> waits_ = 0;
-  const RetryEnvironment environment_ = {.clock = Clock::System(),
-                                         .sleep = [this](absl::Duration) { ++waits_; },
-                                         .uniform = [] { return 0.5; }};
+  RetryEnvironment environment_ = {.clock = Clock::System(),
+                                   .sleep = [this](absl::Duration) { ++waits_; },
+                                   .uniform = [] { return 0.5; }};
   int64_t newest_version_ = 7;
 };
 

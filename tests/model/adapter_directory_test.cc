@@ -116,13 +116,13 @@ TEST_F(PublishVersionTest, LeavesNothingWhereWritingFails) {
 }
 
 TEST_F(PublishVersionTest, LeavesNothingWhereTheMarkerCannotBeWritten) {
-  // A directory in the place of the marker makes the last rename fail.
+  // A directory in the place of the marker, which is written last.
   const auto block = [](const std::string& directory) -> absl::StatusOr<std::string> {
     fs::create_directories(directory + "/_READY/x");
     return std::string("marker");
   };
   EXPECT_THAT(PublishVersion(root_, "shop", block),
-              StatusIs(absl::StatusCode::kInternal, HasSubstr("_READY")));
+              StatusIs(absl::StatusCode::kInvalidArgument, HasSubstr("_READY: expected a file")));
   EXPECT_THAT(Names(shop_), IsEmpty());
 }
 

@@ -59,7 +59,7 @@ TEST_F(MainTest, WrongOptionsExitWith2AndAreNamed) {
   };
   const std::string output = " --output " + dir_.File("catalog");
   expect("", "subcommand");
-  expect("catalog --nonsense", "--nonsense");
+  expect("catalog --items 10 --seed 1 --nonsense" + output, "--nonsense");
   expect("catalog --items 5 --seed 1" + output, "items");
   expect("catalog --items 10 --seed -1" + output, "--seed");
   expect("import --gguf /no/file" + output, "--gguf");

@@ -186,8 +186,9 @@ TEST_F(TuningRunTest, KeepsTheAdapterInTheRunWhereItCannotBePublished) {
   TuningOptions options = Options();
   options.output = dir_.path();
   while (options.output.size() < kBytes) {
-    options.output +=
-        "/" + std::string(std::min<size_t>(200, kBytes - options.output.size() - 1), 'x');
+    const size_t bytes = std::min<size_t>(200, kBytes - options.output.size() - 1);
+    options.output.push_back('/');
+    options.output.append(bytes, 'x');
   }
   options.max_steps = 2;
   EXPECT_THAT(RunTuning(options),
@@ -243,6 +244,7 @@ TEST_F(TuningRunTest, ChecksEveryOptionBeforeAnythingIsMade) {
   refuses("--lora-alpha", [](TuningOptions& o) { o.lora_alpha = 0; });
   refuses("--bins", [](TuningOptions& o) { o.bins = 1; });
   refuses("--sigma", [](TuningOptions& o) { o.sigma = -1; });
+  refuses("--head-basis is sine", [](TuningOptions& o) { o.head_basis = "sine"; });
   refuses("--epochs", [](TuningOptions& o) { o.epochs = -1; });
   refuses("--batch-tokens", [](TuningOptions& o) { o.batch_tokens = 0; });
   refuses("--micro-batch-tokens", [](TuningOptions& o) { o.micro_batch_tokens = 0; });
