@@ -30,11 +30,11 @@ void FillSegments(const PackedBatch& batch, absl::Span<const AdapterWeights* con
 }
 
 // Positions index the rotary table, which ends with the context.
-void CheckLengths(const PackedBatch& batch, int64_t context_tokens) {
+void CheckLengths(const PackedBatch& batch, int64_t limit) {
   for (int64_t b = 0; b < batch.sequence_count(); ++b) {
     const int64_t tokens = batch.offsets[b + 1] - batch.offsets[b];
-    TORCH_CHECK(tokens <= context_tokens, "a prompt has ", tokens,
-                " tokens; the base's context has ", context_tokens);
+    TORCH_CHECK(tokens <= limit, "a prompt has ", tokens, " tokens; the base's context has ",
+                limit);
   }
 }
 
@@ -111,7 +111,7 @@ absl::StatusOr<std::unique_ptr<Network>> Network::Load(const Checkpoint& checkpo
 
 at::Tensor Network::Forward(const PackedBatch& batch,
                             absl::Span<const AdapterWeights* const> adapters) const {
-  CheckLengths(batch, config_.context_tokens);
+  CheckLengths(batch, rotary_.cos.size(0));
   const ForwardContext context = MakeContext(batch, adapters, rotary_);
   Stream stream{.residual = embedding_.index_select(0, batch.ids), .delta = {}};
   for (size_t layer = 0; layer + 1 < layers_.size(); ++layer) {

@@ -63,7 +63,7 @@ absl::StatusOr<PromptTemplate> MakePrompt(const PromptOptions& options,
 
 absl::Status CheckContext(const PromptTemplate& prompt, int64_t answer_tokens,
                           const ModelConfig& base) {
-  const int64_t room = base.context_tokens - answer_tokens;
+  const int64_t room = base.MaxSequenceTokens() - answer_tokens;
   if (prompt.max_prompt_tokens <= room) return absl::OkStatus();
   return absl::InvalidArgumentError(
       absl::StrCat("--max-prompt-tokens is ", prompt.max_prompt_tokens, "; the base's context of ",

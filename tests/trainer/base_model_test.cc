@@ -103,6 +103,12 @@ TEST(CheckContextTest, PromptAndAnswerMustFit) {
               StatusIs(absl::StatusCode::kInvalidArgument,
                        "--max-prompt-tokens is 121; the base's context of 128 tokens has room for "
                        "120"));
+  // No sequence is longer than kMaxPromptTokens, whatever the context.
+  base.context_tokens = 2 * kMaxPromptTokens;
+  prompt.max_prompt_tokens = kMaxPromptTokens;
+  EXPECT_OK(CheckContext(prompt, /*answer_tokens=*/0, base));
+  EXPECT_THAT(CheckContext(prompt, /*answer_tokens=*/8, base),
+              StatusIs(absl::StatusCode::kInvalidArgument, HasSubstr("has room for 1048568")));
 }
 
 }  // namespace
