@@ -101,19 +101,20 @@ bool Explains(const RopeConfig& rope, int64_t head_dim, const std::vector<float>
   return true;
 }
 
+// A frequency 1 / wavelength and its share s, 0 where the whole factor divides and 1 where none
+// does.
+struct BlendPoint {
+  double frequency = 0;
+  double share = 0;
+};
+
 // Between the wavelengths that are kept and those that are divided by the whole factor, llama3
 // scaling blends: 1/divisor = (1 - s) / factor + s with s = slope / wavelength - offset, where
 // slope = original / (high - low) and offset = low / (high - low).
 struct Blend {
   double slope = 0;
   double offset = 0;
-};
-
-// A frequency 1 / wavelength and its share s, 0 where the whole factor divides and 1 where none
-// does.
-struct BlendPoint {
-  double frequency = 0;
-  double share = 0;
+  BlendPoint point;  // one that is on the line
 };
 
 // From high to low frequencies.
@@ -155,8 +156,8 @@ Blend FitBlend(const std::vector<BlendPoint>& points) {
     }
     if (from == to) blend.slope = 1 / to->frequency;
   }
-  const BlendPoint& on_line = first == points.end() ? points.back() : *first;
-  blend.offset = blend.slope * on_line.frequency - on_line.share;
+  blend.point = first == points.end() ? points.back() : *first;
+  blend.offset = blend.slope * blend.point.frequency - blend.point.share;
   return blend;
 }
 
@@ -176,7 +177,10 @@ std::vector<RopeConfig> Candidates(const RopeConfig& rope, const Blend& blend) {
   add(1, 4, 8192);
   for (double original = 16; original <= 1 << 30; original *= 2) add(1, 4, original);
   if (!(blend.slope > 0 && blend.offset > 0)) return candidates;
-  // Whole or half numbers, as people write them.
+  // Numbers as people write them, where one point is all there is, and from the line.
+  for (const double high : {4.0, 2.0, 8.0}) {
+    add(1, high, (blend.point.share * (high - 1) + 1) / blend.point.frequency);
+  }
   const double high = std::round(2 * (1 + 1 / blend.offset)) / 2;
   for (const double low : {1.0, 2.0, 4.0, 8.0})
     add(low, low * high, blend.slope * low * (high - 1));

@@ -208,11 +208,19 @@ TEST_F(GgufConfigTest, RecoversAnyLlama3Scaling) {
 }
 
 TEST_F(GgufConfigTest, TheScalingIsRecoveredInRoundNumbersWhereTheFactorsTell) {
-  const auto factors = Llama3Factors(10, 8, 1, 3, 33);
-  ASSERT_OK_AND_ASSIGN(const ModelConfig config, Read(WithFactors(10, factors)));
-  EXPECT_EQ(config.rope.low_frequency_factor, 1);
-  EXPECT_EQ(config.rope.high_frequency_factor, 3);
-  EXPECT_EQ(config.rope.original_context_tokens, 33);
+  struct Case {
+    double theta, high;
+    int64_t original;
+  };
+  // Two factors between 1 and 8, then one.
+  for (const Case& c : {Case{10, 3, 33}, Case{10000, 2, 64}, Case{10000, 4, 100}}) {
+    const auto factors = Llama3Factors(c.theta, 8, 1, c.high, static_cast<double>(c.original));
+    ASSERT_OK_AND_ASSIGN(const ModelConfig config,
+                         Read(WithFactors(static_cast<float>(c.theta), factors)));
+    EXPECT_EQ(config.rope.low_frequency_factor, 1);
+    EXPECT_EQ(config.rope.high_frequency_factor, c.high);
+    EXPECT_EQ(config.rope.original_context_tokens, c.original);
+  }
 }
 
 TEST_F(GgufConfigTest, FactorsOfOneAreNoScaling) {
