@@ -76,8 +76,8 @@ std::vector<int64_t> Sampler::NextStep() {
 }
 
 int64_t Sampler::CountSteps(int64_t limit) const {
-  // No step takes more than its budget, but for an item that alone exceeds it: where even full steps
-  // reach the limit nothing need be dealt.
+  // No step takes more than its budget, but for an item that alone exceeds it: where even full
+  // steps reach the limit nothing need be dealt.
   __int128 epoch_tokens = 0;
   for (int64_t length : lengths_) epoch_tokens += std::min(length, options_.batch_tokens);
   if (epoch_tokens * options_.epochs / options_.batch_tokens >= limit) return limit;
