@@ -16,7 +16,6 @@
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
 #include "absl/strings/strip.h"
-#include "absl/types/span.h"
 #include "base/status_macros.h"
 #include "base/utf8.h"
 
@@ -166,6 +165,22 @@ std::string ParsePrice(absl::string_view text, double* price) {
 
 int ItemParser::FieldByName(absl::string_view name) {
   return std::find(kFieldNames.begin(), kFieldNames.end(), name) - kFieldNames.begin();
+}
+
+absl::StatusOr<std::map<std::string, std::string>> ItemParser::ParseColumns(
+    absl::Span<const std::string> entries) {
+  std::map<std::string, std::string> columns;
+  for (const std::string& entry : entries) {
+    const size_t equals = entry.find('=');
+    if (equals == std::string::npos || equals == 0) {
+      return absl::InvalidArgumentError(absl::StrCat("expected FIELD=COLUMN, got \"", entry, "\""));
+    }
+    const auto [it, is_new] = columns.emplace(entry.substr(0, equals), entry.substr(equals + 1));
+    if (!is_new) {
+      return absl::InvalidArgumentError(absl::StrCat("field \"", it->first, "\" is given twice"));
+    }
+  }
+  return columns;
 }
 
 absl::StatusOr<ItemParser> ItemParser::Create(const std::map<std::string, std::string>& columns,

@@ -8,6 +8,7 @@
 
 #include "absl/status/statusor.h"
 #include "absl/strings/string_view.h"
+#include "absl/types/span.h"
 #include "catalog/item.h"
 
 namespace pricer {
@@ -36,6 +37,11 @@ class ItemParser {
   // three letters.
   static absl::StatusOr<ItemParser> Create(const std::map<std::string, std::string>& columns,
                                            absl::string_view currency, bool price_required);
+
+  // The columns of Create from entries FIELD=COLUMN. InvalidArgument names an entry of another form
+  // and a field that is given twice.
+  static absl::StatusOr<std::map<std::string, std::string>> ParseColumns(
+      absl::Span<const std::string> entries);
 
   // Fills `item`, reusing its memory, or says why not; `item` is then unspecified but for
   // its id, which is empty where none could be read. The rules:

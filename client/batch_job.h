@@ -34,7 +34,7 @@ struct BatchJobOptions {
   // Calls in flight at once, so that the server packs the next batch while one is computed.
   int calls_in_flight = 4;
   // Of one call and its items that the server has no room for or stops before.
-  RetryOptions retry = {.timeout = absl::Minutes(5), .max_attempts = 32};
+  RetryOptions retry = {.timeout = absl::Minutes(5)};
 
   // InvalidArgument names the field.
   absl::Status Validate() const;

@@ -23,6 +23,7 @@
 #include "base/interrupt.h"
 #include "base/status_macros.h"
 #include "base/units.h"
+#include "catalog/item_parser.h"
 #include "client/batch_job.h"
 #include "client/client.h"
 
@@ -196,17 +197,12 @@ void ShowProgress(int64_t rows) {
   if (isatty(STDERR_FILENO)) std::cerr << "\r" << rows << " rows" << std::flush;
 }
 
-// "price=cost" entries to a map; throws what CLI11 reports as wrong usage.
+// Throws what CLI11 reports as wrong usage.
 void ParseColumns(const std::vector<std::string>& entries,
                   std::map<std::string, std::string>* columns) {
-  for (const std::string& entry : entries) {
-    const size_t equals = entry.find('=');
-    if (equals == std::string::npos || equals == 0) {
-      throw CLI::ValidationError("--field", entry + " is not of the form FIELD=COLUMN");
-    }
-    const auto [it, added] = columns->emplace(entry.substr(0, equals), entry.substr(equals + 1));
-    if (!added) throw CLI::ValidationError("--field", it->first + " is given twice");
-  }
+  absl::StatusOr<std::map<std::string, std::string>> parsed = ItemParser::ParseColumns(entries);
+  if (!parsed.ok()) throw CLI::ValidationError("--field", std::string(parsed.status().message()));
+  *columns = *std::move(parsed);
 }
 
 RunCommand AddBatchCommand(CLI::App& parent) {

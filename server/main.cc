@@ -8,6 +8,7 @@
 #include "absl/strings/str_cat.h"
 #include "base/build_info.h"
 #include "base/logging.h"
+#include "base/status_macros.h"
 #include "base/units.h"
 #include "server/listeners.h"
 #include "server/model_engine.h"
@@ -58,8 +59,14 @@ void AddFlags(Flags* flags, CLI::App* app) {
   app->add_option("--grace-period", flags->grace_period,
                   "To finish calls after SIGTERM; a tenth of it, at most 1s, still takes new ones")
       ->check(DurationError);
-  app->add_flag("--check-config", flags->check_config, "Print the options as TOML and exit")
+  app->add_flag("--check-config", flags->check_config,
+                "Check options, base and folders, print the options as TOML and exit")
       ->configurable(false);
+}
+
+absl::Status CheckFiles(const pricer::ServerOptions& options) {
+  RETURN_IF_ERROR(options.CheckDirectories());
+  return pricer::CheckModelFiles(options);
 }
 
 int Serve(const pricer::ServerOptions& options) {
@@ -98,6 +105,10 @@ int main(int argc, char** argv) {
     return kExitUsage;
   }
   if (flags.check_config) {
+    if (const absl::Status status = CheckFiles(flags.options); !status.ok()) {
+      std::cerr << status.message() << "\n";
+      return kExitFailed;
+    }
     std::cout << app.config_to_str(/*default_also=*/true);
     return 0;
   }

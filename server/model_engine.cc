@@ -62,7 +62,24 @@ absl::StatusOr<std::shared_ptr<LoadedAdapter>> ModelEngine::LoadAdapter(
   return adapter;
 }
 
+struct ModelFiles {
+  std::unique_ptr<Checkpoint> checkpoint;
+  std::unique_ptr<Tokenizer> tokenizer;
+};
+
+absl::StatusOr<ModelFiles> OpenModelFiles(const ServerOptions& options) {
+  ModelFiles files;
+  ASSIGN_OR_RETURN(files.checkpoint, Checkpoint::Open(options.base));
+  ASSIGN_OR_RETURN(files.tokenizer, Tokenizer::FromDirectory(
+                                        options.base, files.checkpoint->config().vocabulary_size));
+  return files;
+}
+
 }  // namespace
+
+absl::Status CheckModelFiles(const ServerOptions& options) {
+  return OpenModelFiles(options).status();
+}
 
 absl::StatusOr<std::unique_ptr<Engine>> LoadModelEngine(const ServerOptions& options) {
   const absl::Time start = absl::Now();
@@ -71,12 +88,11 @@ absl::StatusOr<std::unique_ptr<Engine>> LoadModelEngine(const ServerOptions& opt
   ASSIGN_OR_RETURN(network_options.dtype, ParseComputeDtype(options.dtype));
   // For what runs on this thread; the batch thread sets its own.
   if (options.threads > 0) at::set_num_threads(options.threads);
-  ASSIGN_OR_RETURN(const std::unique_ptr<Checkpoint> checkpoint, Checkpoint::Open(options.base));
-  ASSIGN_OR_RETURN(std::unique_ptr<Tokenizer> tokenizer,
-                   Tokenizer::FromDirectory(options.base, checkpoint->config().vocabulary_size));
+  ASSIGN_OR_RETURN(ModelFiles files, OpenModelFiles(options));
   EngineInfo info;
-  ASSIGN_OR_RETURN(info.model_fingerprint, checkpoint->Fingerprint());
-  ASSIGN_OR_RETURN(std::unique_ptr<Network> network, Network::Load(*checkpoint, network_options));
+  ASSIGN_OR_RETURN(info.model_fingerprint, files.checkpoint->Fingerprint());
+  ASSIGN_OR_RETURN(std::unique_ptr<Network> network,
+                   Network::Load(*files.checkpoint, network_options));
   info.weights = std::string(WeightsKindName(network_options.weights));
   info.dtype = std::string(ComputeDtypeName(network_options.dtype));
   info.device = options.device;
@@ -84,8 +100,8 @@ absl::StatusOr<std::unique_ptr<Engine>> LoadModelEngine(const ServerOptions& opt
                           {"model", info.model_fingerprint},
                           {"weight_bytes", absl::StrCat(network->weight_bytes())},
                           {"seconds", absl::StrCat(absl::ToDoubleSeconds(absl::Now() - start))}});
-  return std::make_unique<ModelEngine>(std::move(info), std::move(tokenizer), std::move(network),
-                                       options.threads);
+  return std::make_unique<ModelEngine>(std::move(info), std::move(files.tokenizer),
+                                       std::move(network), options.threads);
 }
 
 }  // namespace pricer

@@ -1,14 +1,11 @@
 #include "server/server.h"
 
-#include <sys/stat.h>
-
 #include <algorithm>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
 #include "base/build_info.h"
 #include "base/clock.h"
-#include "base/file.h"
 #include "base/logging.h"
 #include "base/status_macros.h"
 #include "server/adapter_loader.h"
@@ -29,17 +26,6 @@ namespace {
 constexpr int kTokenizerThreads = 2;
 // Calls that may wait for a tokenizer thread.
 constexpr size_t kMaxWaitingCalls = 64;
-
-absl::Status RequireDirectory(absl::string_view flag, const std::string& path) {
-  struct stat info;
-  if (stat(path.c_str(), &info) != 0) {
-    return ErrnoStatus("cannot be opened", absl::StrCat(flag, " ", path));
-  }
-  if (!S_ISDIR(info.st_mode)) {
-    return absl::FailedPreconditionError(absl::StrCat(flag, " ", path, ": not a directory"));
-  }
-  return absl::OkStatus();
-}
 
 }  // namespace
 
@@ -184,8 +170,7 @@ bool Server::Stop() { return parts_->Stop(); }
 absl::StatusOr<std::unique_ptr<Server>> Server::Start(const ServerOptions& options,
                                                       const EngineFactory& make_engine,
                                                       const std::function<void()>& before_serving) {
-  RETURN_IF_ERROR(RequireDirectory("--base", options.base));
-  RETURN_IF_ERROR(RequireDirectory("--adapters", options.adapters));
+  RETURN_IF_ERROR(options.CheckDirectories());
   // Stops whatever was started if a later step fails.
   std::unique_ptr<Server> server(new Server(std::make_unique<Parts>(options)));
   RETURN_IF_ERROR(server->parts_->OpenListeners());

@@ -1,6 +1,7 @@
 #include "server/server_options.h"
 
 #include <arpa/inet.h>
+#include <sys/stat.h>
 
 #include <algorithm>
 #include <cstdint>
@@ -11,6 +12,7 @@
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
 #include "absl/strings/string_view.h"
+#include "base/file.h"
 #include "base/status_macros.h"
 #include "model/adapter_name.h"
 
@@ -19,9 +21,20 @@ namespace {
 
 constexpr int kMaxThreads = 1024;
 
-absl::Status RequireDirectory(absl::string_view flag, absl::string_view value) {
+absl::Status RequireValue(absl::string_view flag, absl::string_view value) {
   if (!value.empty()) return absl::OkStatus();
   return absl::InvalidArgumentError(absl::StrCat(flag, ": expected a directory, got nothing"));
+}
+
+absl::Status RequireDirectory(absl::string_view flag, const std::string& path) {
+  struct stat info;
+  if (stat(path.c_str(), &info) != 0) {
+    return ErrnoStatus("cannot be opened", absl::StrCat(flag, " ", path));
+  }
+  if (!S_ISDIR(info.st_mode)) {
+    return absl::FailedPreconditionError(absl::StrCat(flag, " ", path, ": not a directory"));
+  }
+  return absl::OkStatus();
 }
 
 absl::Status RequireAddress(absl::string_view flag, absl::string_view value) {
@@ -72,8 +85,8 @@ absl::Status RequireDuration(absl::string_view flag, absl::Duration value, absl:
 }  // namespace
 
 absl::Status ServerOptions::Validate() const {
-  RETURN_IF_ERROR(RequireDirectory("--base", base));
-  RETURN_IF_ERROR(RequireDirectory("--adapters", adapters));
+  RETURN_IF_ERROR(RequireValue("--base", base));
+  RETURN_IF_ERROR(RequireValue("--adapters", adapters));
   if (!default_adapter.empty()) {
     if (absl::Status status = ValidateAdapterName(default_adapter); !status.ok()) {
       return absl::InvalidArgumentError(absl::StrCat("--default-adapter: ", status.message()));
@@ -93,6 +106,11 @@ absl::Status ServerOptions::Validate() const {
   RETURN_IF_ERROR(scheduler.Validate());
   RETURN_IF_ERROR(RequireDuration("--poll-interval", poll_interval, absl::Milliseconds(1)));
   return RequireDuration("--grace-period", grace_period, absl::ZeroDuration());
+}
+
+absl::Status ServerOptions::CheckDirectories() const {
+  RETURN_IF_ERROR(RequireDirectory("--base", base));
+  return RequireDirectory("--adapters", adapters);
 }
 
 }  // namespace pricer

@@ -52,6 +52,8 @@ struct ServerOptions {
 
   // InvalidArgument names the flag, what was expected and what came. Looks at no file.
   absl::Status Validate() const;
+  // Whether base and adapters are directories; the error names the flag and the path.
+  absl::Status CheckDirectories() const;
 };
 
 }  // namespace pricer

@@ -23,8 +23,10 @@ namespace {
 
 using ::pricer::testing::StatusIs;
 using ::testing::AllOf;
+using ::testing::ElementsAre;
 using ::testing::HasSubstr;
 using ::testing::Optional;
+using ::testing::Pair;
 using ::testing::StartsWith;
 
 using Columns = std::map<std::string, std::string>;
@@ -426,6 +428,18 @@ TEST(ItemParserFuzzTest, AgreesWithAnotherParserOnDamagedText) {
     ExpectSameAsReference(line, &*parser);
     if (::testing::Test::HasFatalFailure()) return;
   }
+}
+
+TEST(ItemParserColumnsTest, AreEntriesOfFieldAndColumn) {
+  ASSERT_OK_AND_ASSIGN(const auto columns,
+                       ItemParser::ParseColumns({"price=cost", "title=a=b", "brand="}));
+  EXPECT_THAT(columns, ElementsAre(Pair("brand", ""), Pair("price", "cost"), Pair("title", "a=b")));
+  for (const std::string wrong : {"price", "=cost", ""}) {
+    EXPECT_THAT(ItemParser::ParseColumns({wrong}),
+                StatusIs(absl::StatusCode::kInvalidArgument, HasSubstr("\"" + wrong + "\"")));
+  }
+  EXPECT_THAT(ItemParser::ParseColumns({"price=a", "price=b"}),
+              StatusIs(absl::StatusCode::kInvalidArgument, HasSubstr("\"price\" is given twice")));
 }
 
 TEST(ItemParserCreateTest, RefusesWrongMappingsAndCurrencies) {

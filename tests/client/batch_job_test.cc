@@ -34,6 +34,7 @@ class BatchJobTest : public ::testing::Test {
     options_.input = directory_ / "in.jsonl";
     options_.output = directory_ / "out.jsonl";
     options_.items_per_call = 3;
+    options_.retry.max_attempts = 32;
   }
 
   absl::StatusOr<v1::BatchPredictPricesResponse> Answer(

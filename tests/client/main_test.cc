@@ -3,9 +3,7 @@
 #include <gmock/gmock.h>
 #include <grpcpp/grpcpp.h>
 #include <signal.h>
-#include <sys/wait.h>
 
-#include <cstdio>
 #include <cstdlib>
 #include <filesystem>
 #include <functional>
@@ -17,6 +15,7 @@
 #include "base/file.h"
 #include "pricer/v1/adapters.grpc.pb.h"
 #include "pricer/v1/pricing.grpc.pb.h"
+#include "tests/testing/process.h"
 #include "tests/testing/status_matchers.h"
 #include "tests/testing/temp_dir.h"
 
@@ -24,26 +23,11 @@ namespace pricer {
 namespace {
 
 using ::testing::HasSubstr;
+using testing::Outcome;
+using testing::RunShell;
 using testing::TempDir;
 
-struct Outcome {
-  int exit_code = -1;
-  std::string output;  // both streams, or what the redirection leaves of them
-};
-
-Outcome RunShell(const std::string& command) {
-  Outcome outcome;
-  std::FILE* pipe = popen(command.c_str(), "r");
-  EXPECT_NE(pipe, nullptr);
-  char buffer[4096];
-  while (const size_t size = std::fread(buffer, 1, sizeof(buffer), pipe)) {
-    outcome.output.append(buffer, size);
-  }
-  const int status = pclose(pipe);
-  if (WIFEXITED(status)) outcome.exit_code = WEXITSTATUS(status);
-  return outcome;
-}
-
+// `output` is of both streams, or what redirections leave of them.
 Outcome RunClient(const std::string& arguments) {
   return RunShell(absl::StrCat(PRICER_CLIENT_PROGRAM, " 2>&1 ", arguments));
 }

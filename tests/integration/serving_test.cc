@@ -22,7 +22,7 @@
 #include "base/sha256.h"
 #include "client/client.h"
 #include "model/safetensors.h"
-#include "tests/integration/process.h"
+#include "tests/testing/process.h"
 #include "tests/testing/status_matchers.h"
 #include "tests/testing/temp_dir.h"
 #include "tests/testing/tiny_model.h"
@@ -37,6 +37,8 @@ using testing::TempDir;
 using testing::WriteTinyCheckpoint;
 
 namespace fs = std::filesystem;
+
+std::string Program(const std::string& name) { return std::string(PRICER_BIN) + "/" + name; }
 
 // Base, catalogue and two tuned versions, made once.
 class World {
@@ -85,7 +87,7 @@ class World {
   }
 
   void Run(const std::vector<std::string>& arguments) const {
-    Process trainer("pricer-trainer", arguments, File("trainer"));
+    Process trainer(Program("pricer-trainer"), arguments, File("trainer"));
     EXPECT_EQ(trainer.Wait(), 0) << arguments[0] << "\n" << trainer.ErrorOutput();
   }
 
@@ -100,14 +102,11 @@ class ServingTest : public ::testing::Test {
   std::string adapters() const { return directory_.File("adapters"); }
 
   void StartServer() {
-    server_ =
-        std::make_unique<Process>("pricer-server", Flags("127.0.0.1:0"), directory_.File("server"));
-    const absl::Time limit = absl::Now() + absl::Seconds(60);
-    while (Ready().empty() && server_->running() && absl::Now() < limit) {
-      absl::SleepFor(absl::Milliseconds(20));
-    }
-    ASSERT_FALSE(Ready().empty()) << server_->ErrorOutput();
-    const nlohmann::json ready = nlohmann::json::parse(Ready());
+    server_ = std::make_unique<Process>(Program("pricer-server"), Flags("127.0.0.1:0"),
+                                        directory_.File("server"));
+    const std::string line = server_->WaitForErrorLine("\"message\":\"serving\"");
+    ASSERT_NE(line, "") << server_->ErrorOutput();
+    const nlohmann::json ready = nlohmann::json::parse(line);
     address_ = absl::StrCat("127.0.0.1:", ready.at("port").get<std::string>());
     client_ = Connect(address_);
     admin_ = Connect(absl::StrCat("127.0.0.1:", ready.at("admin_port").get<std::string>()));
@@ -122,13 +121,6 @@ class ServingTest : public ::testing::Test {
             "--metrics-listen", "127.0.0.1:0",
             "--poll-interval",  "50ms",
             "--threads",        "1"};
-  }
-
-  std::string Ready() const {
-    for (absl::string_view line : absl::StrSplit(server_->ErrorOutput(), '\n')) {
-      if (absl::StrContains(line, "\"message\":\"serving\"")) return std::string(line);
-    }
-    return "";
   }
 
   static std::unique_ptr<Client> Connect(const std::string& address) {
@@ -445,7 +437,7 @@ TEST_F(ServingTest, StopsWithExitCodeZeroOnSigterm) {
 TEST_F(ServingTest, ATakenPortIsNamed) {
   Drop(World::Get().Staged(1), "shop", 1);
   StartServer();
-  Process second("pricer-server", Flags(address_), directory_.File("second"));
+  Process second(Program("pricer-server"), Flags(address_), directory_.File("second"));
   EXPECT_EQ(second.Wait(), 1);
   EXPECT_THAT(second.ErrorOutput(), HasSubstr(address_));
 }
@@ -453,7 +445,7 @@ TEST_F(ServingTest, ATakenPortIsNamed) {
 TEST_F(ServingTest, AMissingBaseIsNamed) {
   std::vector<std::string> flags = Flags("127.0.0.1:0");
   flags[1] = directory_.File("no-such-base");
-  Process server("pricer-server", flags, directory_.File("server"));
+  Process server(Program("pricer-server"), flags, directory_.File("server"));
   EXPECT_EQ(server.Wait(), 1);
   EXPECT_THAT(server.ErrorOutput(), HasSubstr("no-such-base"));
 }
@@ -479,7 +471,8 @@ TEST_F(ServingTest, TheClientCommandPricesAFileInOrder) {
   ASSERT_OK(WriteFile(input,
                       "{\"id\":\"a\",\"title\":\"Steel pan\"}\nnot json\n"
                       "{\"id\":\"b\",\"title\":\"Wooden chair\"}\n"));
-  Process batch("pricer", {"batch", "--server", address_, "--input", input, "--output", output},
+  Process batch(Program("pricer"),
+                {"batch", "--server", address_, "--input", input, "--output", output},
                 directory_.File("batch"));
   EXPECT_EQ(batch.Wait(), 3) << batch.ErrorOutput();
   std::vector<nlohmann::json> rows;

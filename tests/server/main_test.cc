@@ -1,102 +1,38 @@
 // Runs the program itself.
 
-#include <fcntl.h>
 #include <gmock/gmock.h>
 #include <grpcpp/create_channel.h>
 #include <gtest/gtest.h>
 #include <signal.h>
-#include <spawn.h>
-#include <sys/wait.h>
-#include <unistd.h>
 
-#include <cstdlib>
 #include <fstream>
 #include <nlohmann/json.hpp>
-#include <sstream>
 #include <string>
 #include <vector>
 
 #include "absl/strings/str_cat.h"
+#include "absl/strings/str_join.h"
 #include "pricer/v1/pricing.grpc.pb.h"
 #include "server/model_engine.h"
 #include "tests/server/tiny_adapter.h"
+#include "tests/testing/process.h"
 #include "tests/testing/status_matchers.h"
 #include "tests/testing/temp_dir.h"
 #include "tests/testing/tiny_model.h"
-
-extern char** environ;
 
 namespace pricer {
 namespace {
 
 using ::testing::AllOf;
 using ::testing::HasSubstr;
+using testing::Outcome;
+using testing::Process;
 using testing::TempDir;
 
-// pricer-server as a child process, its two outputs in one pipe.
-class Program {
- public:
-  explicit Program(const std::vector<std::string>& arguments) {
-    int ends[2];
-    EXPECT_EQ(pipe2(ends, O_CLOEXEC), 0);
-    posix_spawn_file_actions_t actions;
-    posix_spawn_file_actions_init(&actions);
-    posix_spawn_file_actions_adddup2(&actions, ends[1], STDOUT_FILENO);
-    posix_spawn_file_actions_adddup2(&actions, ends[1], STDERR_FILENO);
-    std::vector<char*> argv = {const_cast<char*>(PRICER_SERVER_PROGRAM)};
-    for (const std::string& argument : arguments) {
-      argv.push_back(const_cast<char*>(argument.c_str()));
-    }
-    argv.push_back(nullptr);
-    EXPECT_EQ(posix_spawn(&pid_, argv[0], &actions, nullptr, argv.data(), environ), 0);
-    posix_spawn_file_actions_destroy(&actions);
-    close(ends[1]);
-    output_ = fdopen(ends[0], "r");
-  }
-  ~Program() {
-    if (pid_ > 0) {
-      kill(pid_, SIGKILL);
-      waitpid(pid_, nullptr, 0);
-    }
-    fclose(output_);
-  }
-
-  // The next line; empty at the end.
-  std::string ReadLine() {
-    char* line = nullptr;
-    size_t size = 0;
-    const ssize_t length = getline(&line, &size, output_);
-    const std::string text = length > 0 ? std::string(line, length) : "";
-    free(line);
-    return text;
-  }
-  std::string ReadAll() {
-    std::string all;
-    for (std::string line = ReadLine(); !line.empty(); line = ReadLine()) all += line;
-    return all;
-  }
-  void Signal(int signal) const { kill(pid_, signal); }
-  int ExitCode() {
-    int status = 0;
-    waitpid(pid_, &status, 0);
-    pid_ = 0;
-    return WIFEXITED(status) ? WEXITSTATUS(status) : -1;
-  }
-
- private:
-  pid_t pid_ = 0;
-  FILE* output_ = nullptr;
-};
-
-struct Outcome {
-  std::string output;
-  int exit_code = 0;
-};
-
+// `output` is of both streams.
 Outcome RunServer(const std::vector<std::string>& arguments) {
-  Program program(arguments);
-  const std::string output = program.ReadAll();
-  return {output, program.ExitCode()};
+  return testing::RunShell(
+      absl::StrCat(PRICER_SERVER_PROGRAM, " 2>&1 ", absl::StrJoin(arguments, " ")));
 }
 
 TEST(MainTest, HelpAndVersionSucceed) {
@@ -137,25 +73,14 @@ TEST(MainTest, AnUnknownKeyInTheConfigFileIsWrongUsage) {
   EXPECT_THAT(outcome.output, HasSubstr("listen-on"));
 }
 
-TEST(MainTest, CheckConfigPrintsOptionsThatGiveTheSameOptionsAgain) {
-  TempDir directory;
-  std::ofstream(directory.File("in.toml")) << "base = \"/models/b\"\nthreads = 3\n";
-  const Outcome first = RunServer({"--config", directory.File("in.toml"), "--adapters", "/adapters",
-                                   "--poll-interval", "250ms", "--check-config"});
-  ASSERT_EQ(first.exit_code, 0) << first.output;
-  EXPECT_THAT(first.output, AllOf(HasSubstr("threads=3"), HasSubstr("poll-interval=\"250ms\""),
-                                  HasSubstr("max-batch-tokens=2048")));
-  std::ofstream(directory.File("out.toml")) << first.output;
-  const Outcome second = RunServer({"--config", directory.File("out.toml"), "--check-config"});
-  EXPECT_EQ(second.exit_code, 0);
-  EXPECT_EQ(second.output, first.output);
-}
-
 TEST(MainTest, AMissingBaseIsAFailureThatNamesIt) {
   TempDir adapters;
-  const Outcome outcome = RunServer({"--base", "/no/such/base", "--adapters", adapters.path()});
-  EXPECT_EQ(outcome.exit_code, 1);
-  EXPECT_THAT(outcome.output, HasSubstr("/no/such/base"));
+  for (const std::string extra : {"--weights=nf4", "--check-config"}) {
+    const Outcome outcome =
+        RunServer({"--base", "/no/such/base", "--adapters", adapters.path(), extra});
+    EXPECT_EQ(outcome.exit_code, 1);
+    EXPECT_THAT(outcome.output, HasSubstr("--base /no/such/base: cannot be opened"));
+  }
 }
 
 class RunningServerTest : public ::testing::Test {
@@ -178,25 +103,49 @@ class RunningServerTest : public ::testing::Test {
     }
     return arguments;
   }
-  // Reads until the line that says it serves.
-  static nlohmann::json ReadyLine(Program* program) {
-    std::string seen;
-    for (std::string line = program->ReadLine(); !line.empty(); line = program->ReadLine()) {
-      const nlohmann::json json = nlohmann::json::parse(line, nullptr, /*allow_exceptions=*/false);
-      if (json.is_object() && json.value("message", "") == "serving") return json;
-      seen += line;
-    }
-    ADD_FAILURE() << "never served: " << seen;
-    return {};
+  static nlohmann::json ReadyLine(Process* server) {
+    const std::string line = server->WaitForErrorLine("\"message\":\"serving\"");
+    EXPECT_NE(line, "") << "never served: " << server->ErrorOutput();
+    return nlohmann::json::parse(line, nullptr, /*allow_exceptions=*/false);
   }
 
   TempDir base_;
   TempDir adapters_;
+  TempDir logs_;
 };
 
+TEST_F(RunningServerTest, CheckConfigPrintsOptionsThatGiveTheSameOptionsAgain) {
+  ASSERT_OK(WriteFile(logs_.File("in.toml"),
+                      absl::StrCat("base = \"", base_.path(), "\"\nthreads = 3\n")));
+  const Outcome first = RunServer({"--config", logs_.File("in.toml"), "--adapters",
+                                   adapters_.path(), "--poll-interval", "250ms", "--check-config"});
+  ASSERT_EQ(first.exit_code, 0) << first.output;
+  EXPECT_THAT(first.output, AllOf(HasSubstr("threads=3"), HasSubstr("poll-interval=\"250ms\""),
+                                  HasSubstr("max-batch-tokens=2048")));
+  ASSERT_OK(WriteFile(logs_.File("out.toml"), first.output));
+  const Outcome second = RunServer({"--config", logs_.File("out.toml"), "--check-config"});
+  EXPECT_EQ(second.exit_code, 0);
+  EXPECT_EQ(second.output, first.output);
+}
+
+TEST_F(RunningServerTest, CheckConfigNamesWhatTheBaseLacks) {
+  const auto check = [&] {
+    return RunServer({"--base", base_.path(), "--adapters", adapters_.path(), "--check-config"});
+  };
+  ASSERT_EQ(check().exit_code, 0);
+  ASSERT_OK(WriteFile(base_.File("tokenizer.json"), "{}"));
+  const Outcome tokenizer = check();
+  EXPECT_EQ(tokenizer.exit_code, 1);
+  EXPECT_THAT(tokenizer.output, HasSubstr(base_.File("tokenizer.json")));
+  ASSERT_OK(WriteFile(base_.File("config.json"), "{\"model_type\": \"gpt2\"}"));
+  const Outcome config = check();
+  EXPECT_EQ(config.exit_code, 1);
+  EXPECT_THAT(config.output, HasSubstr(base_.File("config.json")));
+}
+
 TEST_F(RunningServerTest, PricesAnItemAndStopsWith0OnSigterm) {
-  Program program(Arguments());
-  const nlohmann::json ready = ReadyLine(&program);
+  Process server(PRICER_SERVER_PROGRAM, Arguments(), logs_.File("server"));
+  const nlohmann::json ready = ReadyLine(&server);
   for (const char* const port : {"port", "admin_port", "health_port", "metrics_port"}) {
     EXPECT_GT(std::stoi(ready.value(port, "0")), 0) << port;
   }
@@ -213,20 +162,20 @@ TEST_F(RunningServerTest, PricesAnItemAndStopsWith0OnSigterm) {
   EXPECT_EQ(response.prediction().served_by().adapter(), "toys");
   EXPECT_EQ(response.prediction().served_by().version(), 1);
 
-  program.Signal(SIGTERM);
-  EXPECT_EQ(program.ExitCode(), 0);
+  server.Signal(SIGTERM);
+  EXPECT_EQ(server.Wait(), 0);
 }
 
 TEST_F(RunningServerTest, ASigtermRightAfterTheReadyLineDrains) {
-  Program program(Arguments());
-  ReadyLine(&program);
-  program.Signal(SIGTERM);
-  EXPECT_THAT(program.ReadAll(), AllOf(HasSubstr("\"stopping\""), HasSubstr("\"stopped\"")));
-  EXPECT_EQ(program.ExitCode(), 0);
+  Process server(PRICER_SERVER_PROGRAM, Arguments(), logs_.File("server"));
+  ReadyLine(&server);
+  server.Signal(SIGTERM);
+  EXPECT_EQ(server.Wait(), 0);
+  EXPECT_THAT(server.ErrorOutput(), AllOf(HasSubstr("\"stopping\""), HasSubstr("\"stopped\"")));
 }
 
 TEST_F(RunningServerTest, ATakenPortIsAFailureThatNamesTheAddress) {
-  Program first(Arguments());
+  Process first(PRICER_SERVER_PROGRAM, Arguments(), logs_.File("server"));
   const std::string taken = absl::StrCat("127.0.0.1:", ReadyLine(&first).value("port", ""));
   std::vector<std::string> arguments = Arguments();
   arguments[9] = taken;

@@ -2,13 +2,12 @@
 
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
-#include <sys/wait.h>
 
-#include <cstdio>
 #include <filesystem>
 #include <string>
 
 #include "base/file.h"
+#include "tests/testing/process.h"
 #include "tests/testing/status_matchers.h"
 #include "tests/testing/temp_dir.h"
 #include "tests/testing/tiny_model.h"
@@ -18,25 +17,12 @@ namespace {
 
 using ::testing::AllOf;
 using ::testing::HasSubstr;
+using testing::Outcome;
 using testing::TempDir;
 
-struct Outcome {
-  int exit_code = -1;
-  std::string output;  // both streams, or what the redirection leaves of them
-};
-
+// `output` is of both streams, or what redirections leave of them.
 Outcome RunTrainer(const std::string& arguments) {
-  Outcome outcome;
-  const std::string command = std::string(PRICER_TRAINER_PROGRAM) + " 2>&1 " + arguments;
-  std::FILE* pipe = popen(command.c_str(), "r");
-  EXPECT_NE(pipe, nullptr);
-  char buffer[4096];
-  while (const size_t size = std::fread(buffer, 1, sizeof(buffer), pipe)) {
-    outcome.output.append(buffer, size);
-  }
-  const int status = pclose(pipe);
-  if (WIFEXITED(status)) outcome.exit_code = WEXITSTATUS(status);
-  return outcome;
+  return testing::RunShell(std::string(PRICER_TRAINER_PROGRAM) + " 2>&1 " + arguments);
 }
 
 class MainTest : public ::testing::Test {

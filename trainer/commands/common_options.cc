@@ -1,22 +1,21 @@
 #include "trainer/commands/common_options.h"
 
 #include <CLI/CLI.hpp>
+#include <utility>
 #include <vector>
+
+#include "absl/status/statusor.h"
+#include "catalog/item_parser.h"
 
 namespace pricer {
 namespace {
 
-// "price=cost" entries to a map; throws what CLI11 reports as wrong usage.
+// Throws what CLI11 reports as wrong usage.
 void ParseColumns(const std::vector<std::string>& entries,
                   std::map<std::string, std::string>* columns) {
-  for (const std::string& entry : entries) {
-    const size_t equals = entry.find('=');
-    if (equals == std::string::npos || equals == 0) {
-      throw CLI::ValidationError("--field", entry + " is not of the form FIELD=COLUMN");
-    }
-    const auto [it, added] = columns->emplace(entry.substr(0, equals), entry.substr(equals + 1));
-    if (!added) throw CLI::ValidationError("--field", it->first + " is given twice");
-  }
+  absl::StatusOr<std::map<std::string, std::string>> parsed = ItemParser::ParseColumns(entries);
+  if (!parsed.ok()) throw CLI::ValidationError("--field", std::string(parsed.status().message()));
+  *columns = *std::move(parsed);
 }
 
 }  // namespace

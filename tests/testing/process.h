@@ -13,8 +13,7 @@ namespace pricer::testing {
 // destructor.
 class Process {
  public:
-  // `program` is a name in the folder of built programs. Standard output and error go to <log>.out
-  // and <log>.err.
+  // Standard output and error go to <log>.out and <log>.err.
   Process(const std::string& program, const std::vector<std::string>& arguments,
           const std::string& log);
   ~Process();
@@ -26,13 +25,26 @@ class Process {
   int Wait(absl::Duration limit = absl::Seconds(120));
   bool running();
 
+  // So far.
   std::string Output() const;
   std::string ErrorOutput() const;
+
+  // The first line of the error output that has `part` in it; empty if there is none when the
+  // program has ended or after `limit`.
+  std::string WaitForErrorLine(const std::string& part, absl::Duration limit = absl::Seconds(60));
 
  private:
   const std::string log_;
   pid_t pid_ = -1;
   int exit_code_ = -1;
 };
+
+struct Outcome {
+  int exit_code = -1;
+  std::string output;
+};
+
+// Runs a shell's command to its end; `output` is its standard output.
+Outcome RunShell(const std::string& command);
 
 }  // namespace pricer::testing

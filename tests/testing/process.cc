@@ -1,4 +1,4 @@
-#include "tests/integration/process.h"
+#include "tests/testing/process.h"
 
 #include <fcntl.h>
 #include <signal.h>
@@ -6,6 +6,10 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include <cstdio>
+
+#include "absl/strings/match.h"
+#include "absl/strings/str_split.h"
 #include "absl/time/clock.h"
 #include "base/check.h"
 #include "base/file.h"
@@ -25,7 +29,7 @@ std::string Contents(const std::string& path) {
 Process::Process(const std::string& program, const std::vector<std::string>& arguments,
                  const std::string& log)
     : log_(log) {
-  std::string path = std::string(PRICER_BIN) + "/" + program;
+  std::string path = program;
   std::vector<char*> argv = {path.data()};
   std::vector<std::string> copies = arguments;
   for (std::string& argument : copies) argv.push_back(argument.data());
@@ -72,5 +76,34 @@ int Process::Wait(absl::Duration limit) {
 
 std::string Process::Output() const { return Contents(log_ + ".out"); }
 std::string Process::ErrorOutput() const { return Contents(log_ + ".err"); }
+
+std::string Process::WaitForErrorLine(const std::string& part, absl::Duration limit) {
+  const absl::Time end = absl::Now() + limit;
+  while (true) {
+    // Asked before the output is read: what the program wrote last is seen.
+    const bool last = !running() || absl::Now() > end;
+    const std::string output = ErrorOutput();
+    // Whole lines only.
+    const absl::string_view whole(output.data(), output.rfind('\n') + 1);
+    for (absl::string_view line : absl::StrSplit(whole, '\n')) {
+      if (absl::StrContains(line, part)) return std::string(line);
+    }
+    if (last) return "";
+    absl::SleepFor(absl::Milliseconds(20));
+  }
+}
+
+Outcome RunShell(const std::string& command) {
+  Outcome outcome;
+  std::FILE* pipe = popen(command.c_str(), "r");
+  PRICER_CHECK(pipe != nullptr);
+  char buffer[4096];
+  while (const size_t size = std::fread(buffer, 1, sizeof(buffer), pipe)) {
+    outcome.output.append(buffer, size);
+  }
+  const int status = pclose(pipe);
+  if (WIFEXITED(status)) outcome.exit_code = WEXITSTATUS(status);
+  return outcome;
+}
 
 }  // namespace pricer::testing
