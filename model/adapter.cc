@@ -73,7 +73,7 @@ class TensorTaker {
     for (const auto& [name, view] : file.tensors()) left_.insert(name);
   }
 
-  absl::StatusOr<at::Tensor> Take(const std::string& name, std::vector<int64_t> shape) {
+  absl::StatusOr<at::Tensor> Take(const std::string& name, const std::vector<int64_t>& shape) {
     const auto found = file_.tensors().find(name);
     if (found == file_.tensors().end()) {
       return Error(name, absl::StrCat("is missing; expected [", absl::StrJoin(shape, ", "), "]"));
@@ -273,7 +273,7 @@ absl::Status SavePeftAdapter(const PeftAdapter& adapter, const std::string& dire
                    CatchTorch(path, [&] { return ValuesToSave(adapter); }));
   std::vector<NamedTensor> tensors;
   for (const NamedValues& tensor : values) tensors.push_back({tensor.name, ToView(tensor.values)});
-  RETURN_IF_ERROR(WriteSafetensors(path, std::move(tensors), {{"format", "pt"}}));
+  RETURN_IF_ERROR(WriteSafetensors(path, tensors, {{"format", "pt"}}));
   return WriteFileAtomically(absl::StrCat(directory, "/", kAdapterConfigFile),
                              adapter.config.ToJson());
 }

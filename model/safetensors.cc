@@ -253,7 +253,7 @@ absl::Status SafetensorsFile::ParseHeader(absl::string_view file) {
   return absl::OkStatus();
 }
 
-absl::Status WriteSafetensors(const std::string& path, std::vector<NamedTensor> tensors,
+absl::Status WriteSafetensors(const std::string& path, const std::vector<NamedTensor>& tensors,
                               const std::map<std::string, std::string>& metadata) {
   std::vector<StreamedTensor> streamed;
   for (const auto& [name, view] : tensors) {

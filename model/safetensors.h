@@ -73,7 +73,7 @@ struct NamedTensor {
 
 // Writes tensors (sorted by name inside equal alignment, as the reference library: larger dtypes
 // first, then name) and `metadata` to `path`, flushed to the disk. Same input, same bytes.
-absl::Status WriteSafetensors(const std::string& path, std::vector<NamedTensor> tensors,
+absl::Status WriteSafetensors(const std::string& path, const std::vector<NamedTensor>& tensors,
                               const std::map<std::string, std::string>& metadata);
 
 // A tensor whose bytes are made while the file is written, so that they need not fit into memory.

@@ -141,14 +141,14 @@ class PredictPriceCall final : public PricingCall {
 
   absl::Status ScheduleItem() {
     RETURN_IF_ERROR(Abandoned());
-    ASSIGN_OR_RETURN(
-        PriceTask task,
-        MakeTask(request_.item(), [this](TaskResult result, int prompt_tokens, bool truncated) {
-          if (result.distribution.ok()) {
-            Fill(result, prompt_tokens, truncated, response_.mutable_prediction());
-          }
-          End(result.distribution.status(), response_);
-        }));
+    ASSIGN_OR_RETURN(PriceTask task,
+                     MakeTask(request_.item(), [this](const TaskResult& result, int prompt_tokens,
+                                                      bool truncated) {
+                       if (result.distribution.ok()) {
+                         Fill(result, prompt_tokens, truncated, response_.mutable_prediction());
+                       }
+                       End(result.distribution.status(), response_);
+                     }));
     return backend().scheduler->Schedule(std::move(task));
   }
 
@@ -268,9 +268,10 @@ class BatchPredictPricesCall final : public PricingCall {
 
   absl::StatusOr<PriceTask> MakeItemTask(const v1::Item& item, v1::ItemResult* result) {
     RETURN_IF_ERROR(Abandoned());
-    return MakeTask(item, [this, result](TaskResult task, int prompt_tokens, bool truncated) {
-      ItemDone(task, prompt_tokens, truncated, result);
-    });
+    return MakeTask(item,
+                    [this, result](const TaskResult& task, int prompt_tokens, bool truncated) {
+                      ItemDone(task, prompt_tokens, truncated, result);
+                    });
   }
 
   v1::BatchPredictPricesRequest request_;

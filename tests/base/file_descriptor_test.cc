@@ -28,7 +28,7 @@ TEST(FileDescriptorTest, MovesOwnership) {
   FileDescriptor first = OpenNull();
   const int fd = first.get();
   FileDescriptor second = std::move(first);
-  EXPECT_FALSE(first.ok());
+  EXPECT_FALSE(first.ok());  // NOLINT(bugprone-use-after-move): what the test is about
   EXPECT_EQ(second.get(), fd);
   FileDescriptor third;
   third = std::move(second);

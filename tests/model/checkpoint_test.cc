@@ -77,7 +77,8 @@ class CheckpointTest : public ::testing::Test {
     const Nf4Serialized stored =
         SerializeNf4(*QuantizeNf4(values, std::move(shape), Dtype::kF32, nested));
     for (const auto& [suffix, view] : stored.parts) {
-      tensors_[module + ".weight" + suffix] = {view.dtype, view.shape, std::string(view.data)};
+      tensors_[absl::StrCat(module, ".weight", suffix)] = {view.dtype, view.shape,
+                                                           std::string(view.data)};
     }
   }
 

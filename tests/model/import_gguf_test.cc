@@ -176,7 +176,8 @@ TEST_F(ImportGgufTest, PutsInterleavedRowsOfQueriesAndKeysBackInHalves) {
   for (auto& [name, tensor] : gguf.tensors) {
     if (tensor.shape.size() < 2) continue;
     for (size_t i = 0; i < tensor.values.size(); ++i) {
-      tensor.values[i] = static_cast<float>(i / tensor.shape[1]);
+      const size_t row = i / tensor.shape[1];
+      tensor.values[i] = static_cast<float>(row);
     }
   }
   for (const char* name : {"attn_q", "attn_k", "attn_v", "attn_output"}) {

@@ -161,7 +161,7 @@ void WriteNf4Copy(const std::string& directory, const std::set<std::string>& qua
     stored.push_back(SerializeNf4(*QuantizeNf4(span, view.shape, view.dtype)));
     for (const auto& part : stored.back().parts) tensors.push_back({name + part.suffix, part.view});
   }
-  ASSERT_OK(WriteSafetensors(directory + "/model.safetensors", std::move(tensors), {}));
+  ASSERT_OK(WriteSafetensors(directory + "/model.safetensors", tensors, {}));
 }
 
 TEST(NetworkTest, AStoredNf4HeadGivesTheLogitsOfItsDecodedWeights) {

@@ -219,7 +219,7 @@ struct Refusal {
 };
 
 std::vector<Refusal> BrokenParts() {
-  const auto state = [](std::string from, std::string to) {
+  const auto state = [](const std::string& from, const std::string& to) {
     return [from, to](Breakable& b) { b.ReplaceInState(from, to); };
   };
   const float nan = std::numeric_limits<float>::quiet_NaN();

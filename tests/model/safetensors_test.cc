@@ -213,9 +213,9 @@ TEST(SafetensorsFileTest, SurvivesEveryChangeOfOneByte) {
 
 class WriteSafetensorsTest : public ::testing::Test {
  protected:
-  absl::Status Write(std::vector<NamedTensor> tensors,
+  absl::Status Write(const std::vector<NamedTensor>& tensors,
                      const std::map<std::string, std::string>& metadata = {}) {
-    return WriteSafetensors(path_, std::move(tensors), metadata);
+    return WriteSafetensors(path_, tensors, metadata);
   }
 
   const TempDir dir_;
@@ -291,7 +291,7 @@ TEST_F(WriteSafetensorsTest, NamesAFolderThatIsNotThere) {
               StatusIs(absl::StatusCode::kNotFound, HasSubstr("none/x")));
 }
 
-StreamedTensor Streamed(const std::string& name, std::vector<std::string> pieces) {
+StreamedTensor Streamed(const std::string& name, const std::vector<std::string>& pieces) {
   return {name, Dtype::kU8, {4}, [pieces](const StreamedTensor::Append& append) {
             for (const std::string& piece : pieces) {
               if (const absl::Status status = append(piece); !status.ok()) return status;

@@ -155,7 +155,7 @@ TEST_F(BatchSchedulerTest, TakesATaskThatReplacesOneOfItsCallThoughTheQueueIsFul
   EXPECT_THAT(scheduler_->Schedule(std::move(task)),
               StatusIs(absl::StatusCode::kResourceExhausted));
   // A task that is refused is as it was.
-  task.replaces = true;
+  task.replaces = true;  // NOLINT(bugprone-use-after-move)
   EXPECT_OK(scheduler_->Schedule(std::move(task)));
   predictor_.Release();
   for (int i = 0; i <= 2; ++i) EXPECT_OK(results_.Wait(i).distribution);

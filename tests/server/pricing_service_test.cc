@@ -425,10 +425,12 @@ TEST_F(PricingServiceTest, StoppingTheSchedulerEndsABatchWithItemsThatWait) {
   });
   while (metrics_.values().queue_items < 3) std::this_thread::yield();
   std::thread stopper([this] { scheduler_.Stop(absl::InfinitePast()); });
-  // One that finds no room is refused for another reason once the scheduler stops.
+  // One that finds no room is refused for another reason once the scheduler stops, and a task that
+  // is refused is as it was.
   PriceTask probe;
   probe.ids.assign(kMaxQueueTokens, 0);
   probe.adapter = MakeLoadedAdapter("toys", 1);
+  // NOLINTNEXTLINE(bugprone-use-after-move)
   while (!absl::IsUnavailable(scheduler_.Schedule(std::move(probe)))) std::this_thread::yield();
   engine_.fake_predictor().Release();
   stopper.join();

@@ -46,7 +46,7 @@ class RandomTensors {
                           .shape = shapes_.at(name),
                           .data = {bytes, values.size() * sizeof(float)}}});
     }
-    return WriteSafetensors(path, std::move(tensors), {{"format", "pt"}});
+    return WriteSafetensors(path, tensors, {{"format", "pt"}});
   }
 
  private:
