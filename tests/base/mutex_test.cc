@@ -52,20 +52,30 @@ TEST(CondVarTest, HandsValuesFromOneThreadToAnother) {
 TEST(CondVarTest, SignalAllWakesEveryWaiter) {
   Mutex mutex;
   CondVar changed;
+  CondVar arrived;
   bool open = false;
+  int waiting = 0;
+  int woken = 0;
   std::vector<std::thread> waiters;
   for (int t = 0; t < 3; ++t) {
     waiters.emplace_back([&] {
       const MutexLock lock(&mutex);
+      ++waiting;
+      arrived.Signal();
       while (!open) changed.Wait(&mutex);
+      ++woken;
     });
   }
   {
     const MutexLock lock(&mutex);
+    // All three wait: each has given the mutex back.
+    while (waiting < 3) arrived.Wait(&mutex);
+    EXPECT_EQ(woken, 0);
     open = true;
   }
   changed.SignalAll();
   for (std::thread& waiter : waiters) waiter.join();
+  EXPECT_EQ(woken, 3);
 }
 
 TEST(CondVarTest, WaitWithTimeoutSaysThatTheTimeRanOutAndHoldsTheMutexAgain) {
