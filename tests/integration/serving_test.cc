@@ -248,7 +248,7 @@ void Reseal(const std::string& directory, const std::function<void(nlohmann::jso
   nlohmann::json manifest = nlohmann::json::parse(*ReadFile(path));
   if (change) change(manifest);
   for (auto& [name, digest] : manifest["files"].items()) {
-    digest = *Sha256HexOfFile(directory + "/" + name);
+    digest = *Sha256HexOfFile(absl::StrCat(directory, "/", name));
   }
   const std::string text = manifest.dump(2) + "\n";
   ASSERT_OK(WriteFile(path, text));
