@@ -1,5 +1,7 @@
 #pragma once
 
+#include <string>
+
 #include "absl/strings/string_view.h"
 
 namespace pricer {
@@ -8,5 +10,8 @@ namespace pricer {
 absl::string_view BuildVersion();
 // Commit that this program was built from, or "unknown".
 absl::string_view BuildCommit();
+
+// What --version prints: "pricer-server 1.2.3 (0123456789ab)".
+std::string VersionText(absl::string_view program);
 
 }  // namespace pricer

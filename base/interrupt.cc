@@ -7,7 +7,12 @@ namespace {
 
 volatile std::sig_atomic_t g_requested = 0;
 
-void Remember(int /*signal*/) { g_requested = 1; }
+// The second signal, of whichever kind, ends the process as usual.
+void Remember(int /*signal*/) {
+  g_requested = 1;
+  signal(SIGINT, SIG_DFL);
+  signal(SIGTERM, SIG_DFL);
+}
 
 }  // namespace
 
@@ -15,8 +20,7 @@ void CatchInterrupts() {
   struct sigaction action = {};
   action.sa_handler = Remember;
   sigemptyset(&action.sa_mask);
-  // The handler is gone after the first signal; system calls go on.
-  action.sa_flags = SA_RESETHAND | SA_RESTART;
+  action.sa_flags = SA_RESTART;
   sigaction(SIGINT, &action, nullptr);
   sigaction(SIGTERM, &action, nullptr);
 }

@@ -6,7 +6,7 @@
 
 namespace pricer {
 
-// "250ms", "30s", "5m" to a duration >= 0. InvalidArgument names the text.
+// "250ms", "30s", "5m" to a duration from 0 to a year. InvalidArgument names the text.
 absl::StatusOr<absl::Duration> ParseDuration(absl::string_view text);
 
 }  // namespace pricer

@@ -5,6 +5,7 @@
 #include <string>
 
 #include "absl/status/status.h"
+#include "base/exit_codes.h"
 #include "base/logging.h"
 #include "base/status_macros.h"
 #include "server/listeners.h"
@@ -14,9 +15,6 @@
 #include "server/stop_signal.h"
 
 namespace {
-
-constexpr int kExitFailed = 1;
-constexpr int kExitUsage = 2;
 
 absl::Status CheckFiles(const pricer::ServerOptions& options) {
   RETURN_IF_ERROR(options.CheckDirectories());
@@ -30,15 +28,15 @@ int Serve(const pricer::ServerOptions& options) {
       pricer::Server::Start(options, pricer::LoadModelEngine, pricer::StopSignalServing);
   if (!server.ok()) {
     pricer::LogError("cannot start", {{"error", std::string(server.status().message())}});
-    return kExitFailed;
+    return pricer::kExitFailed;
   }
   pricer::WaitForStopSignal();
   pricer::LogInfo("stopping");
   const bool ended = (*server)->Stop();
   pricer::LogInfo("stopped");
   // Nobody waits for what a load that hangs would still read.
-  if (!ended) _exit(0);
-  return 0;
+  if (!ended) _exit(pricer::kExitDone);
+  return pricer::kExitDone;
 }
 
 }  // namespace
@@ -50,19 +48,19 @@ int main(int argc, char** argv) {
   try {
     app.parse(argc, argv);
   } catch (const CLI::ParseError& error) {
-    return app.exit(error) == 0 ? 0 : kExitUsage;
+    return app.exit(error) == 0 ? pricer::kExitDone : pricer::kExitWrongUsage;
   }
   if (const absl::Status status = flags.options.Validate(); !status.ok()) {
     std::cerr << status.message() << "\n";
-    return kExitUsage;
+    return pricer::kExitWrongUsage;
   }
   if (flags.check_config) {
     if (const absl::Status status = CheckFiles(flags.options); !status.ok()) {
       std::cerr << status.message() << "\n";
-      return kExitFailed;
+      return pricer::kExitFailed;
     }
     std::cout << app.config_to_str(/*default_also=*/true);
-    return 0;
+    return pricer::kExitDone;
   }
   return Serve(flags.options);
 }

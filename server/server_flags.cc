@@ -2,7 +2,6 @@
 
 #include <CLI/CLI.hpp>
 
-#include "absl/strings/str_cat.h"
 #include "absl/time/time.h"
 #include "base/build_info.h"
 #include "base/units.h"
@@ -25,7 +24,7 @@ void AddDuration(CLI::App* app, const std::string& name, absl::Duration* value,
 
 void AddServerFlags(ServerFlags* flags, CLI::App* app) {
   ServerOptions& o = flags->options;
-  app->set_version_flag("--version", absl::StrCat(BuildVersion(), " (", BuildCommit(), ")"));
+  app->set_version_flag("--version", VersionText("pricer-server"));
   app->set_config("--config", "", "Options as TOML, under the names of the flags");
   app->allow_config_extras(CLI::config_extras_mode::error);
   app->option_defaults()->always_capture_default();

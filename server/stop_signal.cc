@@ -6,10 +6,10 @@
 #include <atomic>
 #include <csignal>
 
+#include "base/exit_codes.h"
+
 namespace pricer {
 namespace {
-
-constexpr int kExitInterrupted = 130;
 
 // What a signal handler may touch.
 sem_t requested;

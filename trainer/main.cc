@@ -5,9 +5,9 @@
 #include <cstdio>
 #include <vector>
 
-#include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
 #include "base/build_info.h"
+#include "base/exit_codes.h"
 #include "base/file.h"
 #include "base/interrupt.h"
 #include "trainer/commands/catalog.h"
@@ -18,9 +18,6 @@
 
 namespace pricer {
 namespace {
-
-constexpr int kFailed = 1;
-constexpr int kWrongUsage = 2;
 
 int Fail(const Command& command, const absl::Status& status, int exit_code) {
   absl::FPrintF(stderr, "pricer-trainer %s: %s\n", command.app->get_name(), status.message());
@@ -36,25 +33,24 @@ absl::Status FlushStandardOutput() {
 
 int RunCommand(const Command& command) {
   if (const absl::Status status = command.validate(); !status.ok()) {
-    return Fail(command, status, kWrongUsage);
+    return Fail(command, status, kExitWrongUsage);
   }
   const absl::StatusOr<int> exit_code = command.run();
-  if (!exit_code.ok()) return Fail(command, exit_code.status(), kFailed);
+  if (!exit_code.ok()) return Fail(command, exit_code.status(), kExitFailed);
   const absl::Status flushed = FlushStandardOutput();
-  return flushed.ok() ? *exit_code : Fail(command, flushed, kFailed);
+  return flushed.ok() ? *exit_code : Fail(command, flushed, kExitFailed);
 }
 
 int RunChosen(const std::vector<Command>& commands) {
   for (const Command& command : commands) {
     if (command.app->parsed()) return RunCommand(command);
   }
-  return kWrongUsage;
+  return kExitWrongUsage;
 }
 
 int Main(int argc, char** argv) {
   CLI::App app{"Tunes and measures models that price products from their text"};
-  app.set_version_flag("--version",
-                       absl::StrCat("pricer-trainer ", BuildVersion(), " (", BuildCommit(), ")"));
+  app.set_version_flag("--version", VersionText("pricer-trainer"));
   app.set_config("--config", "", "TOML file with the options of a subcommand in its [section]");
   app.allow_config_extras(CLI::config_extras_mode::error);
   app.require_subcommand(1);
@@ -66,7 +62,7 @@ int Main(int argc, char** argv) {
   try {
     app.parse(argc, argv);
   } catch (const CLI::ParseError& error) {
-    return app.exit(error) == 0 ? 0 : kWrongUsage;
+    return app.exit(error) == 0 ? kExitDone : kExitWrongUsage;
   }
   CatchInterrupts();
   return RunChosen(commands);

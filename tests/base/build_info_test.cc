@@ -19,5 +19,10 @@ TEST(BuildInfoTest, CommitIsAHexadecimalPrefixOrUnknown) {
   EXPECT_THAT(std::string(BuildCommit()), AnyOf("unknown", MatchesRegex("[0-9a-f]{12,40}")));
 }
 
+TEST(BuildInfoTest, VersionTextNamesTheProgram) {
+  EXPECT_EQ(VersionText("pricer"),
+            "pricer " + std::string(BuildVersion()) + " (" + std::string(BuildCommit()) + ")");
+}
+
 }  // namespace
 }  // namespace pricer

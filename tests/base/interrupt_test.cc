@@ -27,5 +27,16 @@ TEST(InterruptDeathTest, RemembersTheFirstSignalAndLetsTheSecondEndTheProcess) {
       ::testing::KilledBySignal(SIGTERM), "");
 }
 
+TEST(InterruptDeathTest, ASecondSignalOfTheOtherKindEndsTheProcessToo) {
+  ::testing::FLAGS_gtest_death_test_style = "threadsafe";
+  EXPECT_EXIT(
+      {
+        CatchInterrupts();
+        raise(SIGINT);
+        raise(SIGTERM);
+      },
+      ::testing::KilledBySignal(SIGTERM), "");
+}
+
 }  // namespace
 }  // namespace pricer

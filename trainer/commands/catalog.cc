@@ -4,6 +4,7 @@
 #include <memory>
 
 #include "absl/strings/str_format.h"
+#include "base/exit_codes.h"
 #include "base/interrupt.h"
 #include "base/status_macros.h"
 #include "catalog/synthetic.h"
@@ -25,8 +26,8 @@ void Print(const SyntheticCatalogOptions& options, const SyntheticCatalogSummary
   absl::PrintF("prices from %.2f to %.2f USD, median %.2f\n", summary.min_price, summary.max_price,
                summary.median_price);
   absl::PrintF(
-      "noise in ln(price): normal, sigma %g; in the limit no model gets below a median "
-      "error of %.2f %%\n",
+      "noise in ln(price): normal, sigma %g; the price without noise has a median error of %.2f %% "
+      "in the limit\n",
       truth.noise_sigma, 100 * limits.median_absolute_percentage_error);
   absl::PrintF(
       "on test.jsonl:          median error  median USD off    MAE USD    RMSLE  "
@@ -40,11 +41,11 @@ absl::StatusOr<int> Run(const SyntheticCatalogOptions& options) {
       WriteSyntheticCatalog(options, InterruptRequested);
   if (absl::IsCancelled(summary.status())) {
     absl::FPrintF(stderr, "interrupted: nothing was written\n");
-    return 130;
+    return kExitInterrupted;
   }
   RETURN_IF_ERROR(summary.status());
   Print(options, *summary);
-  return 0;
+  return kExitDone;
 }
 
 }  // namespace

@@ -18,8 +18,7 @@ struct Command {
   CLI::App* app = nullptr;
   // Checks the options that were parsed: an error means wrong usage (exit code 2).
   std::function<absl::Status()> validate;
-  // Runs with them and returns the exit code: 0 done, 3 done with rejects, 4 gate not passed, 75
-  // resumable, 130 interrupted with nothing kept. An error means failed (1).
+  // Runs with them and returns the exit code (base/exit_codes.h). An error means failed.
   std::function<absl::StatusOr<int>()> run;
 };
 

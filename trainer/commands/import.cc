@@ -5,6 +5,7 @@
 #include <string>
 
 #include "absl/strings/str_format.h"
+#include "base/exit_codes.h"
 #include "base/interrupt.h"
 #include "base/status_macros.h"
 #include "model/import_gguf.h"
@@ -25,7 +26,7 @@ absl::StatusOr<int> Run(const ImportOptions& options) {
   const absl::Status status = ImportGguf(options.gguf, options.output, dtype, InterruptRequested);
   if (absl::IsCancelled(status)) {
     absl::FPrintF(stderr, "interrupted: nothing was kept\n");
-    return 130;
+    return kExitInterrupted;
   }
   RETURN_IF_ERROR(status);
   ASSIGN_OR_RETURN(const ModelConfig config,
@@ -35,7 +36,7 @@ absl::StatusOr<int> Run(const ImportOptions& options) {
       "parameters in %s\n",
       options.output, config.layer_count, config.hidden_size, config.vocabulary_size,
       static_cast<double>(config.ParameterCount()) / 1e6, options.dtype);
-  return 0;
+  return kExitDone;
 }
 
 }  // namespace

@@ -4,6 +4,7 @@
 #include <memory>
 
 #include "absl/strings/str_format.h"
+#include "base/exit_codes.h"
 #include "base/status_macros.h"
 #include "trainer/commands/common_options.h"
 #include "trainer/probe.h"
@@ -15,10 +16,10 @@ absl::StatusOr<int> Run(const ProbeOptions& options) {
   const auto lines = RunProbe(options);
   if (absl::IsCancelled(lines.status())) {
     absl::FPrintF(stderr, "interrupted: nothing was written\n");
-    return 130;
+    return kExitInterrupted;
   }
   RETURN_IF_ERROR(lines.status());
-  return 0;
+  return kExitDone;
 }
 
 }  // namespace

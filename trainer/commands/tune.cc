@@ -6,6 +6,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
+#include "base/exit_codes.h"
 #include "base/status_macros.h"
 #include "trainer/commands/common_options.h"
 #include "trainer/report.h"
@@ -101,7 +102,7 @@ int Report(const TuningOptions& options, const TuningOutcome& outcome) {
                   "interrupted after %d steps: nothing was published; options and metrics so far "
                   "are in %s\n",
                   outcome.steps, outcome.run_directory);
-    return 130;
+    return kExitInterrupted;
   }
   absl::PrintF("published %s (version %d of %s): the tensors after step %d of %d\n",
                outcome.published.directory, outcome.published.version, options.name,
@@ -113,7 +114,7 @@ int Report(const TuningOptions& options, const TuningOutcome& outcome) {
     absl::PrintF("%d rows were rejected: %s/rejects-*.jsonl\n", outcome.rejects,
                  outcome.run_directory);
   }
-  return outcome.rejects > 0 ? 3 : 0;
+  return outcome.rejects > 0 ? kExitDoneWithRejects : kExitDone;
 }
 
 }  // namespace

@@ -1,0 +1,16 @@
+#pragma once
+
+// Exit codes of all programs.
+
+namespace pricer {
+
+inline constexpr int kExitDone = 0;
+inline constexpr int kExitFailed = 1;
+// The command line or the configuration file is wrong.
+inline constexpr int kExitWrongUsage = 2;
+// Done, but some rows were rejected.
+inline constexpr int kExitDoneWithRejects = 3;
+// Interrupted, with nothing kept.
+inline constexpr int kExitInterrupted = 130;
+
+}  // namespace pricer
