@@ -129,8 +129,8 @@ class PersistentPredict {
     absl::Status failure;
     bool answered = false;
     // Unavailable, to the retry loop, is whatever is worth another call.
-    CallWithRetry(options_, environment_, [&](absl::Time) {
-      failure = CallOnce(&request, &places, &whole);
+    CallWithRetry(options_, environment_, [&](absl::Time deadline) {
+      failure = CallOnce(deadline, &request, &places, &whole);
       answered |= failure.ok();
       const bool again = failure.ok() ? !places.empty() : absl::IsResourceExhausted(failure);
       return again ? absl::UnavailableError("") : absl::OkStatus();
@@ -142,9 +142,9 @@ class PersistentPredict {
 
  private:
   // Sends the items, whose results belong at `places`; leaves those in both that may be sent again.
-  absl::Status CallOnce(v1::BatchPredictPricesRequest* request, std::vector<int>* places,
-                        v1::BatchPredictPricesResponse* whole) const {
-    ASSIGN_OR_RETURN(v1::BatchPredictPricesResponse response, predict_(*request));
+  absl::Status CallOnce(absl::Time deadline, v1::BatchPredictPricesRequest* request,
+                        std::vector<int>* places, v1::BatchPredictPricesResponse* whole) const {
+    ASSIGN_OR_RETURN(v1::BatchPredictPricesResponse response, predict_(*request, deadline));
     RETURN_IF_ERROR(CheckCount(response.results_size(), request->items_size()));
     v1::BatchPredictPricesRequest rest;
     std::vector<int> rest_places;
@@ -300,23 +300,23 @@ class BatchJob {
 }  // namespace
 
 absl::Status BatchJobOptions::Validate() const {
-  if (input.empty()) return absl::InvalidArgumentError("input: expected a file");
-  if (output.empty()) return absl::InvalidArgumentError("output: expected a file");
+  if (input.empty()) return absl::InvalidArgumentError("--input: expected a file, got nothing");
+  if (output.empty()) return absl::InvalidArgumentError("--output: expected a file, got nothing");
   if (SameFile(input, output)) {
     return absl::InvalidArgumentError(
         absl::StrCat("--input and --output are the same file: ", output));
   }
   if (!(coverage > 0 && coverage < 1)) {
     return absl::InvalidArgumentError(
-        absl::StrCat("coverage: expected a number in (0, 1), got ", coverage));
+        absl::StrCat("--coverage: expected a number in (0, 1), got ", coverage));
   }
   if (items_per_call < 1 || items_per_call > 1024) {
     return absl::InvalidArgumentError(
-        absl::StrCat("items per call: expected 1 to 1024, got ", items_per_call));
+        absl::StrCat("--items-per-call: expected 1 to 1024, got ", items_per_call));
   }
-  if (calls_in_flight < 1) {
+  if (calls_in_flight < 1 || calls_in_flight > 256) {
     return absl::InvalidArgumentError(
-        absl::StrCat("calls in flight: expected at least 1, got ", calls_in_flight));
+        absl::StrCat("--calls-in-flight: expected 1 to 256, got ", calls_in_flight));
   }
   RETURN_IF_ERROR(retry.Validate());
   return ReaderOptions(*this).Validate();

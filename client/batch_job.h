@@ -6,6 +6,7 @@
 #include <string>
 
 #include "absl/status/statusor.h"
+#include "absl/time/time.h"
 #include "client/retry.h"
 #include "pricer/v1/pricing.pb.h"
 
@@ -31,12 +32,13 @@ struct BatchJobOptions {
   // Items of one call, fewer where they are long. More amortizes the call, fewer shortens the wait
   // for the first answer.
   int items_per_call = 64;
-  // Calls in flight at once, so that the server packs the next batch while one is computed.
+  // Calls in flight at once, each with a thread, so that the server packs the next batch while one
+  // is computed. At most 256.
   int calls_in_flight = 4;
   // Of one call and its items that the server has no room for or stops before.
   RetryOptions retry = {.timeout = absl::Minutes(5)};
 
-  // InvalidArgument names the field.
+  // InvalidArgument names the flag of `pricer batch`.
   absl::Status Validate() const;
 };
 
@@ -46,9 +48,9 @@ struct BatchJobResult {
   int64_t errors = 0;
 };
 
-// One call to the server. Called from several threads at once.
+// One call to the server that ends by the deadline. Called from several threads at once.
 using BatchPredict = std::function<absl::StatusOr<v1::BatchPredictPricesResponse>(
-    const v1::BatchPredictPricesRequest&)>;
+    const v1::BatchPredictPricesRequest&, absl::Time deadline)>;
 
 // Prices a file. A row that is no item, or that the server refuses, has its error in place; an
 // error of a whole call ends the job and leaves no output. Calls that the server has no room for,

@@ -2,6 +2,7 @@
 
 #include <grpcpp/grpcpp.h>
 
+#include <algorithm>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
@@ -48,12 +49,14 @@ struct Client::Stubs {
 
 namespace {
 
-// One unary method with deadline and retry.
+// One unary method with deadline and retry, over by `latest`.
 template <typename Response, typename Method>
 absl::StatusOr<Response> Call(const ClientOptions& options, const RetryEnvironment& environment,
-                              const Method& method) {
+                              const Method& method, absl::Time latest = absl::InfiniteFuture()) {
+  RetryOptions retry = options.retry;
+  retry.timeout = std::min(retry.timeout, latest - environment.clock->Now());
   Response response;
-  RETURN_IF_ERROR(CallWithRetry(options.retry, environment, [&](absl::Time deadline) {
+  RETURN_IF_ERROR(CallWithRetry(retry, environment, [&](absl::Time deadline) {
     grpc::ClientContext context;
     context.set_deadline(absl::ToChronoTime(deadline));
     return FromGrpc(method(&context, &response), options.server);
@@ -90,11 +93,13 @@ absl::StatusOr<v1::PredictPriceResponse> Client::PredictPrice(
 }
 
 absl::StatusOr<v1::BatchPredictPricesResponse> Client::BatchPredictPrices(
-    const v1::BatchPredictPricesRequest& request) {
+    const v1::BatchPredictPricesRequest& request, absl::Time latest) {
   return Call<v1::BatchPredictPricesResponse>(
-      options_, environment_, [&](grpc::ClientContext* context, auto* response) {
+      options_, environment_,
+      [&](grpc::ClientContext* context, auto* response) {
         return stubs_->pricing->BatchPredictPrices(context, request, response);
-      });
+      },
+      latest);
 }
 
 absl::StatusOr<v1::ListAdaptersResponse> Client::ListAdapters(

@@ -34,9 +34,10 @@ class Client {
 
   absl::StatusOr<v1::PredictPriceResponse> PredictPrice(const v1::PredictPriceRequest& request);
 
-  // Results in the order of the items, each with its own status.
+  // Results in the order of the items, each with its own status. `latest` is where the call ends if
+  // that is before the timeout.
   absl::StatusOr<v1::BatchPredictPricesResponse> BatchPredictPrices(
-      const v1::BatchPredictPricesRequest& request);
+      const v1::BatchPredictPricesRequest& request, absl::Time latest = absl::InfiniteFuture());
 
   // On the server's admin listener.
   absl::StatusOr<v1::ListAdaptersResponse> ListAdapters(const v1::ListAdaptersRequest& request);

@@ -8,6 +8,7 @@
 #include <map>
 #include <mutex>
 #include <nlohmann/json.hpp>
+#include <set>
 #include <vector>
 
 #include "absl/strings/str_cat.h"
@@ -38,8 +39,9 @@ class BatchJobTest : public ::testing::Test {
   }
 
   absl::StatusOr<v1::BatchPredictPricesResponse> Answer(
-      const v1::BatchPredictPricesRequest& request) {
+      const v1::BatchPredictPricesRequest& request, absl::Time deadline) {
     const std::lock_guard<std::mutex> lock(mutex_);
+    deadlines_.insert(deadline);
     asked_versions_.push_back(request.adapter().version());
     largest_call_bytes_ = std::max(largest_call_bytes_, request.ByteSizeLong());
     asked_items_.push_back(request.items_size());
@@ -69,7 +71,10 @@ class BatchJobTest : public ::testing::Test {
 
   absl::StatusOr<BatchJobResult> Run() {
     return RunBatchJob(
-        options_, [this](const v1::BatchPredictPricesRequest& request) { return Answer(request); },
+        options_,
+        [this](const v1::BatchPredictPricesRequest& request, absl::Time deadline) {
+          return Answer(request, deadline);
+        },
         {}, environment_);
   }
 
@@ -101,6 +106,7 @@ class BatchJobTest : public ::testing::Test {
   std::mutex mutex_;
   std::map<std::string, Busy> busy_ = {{"refuse", {.times = 1000}}};
   int refused_calls_ = 0;
+  std::set<absl::Time> deadlines_;
   std::vector<int64_t> asked_versions_;
   std::vector<int> asked_items_;
   std::atomic<int> waits_ = 0;
@@ -195,6 +201,8 @@ TEST_F(BatchJobTest, ACallThatTheServerHasNoRoomForIsSentAgain) {
   ASSERT_OK_AND_ASSIGN(const BatchJobResult result, Run());
   EXPECT_EQ(result.errors, 0);
   EXPECT_EQ(waits_, 2);
+  // All attempts end at the same time.
+  EXPECT_EQ(deadlines_.size(), 1u);
   options_.retry.max_attempts = 3;
   refused_calls_ = 3;
   EXPECT_THAT(Run(), StatusIs(absl::StatusCode::kResourceExhausted, HasSubstr("queue full")));
@@ -214,7 +222,7 @@ TEST_F(BatchJobTest, AsksForTheVersionOfTheFirstAnswerFromThenOn) {
 TEST_F(BatchJobTest, AFailedCallEndsTheJobAndLeavesNoOutput) {
   ASSERT_OK(WriteFile(options_.input, "{\"title\":\"1\"}\n"));
   EXPECT_THAT(RunBatchJob(options_,
-                          [](const v1::BatchPredictPricesRequest&) {
+                          [](const v1::BatchPredictPricesRequest&, absl::Time) {
                             return absl::NotFoundError("no adapter \"shop\"");
                           },
                           {}),
@@ -263,7 +271,7 @@ TEST_F(BatchJobTest, ACallThatFailsBecauseOfAnInterruptCountsAsInterrupted) {
   ASSERT_OK(WriteFile(options_.input, "{\"title\":\"1\"}\n"));
   bool stop = false;
   environment_.stop = [&stop] { return stop; };
-  const auto fail = [&stop](const v1::BatchPredictPricesRequest&) {
+  const auto fail = [&stop](const v1::BatchPredictPricesRequest&, absl::Time) {
     stop = true;
     return absl::UnavailableError("restarting");
   };
@@ -316,8 +324,12 @@ TEST(BatchJobOptionsTest, WrongOptionsAreNamed) {
   options.coverage = 0.8;
   options.items_per_call = 2000;
   EXPECT_THAT(options.Validate(),
-              StatusIs(absl::StatusCode::kInvalidArgument, HasSubstr("items per call")));
+              StatusIs(absl::StatusCode::kInvalidArgument, HasSubstr("--items-per-call")));
   options.items_per_call = 10;
+  options.calls_in_flight = 257;
+  EXPECT_THAT(options.Validate(),
+              StatusIs(absl::StatusCode::kInvalidArgument, HasSubstr("--calls-in-flight")));
+  options.calls_in_flight = 4;
   options.retry.max_attempts = 0;
   EXPECT_THAT(options.Validate(),
               StatusIs(absl::StatusCode::kInvalidArgument, HasSubstr("max_attempts")));

@@ -10,6 +10,8 @@
 #include <future>
 
 #include "absl/strings/str_cat.h"
+#include "absl/time/clock.h"
+#include "absl/time/time.h"
 #include "base/file_descriptor.h"
 #include "pricer/v1/pricing.grpc.pb.h"
 #include "tests/testing/status_matchers.h"
@@ -62,6 +64,11 @@ TEST_F(ClientTest, AnswersAndSendsADeadline) {
   ASSERT_OK_AND_ASSIGN(const v1::PredictPriceResponse response, Connect()->PredictPrice({}));
   EXPECT_EQ(response.prediction().price(), 42.5);
   EXPECT_TRUE(service_.has_deadline);
+}
+
+TEST_F(ClientTest, EndsACallByTheLatestTimeItIsGiven) {
+  EXPECT_THAT(Connect()->BatchPredictPrices({}, absl::Now() - absl::Seconds(1)),
+              StatusIs(absl::StatusCode::kDeadlineExceeded));
 }
 
 TEST_F(ClientTest, TriesAgainWhileTheServerIsUnavailable) {

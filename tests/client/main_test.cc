@@ -114,9 +114,9 @@ TEST_F(MainTest, WrongOptionsExitWith2AndAreNamed) {
   expect(batch + "--timeout abc", "--timeout");
   expect(batch + "--field bad", "--field");
   expect(batch + "--field prise=cost", "prise");
-  expect(batch + "--items-per-call 0", "items per call");
+  expect(batch + "--items-per-call 0", "--items-per-call");
   expect(batch + "--currency usd", "currency");
-  expect(batch + "--coverage 1", "coverage");
+  expect(batch + "--coverage 1", "--coverage");
   expect(Batch(input_), "--input and --output are the same file");
   EXPECT_FALSE(std::filesystem::exists(dir_.File("out.jsonl")));
 }

@@ -1,0 +1,10 @@
+#pragma once
+
+#include "client/commands/command.h"
+
+namespace pricer {
+
+// `pricer adapters list`: shows a server's adapters. `parent` is the command `adapters`.
+Command AddAdaptersListCommand(CLI::App& parent);
+
+}  // namespace pricer
