@@ -85,6 +85,7 @@ function(pricer_test name)
     if(PRICER_SANITIZE STREQUAL "thread")
       message(FATAL_ERROR "${name} is a TSAN test but needs ${missing}")
     endif()
+    message(STATUS "${name} is left out: this configuration has no ${missing}")
     return()
   endif()
   pricer_executable(${name} SRCS ${arg_SRCS}

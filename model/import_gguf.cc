@@ -204,6 +204,10 @@ class DirectoryWriter {
           absl::StrCat(Quoted(directory), ": expected the name of a directory to make"));
     }
     std::error_code error;
+    if (fs::exists(target, error) && !fs::is_directory(target, error)) {
+      return absl::AlreadyExistsError(absl::StrCat(
+          target.string(), ": expected a directory that is new or empty; it is a file"));
+    }
     if (fs::exists(target, error) && !fs::is_empty(target, error)) {
       return absl::AlreadyExistsError(
           absl::StrCat(target.string(),

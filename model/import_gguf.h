@@ -14,9 +14,9 @@ namespace pricer {
 // Memory: one row of the widest tensor beside the mapped file and the vocabulary.
 //
 // Unimplemented names the architecture, tokenizer model, pre-tokenizer, rope scaling or tensor type
-// that is not read; AlreadyExists where `directory` is not empty; NotFound and DataLoss name the
-// key or tensor that is missing or wrong. Cancelled, with nothing left behind, once `cancelled`
-// (may be empty) returns true; it is asked at every tensor.
+// that is not read; AlreadyExists where `directory` is a file or not empty; NotFound, DataLoss and
+// InvalidArgument name the key or tensor that is missing or wrong. Cancelled, with nothing left
+// behind, once `cancelled` (may be empty) returns true; it is asked at every tensor.
 absl::Status ImportGguf(const std::string& gguf_path, const std::string& directory, Dtype dtype,
                         const std::function<bool()>& cancelled = nullptr);
 

@@ -58,6 +58,7 @@ absl::Status ReadBase(const JsonFields& root, Manifest* manifest) {
   }
   RETURN_IF_ERROR(base.Require("name", &manifest->base_name));
   RETURN_IF_ERROR(RequireOneOf(root, "weights", {"nf4", "bf16", "fp32"}, &manifest->weights));
+  if (!root.Has("dtype")) return absl::OkStatus();
   return RequireOneOf(root, "dtype", {"fp32", "bf16"}, &manifest->dtype);
 }
 
@@ -170,11 +171,10 @@ std::string Manifest::ToJson() const {
     items.push_back(
         {{"item", item.item}, {"price", item.price}, {"low", item.low}, {"high", item.high}});
   }
-  const Json json = {
+  Json json = {
       {"base", {{"fingerprint", base_fingerprint}, {"name", base_name}}},
       {"calibration", {{"conformal", Json(Finite(conformal))}, {"temperature", temperature}}},
       {"data_digest", data_digest},
-      {"dtype", dtype},
       {"evaluation", Json(Finite(evaluation))},
       {"files", Json(files)},
       {"format_version", std::string(kManifestFormatVersion)},
@@ -190,6 +190,7 @@ std::string Manifest::ToJson() const {
       {"trainer", {{"options", Json(trainer_options)}, {"version", trainer_version}}},
       {"weights", weights},
   };
+  if (!dtype.empty()) json["dtype"] = dtype;
   return json.dump(2, ' ', /*ensure_ascii=*/false, Json::error_handler_t::replace) + "\n";
 }
 

@@ -1,5 +1,6 @@
 #pragma once
 
+#include <cmath>
 #include <cstdint>
 #include <map>
 #include <string>
@@ -7,8 +8,9 @@
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
-#include "absl/strings/str_cat.h"
+#include "absl/strings/numbers.h"
 #include "absl/strings/string_view.h"
+#include "model/price_distribution.h"
 #include "model/price_head.h"
 #include "model/prompt.h"
 
@@ -16,11 +18,8 @@ namespace pricer {
 
 inline constexpr absl::string_view kManifestFormatVersion = "1.0";
 
-// Coverage of the interval [low, high] of golden items.
-inline constexpr double kGoldenCoverage = 0.8;
-
 // What its prices should be, to check a loaded adapter with: the median of the distribution and its
-// interval of kGoldenCoverage, both with the manifest's calibration.
+// interval of kDefaultIntervalCoverage, both with the manifest's calibration.
 struct GoldenItem {
   std::string item;  // rendered item text
   double price = 0;
@@ -34,7 +33,7 @@ struct Manifest {
   std::string base_fingerprint;
   std::string base_name;
   std::string weights;  // nf4, bf16 or fp32: what it was tuned on
-  std::string dtype;    // fp32 or bf16: what it was tuned in
+  std::string dtype;    // fp32 or bf16: what it was tuned in; empty = unknown
   PromptTemplate prompt;
   std::string currency;
   // min_price and max_price stand under price_space in the file.
@@ -52,8 +51,11 @@ struct Manifest {
   // What PriceDistribution::CentralInterval takes for `coverage`; 0 where nothing was fitted for
   // it.
   double ConformalOffset(double coverage) const {
-    const auto it = conformal.find(absl::StrCat(coverage));
-    return it == conformal.end() ? 0.0 : it->second;
+    for (const auto& [text, offset] : conformal) {
+      double fitted = 0;
+      if (absl::SimpleAtod(text, &fitted) && std::abs(fitted - coverage) < 1e-9) return offset;
+    }
+    return 0;
   }
 
   // Sorted keys, UTF-8, two-space indent, newline at the end. Same manifest, same bytes.

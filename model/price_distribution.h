@@ -11,6 +11,9 @@
 
 namespace pricer {
 
+// Of an interval where nobody asks for another.
+inline constexpr double kDefaultIntervalCoverage = 0.8;
+
 // What single number is wanted of a distribution: the best one for the caller's loss.
 struct Estimator {
   enum class Kind { kMedian, kMean, kGeomean, kMode, kQuantile };

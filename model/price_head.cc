@@ -11,8 +11,8 @@
 namespace pricer {
 namespace {
 
-constexpr double kTailShare =
-    0.001;  // of the training prices on either side of the range, before it is widened
+// Of the training prices on either side of the range, before it is widened.
+constexpr double kTailShare = 0.001;
 constexpr double kWidening = 0.1;
 // Quantiles closer than this in ln(price) count as one price.
 constexpr double kSamePrice = 1e-6;

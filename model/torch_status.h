@@ -4,9 +4,11 @@
 
 #include <exception>
 #include <new>
+#include <string>
 #include <utility>
 
 #include "absl/status/status.h"
+#include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/string_view.h"
 
@@ -22,7 +24,11 @@ auto CatchTorch(absl::string_view what, Body&& body) -> decltype(std::forward<Bo
   } catch (const c10::OutOfMemoryError& error) {
     return absl::ResourceExhaustedError(absl::StrCat(what, ": ", error.what_without_backtrace()));
   } catch (const c10::Error& error) {
-    return absl::InternalError(absl::StrCat(what, ": ", error.what_without_backtrace()));
+    const absl::string_view reason = error.what_without_backtrace();
+    // The CPU's allocator throws no class of its own.
+    const bool memory = absl::StrContains(reason, "DefaultCPUAllocator: can't allocate memory");
+    const std::string message = absl::StrCat(what, ": ", reason);
+    return memory ? absl::ResourceExhaustedError(message) : absl::InternalError(message);
   } catch (const std::bad_alloc&) {
     return absl::ResourceExhaustedError(absl::StrCat(what, ": out of memory"));
   } catch (const std::exception& error) {

@@ -14,7 +14,8 @@ absl::Status StoppingError() { return absl::CancelledError("the server is stoppi
 
 std::string ForeignWarning(const Manifest& manifest, const EngineInfo& info) {
   if (manifest.weights == info.weights && manifest.dtype == info.dtype) return "";
-  return absl::StrCat("tuned on ", manifest.weights, " weights in ", manifest.dtype, ", served on ",
+  const std::string dtype = manifest.dtype.empty() ? "an unknown dtype" : manifest.dtype;
+  return absl::StrCat("tuned on ", manifest.weights, " weights in ", dtype, ", served on ",
                       info.weights, " weights in ", info.dtype);
 }
 

@@ -82,8 +82,9 @@ absl::Status AdapterRegistry::NotFound(absl::string_view name,
       std::string message =
           absl::StrCat(Describe(name, version), " is in state ", AdapterStateName(status.state));
       if (!status.reason.empty()) absl::StrAppend(&message, ": ", status.reason);
-      const bool other_base = status.refusal == absl::StatusCode::kFailedPrecondition;
-      return other_base ? absl::FailedPreconditionError(message) : absl::NotFoundError(message);
+      // Well made, but not for this server: another base, a longer context, other golden prices.
+      const bool unfit = status.refusal == absl::StatusCode::kFailedPrecondition;
+      return unfit ? absl::FailedPreconditionError(message) : absl::NotFoundError(message);
     }
   }
   return absl::NotFoundError(

@@ -49,10 +49,6 @@ absl::StatusOr<std::shared_ptr<LoadedAdapter>> ModelEngine::LoadAdapter(
     const std::string& directory) const {
   ASSIGN_OR_RETURN(PublishedAdapter published,
                    LoadPublishedAdapter(directory, network_->config(), info_.model_fingerprint));
-  if (!published.adapter.weights.score.defined()) {
-    return absl::FailedPreconditionError(
-        absl::StrCat(directory, ": has no bins head; this server reads prices off one"));
-  }
   auto adapter = std::make_shared<ModelAdapter>();
   adapter->key = {published.name, published.version};
   adapter->digest = std::move(published.digest);

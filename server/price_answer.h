@@ -7,8 +7,6 @@
 
 namespace pricer {
 
-inline constexpr double kDefaultIntervalCoverage = 0.8;
-
 // What a caller wants to know of a distribution.
 struct PriceOptions {
   Estimator estimator;

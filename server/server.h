@@ -27,9 +27,8 @@ struct ServerPorts {
 // Stop order: readiness not serving, watcher and loads told to end -> for the notice period, calls
 // as before -> new calls refused with UNAVAILABLE -> calls in flight finished, or cancelled when
 // the grace period is over -> tokenizer pool and scheduler ended -> health and metrics listeners
-// closed
-// -> watcher's thread ended, as far as the grace period allows -> all destroyed in the reverse
-// order of construction.
+// closed -> watcher's thread ended, as far as the grace period allows -> all destroyed in the
+// reverse order of construction.
 class Server {
  public:
   using EngineFactory =

@@ -148,8 +148,8 @@ absl::StatusOr<std::vector<ScoredPrice>> ReadPrices(const Network& network, cons
     ASSIGN_OR_RETURN(const PriceDistribution distribution,
                      PriceDistribution::FromLogits(manifest.bins.min_price, manifest.bins.max_price,
                                                    logits[i], manifest.temperature));
-    scores.push_back(
-        ScoreDistribution(distribution, manifest.ConformalOffset(kIntervalCoverage), truths[i]));
+    scores.push_back(ScoreDistribution(
+        distribution, manifest.ConformalOffset(kDefaultIntervalCoverage), truths[i]));
   }
   return scores;
 }
@@ -174,8 +174,10 @@ void WarnOfDifferences(const Pricer& pricer, const Network& network) {
   const absl::string_view weights = WeightsKindName(network.options().weights);
   const absl::string_view dtype = ComputeDtypeName(network.options().dtype);
   if (weights == pricer.manifest->weights && dtype == pricer.manifest->dtype) return;
+  const std::string tuned_in =
+      pricer.manifest->dtype.empty() ? "an unknown dtype" : pricer.manifest->dtype;
   LogWarning(absl::StrCat("the adapter was tuned on ", pricer.manifest->weights, " weights in ",
-                          pricer.manifest->dtype, " and is evaluated on ", weights, " in ", dtype));
+                          tuned_in, " and is evaluated on ", weights, " in ", dtype));
 }
 
 absl::Status WriteResults(const EvaluationOptions& options, const Dataset& data,
@@ -189,25 +191,28 @@ absl::Status WriteResults(const EvaluationOptions& options, const Dataset& data,
   return WriteFileAtomically(options.json, EvaluationJson(outcome.metrics, outcome.baseline));
 }
 
-std::string RejectsPath(const EvaluationOptions& options) {
-  return options.predictions + ".rejects.jsonl";
-}
-
 // No file that is written is one that is read, or another that is written.
 absl::Status CheckOutputs(const EvaluationOptions& options) {
   RETURN_IF_ERROR(CheckOtherFile("--json", options.json, "--predictions", options.predictions));
   const std::pair<absl::string_view, std::string> outputs[] = {
       {"--predictions", options.predictions},
       {"--json", options.json},
-      {"rejects of --predictions", RejectsPath(options)}};
+      {"rejects of --predictions", RejectsPath(options.predictions)}};
   for (const auto& [option, path] : outputs) {
     RETURN_IF_ERROR(CheckOtherFile(option, path, "--data", options.data));
     RETURN_IF_ERROR(CheckOtherFile(option, path, "--train-data", options.train_data));
   }
-  return CheckOtherFile("--json", options.json, "rejects of --predictions", RejectsPath(options));
+  return CheckOtherFile("--json", options.json, "rejects of --predictions",
+                        RejectsPath(options.predictions));
 }
 
 }  // namespace
+
+std::string RejectsPath(const std::string& predictions) {
+  const absl::StatusOr<OutputPlace> place = FindOutputPlace(predictions);
+  const bool stream = place.ok() && place->is_stream;
+  return stream ? "" : predictions + ".rejects.jsonl";
+}
 
 absl::Status EvaluationOptions::Validate() const {
   RETURN_IF_ERROR(base.Validate());
@@ -232,7 +237,7 @@ absl::StatusOr<EvaluationOutcome> RunEvaluation(const EvaluationOptions& options
   DatasetOptions dataset{.reader = ReaderOptions(options, pricer.currency),
                          .limit = options.limit,
                          .keep_texts = true};
-  dataset.reader.rejects_path = RejectsPath(options);
+  dataset.reader.rejects_path = RejectsPath(options.predictions);
   ASSIGN_OR_RETURN(const Dataset data,
                    LoadDataset(options.data, pricer.prompt, *base.tokenizer, dataset));
   const std::vector<double> truths = data.Prices();

@@ -40,6 +40,10 @@ struct EvaluationOptions {
   absl::Status Validate() const;
 };
 
+// "<predictions>.rejects.jsonl"; empty where the predictions go to a stream, beside which there is
+// no file: rejects are then only counted.
+std::string RejectsPath(const std::string& predictions);
+
 struct EvaluationOutcome {
   Metrics metrics;
   Baseline baseline;
@@ -48,7 +52,7 @@ struct EvaluationOutcome {
 
 // When all is done the predictions and then the metrics are written, each file whole or not at all:
 // where the metrics cannot be, the new predictions are there. Cancelled, with neither written, once
-// InterruptRequested(). Rejected rows go to `<predictions>.rejects.jsonl`.
+// InterruptRequested(). Rejected rows go to RejectsPath.
 absl::StatusOr<EvaluationOutcome> RunEvaluation(const EvaluationOptions& options);
 
 }  // namespace pricer

@@ -32,7 +32,7 @@ ScoredPrice ScoreDistribution(const PriceDistribution& distribution, double conf
   ScoredPrice score;
   score.price = distribution.Estimate(Estimator{});
   score.truth = truth;
-  score.interval = distribution.CentralInterval(kIntervalCoverage, conformal_offset);
+  score.interval = distribution.CentralInterval(kDefaultIntervalCoverage, conformal_offset);
   score.quantiles.emplace();
   for (size_t i = 0; i < kQuantileLevels.size(); ++i) {
     (*score.quantiles)[i] = distribution.Quantile(kQuantileLevels[i]);

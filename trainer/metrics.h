@@ -16,14 +16,13 @@ inline constexpr std::array<double, 7> kQuantileLevels = {0.05, 0.1, 0.25, 0.5, 
 // The same as keys of JSON objects.
 inline constexpr std::array<absl::string_view, 7> kQuantileKeys = {"0.05", "0.1", "0.25", "0.5",
                                                                    "0.75", "0.9", "0.95"};
-inline constexpr double kIntervalCoverage = 0.8;
 
 // What was predicted of one item, beside the truth. A prediction that is a single price has neither
 // interval nor quantiles.
 struct ScoredPrice {
   double price = 0;
   double truth = 0;
-  std::optional<PriceInterval> interval;  // of kIntervalCoverage
+  std::optional<PriceInterval> interval;  // of kDefaultIntervalCoverage
   std::optional<std::array<double, kQuantileLevels.size()>> quantiles;
   // In units of the currency; of a single price its absolute error.
   double crps = 0;

@@ -73,7 +73,7 @@ absl::Status Calibrate(const Dataset& validation, absl::Span<const std::vector<f
                    Distributions(*manifest, logits));
   manifest->conformal = FitConformal(distributions, prices, kConformalCoverages);
 
-  const double offset = manifest->ConformalOffset(kIntervalCoverage);
+  const double offset = manifest->ConformalOffset(kDefaultIntervalCoverage);
   std::vector<ScoredPrice> scores;
   for (size_t i = 0; i < prices.size(); ++i) {
     scores.push_back(ScoreDistribution(distributions[i], offset, prices[i]));

@@ -40,7 +40,8 @@ absl::StatusOr<RunLog> RunLog::Create(const std::string& runs, const std::string
 absl::Status RunLog::WriteOptions(const std::vector<std::pair<std::string, std::string>>& options) {
   Json json = Json::object();
   for (const auto& [name, value] : options) json[name] = value;
-  return WriteFile(directory_ + "/options.json", json.dump(2) + "\n");
+  return WriteFile(directory_ + "/options.json",
+                   json.dump(2, ' ', false, Json::error_handler_t::replace) + "\n");
 }
 
 absl::Status RunLog::AppendLine(const std::string& json) {

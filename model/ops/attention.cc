@@ -19,8 +19,7 @@ at::Tensor AsHeads(const at::Tensor& rows, int64_t begin, int64_t end, int64_t f
       .transpose(1, 2);
 }
 
-// Queries [query_begin, query_end) of `q` and keys [key_begin, key_end) of `kv`, where keys start
-// at head `key_head` of kv.
+// Rows of `q` and rows of `kv`.
 struct Sequence {
   int64_t query_begin, query_end, key_begin, key_end;
 };
@@ -72,7 +71,8 @@ struct Problem {
   }
 };
 
-// Returns [rows of q, N D] and saves each sequence's log-sum-exp for the backward pass.
+// Rotates q and kv in place, returns [rows of q, N D] and appends each sequence's log-sum-exp,
+// which the backward pass needs.
 at::Tensor Forward(const Problem& problem, const at::Tensor& q, const at::Tensor& kv,
                    variable_list& log_sum_exp) {
   problem.Rotate(q, kv, /*inverse=*/false);

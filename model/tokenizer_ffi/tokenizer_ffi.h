@@ -2,9 +2,8 @@
 
 // C interface of the Rust crate in this folder: Hugging Face's `tokenizers`, one instance behind a
 // pointer. Every function is safe to call from several threads at once as long as the tokenizer is
-// not changed meanwhile
-// (_new, _add_tokens, _split_special_tokens, _free). None unwinds: a panic inside comes back as an
-// error. src/lib.rs declares the same structures; change both together.
+// not changed meanwhile (_new, _add_tokens, _split_special_tokens, _free). None unwinds: a panic
+// inside comes back as an error. src/lib.rs declares the same structures; change both together.
 
 #include <stdbool.h>
 #include <stddef.h>

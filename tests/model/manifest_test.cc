@@ -206,7 +206,6 @@ TEST(ManifestTest, NamesAnyMissingField) {
                            "/base/fingerprint",
                            "/base/name",
                            "/weights",
-                           "/dtype",
                            "/prompt",
                            "/prompt/preset",
                            "/prompt/question",
@@ -244,6 +243,22 @@ TEST(ManifestTest, NamesAnyMissingField) {
                 StatusIs(kDataLoss, AllOf(HasSubstr("dir/pricer.json"), HasSubstr(pointer.back()))))
         << path;
   }
+}
+
+TEST(ManifestTest, TheDtypeMayBeUnknown) {
+  Json json = ExampleJson();
+  json.erase("dtype");
+  ASSERT_OK_AND_ASSIGN(const Manifest manifest, Manifest::FromJson(json.dump(), "x"));
+  EXPECT_EQ(manifest.dtype, "");
+  EXPECT_EQ(Json::parse(manifest.ToJson()), json);
+}
+
+TEST(ManifestTest, FindsTheConformalOffsetOfACoverageByItsValue) {
+  Manifest manifest;
+  manifest.conformal = {{"0.50", -0.25}, {"0.8", 0.5}};
+  EXPECT_EQ(manifest.ConformalOffset(0.5), -0.25);
+  EXPECT_EQ(manifest.ConformalOffset(0.8), 0.5);
+  EXPECT_EQ(manifest.ConformalOffset(0.9), 0);
 }
 
 TEST(ManifestTest, NamesAWrongField) {

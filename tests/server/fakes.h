@@ -246,8 +246,8 @@ class Results {
 };
 
 // Tokens are the bytes of the text, cut at the prompt's limit. Adapters are what AddAdapter was
-// given, by directory name
-// "<name>/<version>"; without one, a version loads as MakeLoadedAdapter makes it.
+// given, by directory name "<name>/<version>"; without one, a version loads as MakeLoadedAdapter
+// makes it.
 class FakeEngine final : public Engine {
  public:
   FakePredictor& fake_predictor() { return predictor_; }

@@ -218,6 +218,17 @@ TEST_F(EvaluationTest, CountsAndListsRejects) {
               testing::IsOkAndHolds(HasSubstr("\"row\": 2")));
 }
 
+TEST_F(EvaluationTest, OnlyCountsRejectsWherePredictionsGoToAStream) {
+  ASSERT_OK(
+      WriteFile(dir_.File("items.jsonl"), "{\"title\":\"a\",\"price\":30}\n{\"title\":\"b\"}\n"));
+  EvaluationOptions options = Options();
+  options.max_reject_share = 0.5;
+  options.predictions = "/dev/null";
+  ASSERT_OK_AND_ASSIGN(const EvaluationOutcome outcome, RunEvaluation(options));
+  EXPECT_EQ(outcome.rejects, 1);
+  EXPECT_EQ(outcome.metrics.items, 1);
+}
+
 TEST_F(EvaluationTest, RefusesToReplaceItsInputsOrItsOtherOutput) {
   const auto refused = [](const std::string& option, const std::string& other) {
     return StatusIs(kInvalid, AllOf(HasSubstr(option), HasSubstr("is also " + other)));

@@ -45,6 +45,14 @@ TEST(RunLogTest, WritesTheOptions) {
               IsOkAndHolds("{\n  \"name\": \"shop\",\n  \"lr\": \"0.0002\"\n}\n"));
 }
 
+TEST(RunLogTest, WritesAPathThatIsNotUtf8) {
+  TempDir dir;
+  ASSERT_OK_AND_ASSIGN(RunLog log, RunLog::Create(dir.path(), "shop"));
+  ASSERT_OK(log.WriteOptions({{"data", "prices\xff.jsonl"}}));
+  EXPECT_THAT(ReadFile(log.directory() + "/options.json"),
+              IsOkAndHolds("{\n  \"data\": \"prices\xef\xbf\xbd.jsonl\"\n}\n"));
+}
+
 TEST(RunLogTest, NamesTheFolderThatCannotBeMade) {
   TempDir dir;
   ASSERT_OK(WriteFile(dir.File("file"), "x"));

@@ -109,8 +109,7 @@ TEST_F(TuningRunTest, GoldenPricesComeOutOfThePublishedFiles) {
         const PriceDistribution distribution,
         PriceDistribution::FromLogits(manifest.bins.min_price, manifest.bins.max_price, logits[0],
                                       manifest.temperature));
-    const PriceInterval interval =
-        distribution.CentralInterval(kGoldenCoverage, manifest.ConformalOffset(kGoldenCoverage));
+    const PriceInterval interval = distribution.CentralInterval(0.8, manifest.ConformalOffset(0.8));
     EXPECT_NEAR(distribution.Quantile(0.5), golden.price, 1e-4 * golden.price);
     EXPECT_NEAR(interval.low, golden.low, 1e-4 * golden.low);
     EXPECT_NEAR(interval.high, golden.high, 1e-4 * golden.high);

@@ -1,9 +1,13 @@
 #include "trainer/commands/evaluate.h"
 
 #include <CLI/CLI.hpp>
+#include <filesystem>
 #include <memory>
+#include <string>
 
+#include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
+#include "base/exit_codes.h"
 #include "base/status_macros.h"
 #include "trainer/commands/common_options.h"
 #include "trainer/evaluation.h"
@@ -11,20 +15,29 @@
 namespace pricer {
 namespace {
 
+// What an interrupted run leaves behind.
+std::string RejectsNote(const EvaluationOptions& options) {
+  const std::string rejects = RejectsPath(options.predictions);
+  if (rejects.empty() || !std::filesystem::exists(rejects)) return "";
+  return absl::StrCat("; rows that were rejected are in ", rejects);
+}
+
 absl::StatusOr<int> Run(const EvaluationOptions& options) {
   const auto outcome = RunEvaluation(options);
   if (absl::IsCancelled(outcome.status())) {
-    absl::FPrintF(stderr, "interrupted: neither %s nor %s was written\n", options.predictions,
-                  options.json);
-    return 130;
+    absl::FPrintF(stderr, "interrupted: neither %s nor %s was written%s\n", options.predictions,
+                  options.json, RejectsNote(options));
+    return kExitInterrupted;
   }
   RETURN_IF_ERROR(outcome.status());
   absl::PrintF("%s", EvaluationTable(options.adapter.empty() ? "base" : "adapter", outcome->metrics,
                                      outcome->baseline));
   absl::PrintF("predictions: %s\nmetrics: %s\n", options.predictions, options.json);
-  if (outcome->rejects == 0) return 0;
-  absl::PrintF("%d rows were rejected: %s.rejects.jsonl\n", outcome->rejects, options.predictions);
-  return 3;
+  if (outcome->rejects == 0) return kExitDone;
+  const std::string rejects = RejectsPath(options.predictions);
+  absl::PrintF("%d rows were rejected%s%s\n", outcome->rejects, rejects.empty() ? "" : ": ",
+               rejects);
+  return kExitDoneWithRejects;
 }
 
 }  // namespace
@@ -53,8 +66,7 @@ Command AddEvaluateCommand(CLI::App& parent) {
   AddPromptOptions(app, &options->prompt);
   app->footer(
       "The prompt and the currency of a published adapter are its own: options that differ from "
-      "them "
-      "are refused.");
+      "them are refused.");
   return {app, [options] { return options->Validate(); }, [options] { return Run(*options); }};
 }
 
