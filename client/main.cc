@@ -7,6 +7,7 @@
 #include "absl/strings/str_cat.h"
 #include "absl/strings/string_view.h"
 #include "base/build_info.h"
+#include "base/config_flag.h"
 #include "base/exit_codes.h"
 #include "client/commands/adapters.h"
 #include "client/commands/batch.h"
@@ -38,8 +39,7 @@ int RunCommand(const Command& command) {
 int Main(int argc, char** argv) {
   CLI::App app("Prices products from their text.", "pricer");
   app.set_version_flag("--version", VersionText("pricer"));
-  app.set_config("--config", "", "options as TOML");
-  app.allow_config_extras(CLI::config_extras_mode::error);
+  AddConfigFlag(&app, "TOML file with the options of a subcommand in its [section]");
   app.require_subcommand(1);
   // So that --config can stand after the subcommand.
   app.fallthrough();

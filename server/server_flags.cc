@@ -4,6 +4,7 @@
 
 #include "absl/time/time.h"
 #include "base/build_info.h"
+#include "base/config_flag.h"
 #include "base/units.h"
 
 namespace pricer {
@@ -25,8 +26,7 @@ void AddDuration(CLI::App* app, const std::string& name, absl::Duration* value,
 void AddServerFlags(ServerFlags* flags, CLI::App* app) {
   ServerOptions& o = flags->options;
   app->set_version_flag("--version", VersionText("pricer-server"));
-  app->set_config("--config", "", "Options as TOML, under the names of the flags");
-  app->allow_config_extras(CLI::config_extras_mode::error);
+  AddConfigFlag(app, "TOML file with options, under the names of the flags");
   app->option_defaults()->always_capture_default();
   app->add_option("--base", o.base, "Checkpoint directory of the base model")->required();
   app->add_option("--adapters", o.adapters, "Adapter folder, watched for new versions")->required();

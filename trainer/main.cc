@@ -7,6 +7,7 @@
 
 #include "absl/strings/str_format.h"
 #include "base/build_info.h"
+#include "base/config_flag.h"
 #include "base/exit_codes.h"
 #include "base/file.h"
 #include "base/interrupt.h"
@@ -51,8 +52,7 @@ int RunChosen(const std::vector<Command>& commands) {
 int Main(int argc, char** argv) {
   CLI::App app{"Tunes and measures models that price products from their text"};
   app.set_version_flag("--version", VersionText("pricer-trainer"));
-  app.set_config("--config", "", "TOML file with the options of a subcommand in its [section]");
-  app.allow_config_extras(CLI::config_extras_mode::error);
+  AddConfigFlag(&app, "TOML file with the options of a subcommand in its [section]");
   app.require_subcommand(1);
   // So that --config can stand after the subcommand.
   app.fallthrough();
