@@ -23,19 +23,22 @@ function(pricer_missing out)
   set(${out} "${missing}" PARENT_SCOPE)
 endfunction()
 
-# Lets a target that sees libtorch's headers share one precompiled <ATen/ATen.h> (cmake/libtorch.cmake):
-# it is three quarters of the time that such a file takes to compile.
-function(pricer_share_torch_headers name)
-  get_property(with_torch GLOBAL PROPERTY pricer_with_torch)
-  foreach(dep torch::cpu ${with_torch})
+# Lets a target share what is compiled once: WITH_TORCH where it sees libtorch's headers, of which
+# <ATen/ATen.h> is three quarters of the time that such a file takes to compile, else WITHOUT_TORCH.
+# Either may name no target.
+function(pricer_share_headers name with_torch without_torch)
+  set(headers ${without_torch})
+  get_property(torch_targets GLOBAL PROPERTY pricer_with_torch)
+  foreach(dep torch::cpu ${torch_targets})
     if(dep IN_LIST ARGN)
       set_property(GLOBAL APPEND PROPERTY pricer_with_torch ${name})
-      if(TARGET pricer_torch_headers)
-        target_precompile_headers(${name} REUSE_FROM pricer_torch_headers)
-      endif()
-      return()
+      set(headers ${with_torch})
+      break()
     endif()
   endforeach()
+  if(TARGET "${headers}")
+    target_precompile_headers(${name} REUSE_FROM ${headers})
+  endif()
 endfunction()
 
 # pricer_library(NAME SRCS file... DEPS target... [PRIVATE_DEPS target...]); no SRCS: headers only.
@@ -50,7 +53,7 @@ function(pricer_library name)
     add_library(${name} STATIC ${arg_SRCS})
     target_include_directories(${name} PUBLIC "${CMAKE_SOURCE_DIR}")
     target_link_libraries(${name} PUBLIC ${arg_DEPS} PRIVATE ${arg_PRIVATE_DEPS} pricer_flags)
-    pricer_share_torch_headers(${name} ${arg_DEPS})
+    pricer_share_headers(${name} pricer_torch_headers "" ${arg_DEPS})
   else()
     add_library(${name} INTERFACE)
     target_include_directories(${name} INTERFACE "${CMAKE_SOURCE_DIR}")
@@ -58,9 +61,10 @@ function(pricer_library name)
   endif()
 endfunction()
 
-# pricer_executable(NAME SRCS file... DEPS target...)
+# pricer_executable(NAME SRCS file... DEPS target... [TEST])
+# TEST: compiled like the headers that tests share (tests/CMakeLists.txt), where there are any.
 function(pricer_executable name)
-  cmake_parse_arguments(PARSE_ARGV 1 arg "" "" "SRCS;DEPS;PRIVATE_DEPS")
+  cmake_parse_arguments(PARSE_ARGV 1 arg "TEST" "" "SRCS;DEPS;PRIVATE_DEPS")
   pricer_missing(missing ${arg_DEPS} ${arg_PRIVATE_DEPS})
   if(missing)
     pricer_unavailable(${name})
@@ -69,7 +73,14 @@ function(pricer_executable name)
   add_executable(${name} ${arg_SRCS})
   target_include_directories(${name} PRIVATE "${CMAKE_SOURCE_DIR}")
   target_link_libraries(${name} PRIVATE ${arg_DEPS} ${arg_PRIVATE_DEPS} pricer_flags)
-  pricer_share_torch_headers(${name} ${arg_DEPS})
+  if(arg_TEST AND TARGET pricer_test_headers)
+    target_compile_options(${name} PRIVATE -O0 -pthread)
+    pricer_share_headers(${name} pricer_torch_test_headers pricer_test_headers ${arg_DEPS})
+  else()
+    # A program's own files read its flags, which is slow to compile and need not be fast.
+    target_compile_options(${name} PRIVATE $<$<CONFIG:Release>:-O1>)
+    pricer_share_headers(${name} pricer_torch_headers "" ${arg_DEPS})
+  endif()
 endfunction()
 
 # pricer_test(NAME SRCS file... DEPS target... [LABELS label...] [TSAN] [TIMEOUT seconds])
@@ -88,7 +99,7 @@ function(pricer_test name)
     message(STATUS "${name} is left out: this configuration has no ${missing}")
     return()
   endif()
-  pricer_executable(${name} SRCS ${arg_SRCS}
+  pricer_executable(${name} TEST SRCS ${arg_SRCS}
     DEPS ${arg_DEPS} ${arg_PRIVATE_DEPS} GTest::gmock GTest::gtest GTest::gmock_main)
   # Relative, so that objects are the same in every checkout; ctest gives the absolute path.
   target_compile_definitions(${name} PRIVATE PRICER_TEST_DATA="tests/data")
