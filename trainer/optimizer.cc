@@ -53,6 +53,22 @@ double AdamW::ClipGradients(double max_norm) {
   return norm;
 }
 
+std::vector<AdamW::Moments> AdamW::moments() const {
+  std::vector<Moments> moments;
+  for (const State& state : groups_) {
+    for (size_t i = 0; i < state.parameters.size(); ++i) {
+      moments.push_back({state.first_moments[i], state.second_moments[i]});
+    }
+  }
+  return moments;
+}
+
+void AdamW::set_steps(int64_t steps) {
+  for (const State& state : groups_) {
+    for (const at::Tensor& made : state.steps) made.fill_(static_cast<double>(steps));
+  }
+}
+
 void AdamW::Step(absl::Span<const double> learning_rates) {
   PRICER_CHECK(learning_rates.size() == groups_.size());
   const at::NoGradGuard no_grad;

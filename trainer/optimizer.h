@@ -36,6 +36,15 @@ class AdamW {
   // that; the result is the norm before. As torch.nn.utils.clip_grad_norm_.
   double ClipGradients(double max_norm);
 
+  struct Moments {
+    at::Tensor first, second;
+  };
+  // The optimizer's own, of the parameters in the order of the groups: to save, or to fill in place
+  // together with set_steps.
+  std::vector<Moments> moments() const;
+  // Updates made so far, which the bias correction counts.
+  void set_steps(int64_t steps);
+
   // One update with one learning rate for each group. REQUIRES: as many rates as groups.
   void Step(absl::Span<const double> learning_rates);
 

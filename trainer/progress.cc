@@ -55,8 +55,9 @@ std::string Progress::Line(int64_t done, absl::string_view detail, absl::Time no
   }
   if (options_.terminal) absl::StrAppend(&line, Bar(done, options_.total), " ");
   absl::StrAppend(&line, done, "/", options_.total, " ", options_.unit, "  ", detail);
-  if (done > 0 && done < options_.total) {
-    const absl::Duration left = (now - start_) * (options_.total - done) / done;
+  const int64_t done_here = done - options_.done_before;
+  if (done_here > 0 && done < options_.total) {
+    const absl::Duration left = (now - start_) * (options_.total - done) / done_here;
     absl::StrAppend(&line, "  ", ShortDuration(left), " left");
   }
   return line;

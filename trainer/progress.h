@@ -21,6 +21,8 @@ class Progress {
     std::string unit;
     // 0 = unknown.
     int64_t total = 0;
+    // Of the total, done before this job began; it tells nothing about the speed.
+    int64_t done_before = 0;
     bool terminal = false;
     // Between two plain lines.
     absl::Duration plain_interval = absl::Seconds(10);

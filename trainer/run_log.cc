@@ -1,5 +1,7 @@
 #include "trainer/run_log.h"
 
+#include <fcntl.h>
+#include <sys/file.h>
 #include <sys/stat.h>
 
 #include <cerrno>
@@ -7,6 +9,7 @@
 #include <nlohmann/json.hpp>
 
 #include "absl/strings/str_cat.h"
+#include "absl/strings/str_split.h"
 #include "base/file.h"
 #include "base/status_macros.h"
 
@@ -21,6 +24,28 @@ Json Number(double value) {
   return whole ? Json(static_cast<int64_t>(value)) : Json(value);
 }
 
+// Held as long as the descriptor is open, by a process that dies no longer.
+absl::StatusOr<FileDescriptor> Lock(const std::string& directory) {
+  const std::string path = directory + "/lock";
+  FileDescriptor file(open(path.c_str(), O_RDWR | O_CREAT | O_CLOEXEC, 0666));
+  if (!file.ok()) return ErrnoStatus("open", path);
+  if (flock(file.get(), LOCK_EX | LOCK_NB) == 0) return file;
+  if (errno != EWOULDBLOCK) return ErrnoStatus("lock", path);
+  return absl::FailedPreconditionError(
+      absl::StrCat(directory, ": another process is working on this run"));
+}
+
+// Without what came later, and without a last line that was cut off.
+std::string LinesUpTo(absl::string_view all, int64_t last_step) {
+  std::string kept;
+  for (const absl::string_view line : absl::StrSplit(all, '\n', absl::SkipEmpty())) {
+    const Json json = Json::parse(line, nullptr, /*allow_exceptions=*/false);
+    if (!json.is_object() || json.value("step", last_step + 1) > last_step) continue;
+    absl::StrAppend(&kept, line, "\n");
+  }
+  return kept;
+}
+
 }  // namespace
 
 absl::StatusOr<RunLog> RunLog::Create(const std::string& runs, const std::string& name) {
@@ -28,13 +53,26 @@ absl::StatusOr<RunLog> RunLog::Create(const std::string& runs, const std::string
   for (int64_t n = 1;; ++n) {
     const std::string directory = absl::StrCat(runs, "/", name, "-", n);
     if (mkdir(directory.c_str(), 0777) == 0) {
-      const std::string path = directory + "/metrics.jsonl";
-      std::FILE* metrics = std::fopen(path.c_str(), "we");
-      if (metrics == nullptr) return ErrnoStatus("open", path);
-      return RunLog(directory, metrics);
+      ASSIGN_OR_RETURN(FileDescriptor lock, Lock(directory));
+      return Open(directory, std::move(lock));
     }
     if (errno != EEXIST) return ErrnoStatus("make directory", directory);
   }
+}
+
+absl::StatusOr<RunLog> RunLog::Reopen(const std::string& directory, int64_t last_step) {
+  ASSIGN_OR_RETURN(FileDescriptor lock, Lock(directory));
+  const std::string path = directory + "/metrics.jsonl";
+  ASSIGN_OR_RETURN(const std::string all, ReadFile(path));
+  RETURN_IF_ERROR(WriteFileAtomically(path, LinesUpTo(all, last_step)));
+  return Open(directory, std::move(lock));
+}
+
+absl::StatusOr<RunLog> RunLog::Open(const std::string& directory, FileDescriptor lock) {
+  const std::string path = directory + "/metrics.jsonl";
+  std::FILE* metrics = std::fopen(path.c_str(), "ae");
+  if (metrics == nullptr) return ErrnoStatus("open", path);
+  return RunLog(directory, std::move(lock), metrics);
 }
 
 absl::Status RunLog::WriteOptions(const std::vector<std::pair<std::string, std::string>>& options) {

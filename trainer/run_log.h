@@ -1,5 +1,6 @@
 #pragma once
 
+#include <cstdint>
 #include <cstdio>
 #include <memory>
 #include <string>
@@ -8,16 +9,22 @@
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
+#include "base/file_descriptor.h"
 #include "trainer/metrics.h"
 
 namespace pricer {
 
 // What a run leaves behind in RUNS/<run>/: options.json, and metrics.jsonl with one object for each
-// step and each validation. A line is on its way to the disk when Append returns. One thread.
+// step and each validation. A line is on its way to the disk when Append returns. One thread; one
+// process for each run, which a lock on RUNS/<run>/lock sees to.
 class RunLog {
  public:
   // Claims the first free RUNS/<name>-<n>, n from 1, by making the directory.
   static absl::StatusOr<RunLog> Create(const std::string& runs, const std::string& name);
+
+  // Goes on with the run in an existing directory: of metrics.jsonl stays what is of `last_step` or
+  // before. FailedPrecondition where another process has the run open.
+  static absl::StatusOr<RunLog> Reopen(const std::string& directory, int64_t last_step);
 
   const std::string& directory() const { return directory_; }
 
@@ -33,11 +40,13 @@ class RunLog {
     void operator()(std::FILE* file) const { std::fclose(file); }
   };
 
-  RunLog(std::string directory, std::FILE* metrics)
-      : directory_(std::move(directory)), metrics_(metrics) {}
+  RunLog(std::string directory, FileDescriptor lock, std::FILE* metrics)
+      : directory_(std::move(directory)), lock_(std::move(lock)), metrics_(metrics) {}
+  static absl::StatusOr<RunLog> Open(const std::string& directory, FileDescriptor lock);
   absl::Status AppendLine(const std::string& json);
 
   std::string directory_;
+  FileDescriptor lock_;
   std::unique_ptr<std::FILE, Closer> metrics_;
 };
 

@@ -6,8 +6,18 @@
 
 namespace pricer {
 
-StepReporter::StepReporter(RunLog* log)
-    : log_(log), bar_(stderr, StderrProgress("tuning", "steps", 0)) {}
+namespace {
+
+Progress::Options BarOptions(int64_t steps_before) {
+  Progress::Options options = StderrProgress("tuning", "steps", 0);
+  options.done_before = steps_before;
+  return options;
+}
+
+}  // namespace
+
+StepReporter::StepReporter(RunLog* log, int64_t steps_before, absl::Duration time_before)
+    : log_(log), time_before_(time_before), bar_(stderr, BarOptions(steps_before)) {}
 
 absl::Status StepReporter::Step(const StepResult& result, int64_t total_steps) {
   rows_ += result.rows;
@@ -27,7 +37,7 @@ absl::Status StepReporter::Step(const StepResult& result, int64_t total_steps) {
                        {"head_learning_rate", result.head_learning_rate},
                        {"rows", static_cast<double>(result.rows)},
                        {"tokens", static_cast<double>(result.tokens)},
-                       {"seconds", seconds}});
+                       {"seconds", seconds + absl::ToDoubleSeconds(time_before_)}});
 }
 
 absl::Status StepReporter::Validated(int64_t step, const Metrics& metrics) {

@@ -13,14 +13,17 @@ namespace pricer {
 // out. One thread.
 class StepReporter {
  public:
-  // `log` must outlive the reporter.
-  explicit StepReporter(RunLog* log);
+  // `log` must outlive the reporter. Of a run that goes on: the steps that were made and the time
+  // that they took.
+  explicit StepReporter(RunLog* log, int64_t steps_before = 0,
+                        absl::Duration time_before = absl::ZeroDuration());
 
   absl::Status Step(const StepResult& result, int64_t total_steps);
   absl::Status Validated(int64_t step, const Metrics& metrics);
 
  private:
   RunLog* const log_;
+  const absl::Duration time_before_;
   Progress bar_;
   int64_t rows_ = 0;
   int64_t tokens_ = 0;

@@ -7,6 +7,7 @@
 #include <utility>
 
 #include "absl/strings/str_cat.h"
+#include "base/check.h"
 #include "base/status_macros.h"
 #include "model/torch_status.h"
 #include "trainer/option_checks.h"
@@ -89,6 +90,42 @@ AdapterWeights Trainer::CopyWeights() const {
   return copy;
 }
 
+StateTensors Trainer::State() const {
+  AdapterWeights lora = adapter_.weights;
+  lora.score = at::Tensor();  // follows from the coefficients
+  StateTensors state = NamedTensors(lora);
+  state["head"] = head_coefficients_;
+  // In the order of ParameterGroups.
+  std::vector<std::string> names;
+  for (size_t layer = 0; layer < lora.layers.size(); ++layer) {
+    for (size_t p = 0; p < lora.layers[layer].size(); ++p) {
+      if (!lora.layers[layer][p].defined()) continue;
+      for (const char* part : {"a", "b"}) {
+        names.push_back(absl::StrCat("lora.", layer, ".", p, ".", part));
+      }
+    }
+  }
+  names.push_back("head");
+  const std::vector<AdamW::Moments> moments = optimizer_.moments();
+  PRICER_CHECK(moments.size() == names.size());
+  for (size_t i = 0; i < names.size(); ++i) {
+    state[names[i] + ".first_moment"] = moments[i].first;
+    state[names[i] + ".second_moment"] = moments[i].second;
+  }
+  return state;
+}
+
+absl::Status Trainer::Restore(const StateTensors& state, int64_t step) {
+  return CatchTorch("restoring the trainer", [&]() -> absl::Status {
+    RETURN_IF_ERROR(FillTensors(state, State()));
+    const at::NoGradGuard no_grad;
+    adapter_.weights.score = head_basis_.Score(head_coefficients_);
+    optimizer_.set_steps(step);
+    step_ = step;
+    return absl::OkStatus();
+  });
+}
+
 // Gradients add up over the micro-batches of one step and are zeroed before the first; activations
 // live for one micro-batch; moments and weights for the whole run.
 absl::StatusOr<double> Trainer::AccumulateGradients(absl::Span<const MicroBatch> micro_batches,
@@ -144,29 +181,59 @@ struct TrainRun {
   Trainer* const trainer;
   const TrainPlan& plan;
   const TrainHooks& hooks;
-  int64_t total_steps;
-  absl::Duration step_time;
+  TrainPosition position;
+  absl::Time last_save;
   TrainOutcome& outcome;
 
   int64_t ValidationEvery() const {
-    return plan.validation_every > 0 ? plan.validation_every : (total_steps + 3) / 4;
+    return plan.validation_every > 0 ? plan.validation_every : (position.total_steps + 3) / 4;
   }
+
+  bool AtEnd() const { return trainer->step() >= position.total_steps; }
 
   void FitTimeBudget() {
     if (trainer->step() != kTimedSteps || plan.time_budget == absl::InfiniteDuration()) return;
     const double affordable =
-        absl::FDivDuration(plan.time_budget, step_time) * static_cast<double>(kTimedSteps);
+        absl::FDivDuration(plan.time_budget, position.step_time) * static_cast<double>(kTimedSteps);
     const int64_t steps = std::max(kTimedSteps, static_cast<int64_t>(affordable));
-    total_steps = std::min(total_steps, steps);
-    trainer->PlanSteps(total_steps);
+    position.total_steps = std::min(position.total_steps, steps);
+    trainer->PlanSteps(position.total_steps);
+  }
+
+  absl::Status Save() {
+    if (!hooks.save) return absl::OkStatus();
+    RETURN_IF_ERROR(hooks.save(position, outcome));
+    last_save = plan.clock->Now();
+    return absl::OkStatus();
+  }
+
+  absl::Status SaveIfDue() {
+    // After the last step publication comes next.
+    if (AtEnd() || plan.clock->Now() - last_save < plan.save_interval) return absl::OkStatus();
+    return Save();
+  }
+
+  // Cancelled where the stop hook says so; nothing has changed then.
+  absl::Status Step(Sampler* sampler, absl::Span<const Example> examples, const BinsSpec& bins) {
+    const absl::Time start = plan.clock->Now();
+    const std::vector<MicroBatch> micro_batches =
+        FetchStep(sampler, examples, bins, plan.micro_batch_tokens);
+    ASSIGN_OR_RETURN(const StepResult result, trainer->TrainStep(micro_batches, hooks.stop));
+    outcome.steps = trainer->step();
+    position.step_time += plan.clock->Now() - start;
+    position.validated = false;
+    FitTimeBudget();
+    return hooks.on_step(result, position.total_steps);
   }
 
   absl::Status ValidateIfDue() {
     const int64_t done = trainer->step();
-    if (done != total_steps && done % ValidationEvery() != 0) return absl::OkStatus();
+    if (done == 0 || position.validated) return absl::OkStatus();
+    if (!AtEnd() && done % ValidationEvery() != 0) return absl::OkStatus();
     AdapterWeights weights = trainer->CopyWeights();
     ASSIGN_OR_RETURN(Validation validation, hooks.validate(weights));
     RETURN_IF_ERROR(hooks.on_validation(done, validation.metrics));
+    position.validated = true;
     const std::optional<Validation>& best = outcome.best_validation;
     if (best.has_value() && best->metrics.mae <= validation.metrics.mae) return absl::OkStatus();
     outcome.best = std::move(weights);
@@ -184,25 +251,26 @@ absl::Status Train(Trainer* trainer, Sampler* sampler, absl::Span<const Example>
   TrainRun run{.trainer = trainer,
                .plan = plan,
                .hooks = hooks,
-               .total_steps = sampler->CountSteps(plan.max_steps),
-               .step_time = {},
+               .position = {},
+               .last_save = plan.clock->Now(),
                .outcome = *outcome};
-  trainer->PlanSteps(run.total_steps);
-  while (trainer->step() < run.total_steps) {
-    const absl::Time start = plan.clock->Now();
-    const std::vector<MicroBatch> micro_batches =
-        FetchStep(sampler, examples, bins, plan.micro_batch_tokens);
-    const absl::StatusOr<StepResult> result = trainer->TrainStep(micro_batches, hooks.stop);
-    outcome->stopped = absl::IsCancelled(result.status());
-    if (outcome->stopped) break;
-    RETURN_IF_ERROR(result.status());
-    outcome->steps = trainer->step();
-    run.step_time += plan.clock->Now() - start;
-    run.FitTimeBudget();
-    RETURN_IF_ERROR(hooks.on_step(*result, run.total_steps));
-    RETURN_IF_ERROR(run.ValidateIfDue());
+  if (plan.resumed.has_value()) {
+    run.position = *plan.resumed;
+    for (int64_t step = 0; step < trainer->step(); ++step) sampler->NextStep();
+  } else {
+    run.position.total_steps = sampler->CountSteps(plan.max_steps);
   }
-  return absl::OkStatus();
+  trainer->PlanSteps(run.position.total_steps);
+  outcome->steps = trainer->step();
+  absl::Status status = run.ValidateIfDue();
+  while (status.ok() && !run.AtEnd()) {
+    status = run.Step(sampler, examples, bins);
+    if (status.ok()) status = run.ValidateIfDue();
+    if (status.ok()) status = run.SaveIfDue();
+  }
+  outcome->stopped = absl::IsCancelled(status);
+  if (!outcome->stopped) return status;
+  return trainer->step() > 0 ? run.Save() : absl::OkStatus();
 }
 
 }  // namespace pricer

@@ -20,6 +20,7 @@
 #include "trainer/metrics.h"
 #include "trainer/optimizer.h"
 #include "trainer/sampler.h"
+#include "trainer/training_state.h"
 
 namespace pricer {
 
@@ -71,6 +72,13 @@ class Trainer {
   // A copy of the tensors as they are now, without gradients.
   AdapterWeights CopyWeights() const;
 
+  // All that the next step depends on but schedule, data and step number, by name: what is trained
+  // and the optimizer's moments. The tensors are the trainer's own.
+  StateTensors State() const;
+  // Makes this trainer, which has made no step, what the one was whose State this is. DataLoss
+  // names a tensor that does not fit; the trainer is as it was then.
+  absl::Status Restore(const StateTensors& state, int64_t step);
+
  private:
   Trainer(const Network* network, PeftAdapter adapter, const Options& options,
           const HeadBasis& head_basis);
@@ -87,6 +95,14 @@ class Trainer {
   int64_t step_ = 0;
 };
 
+// Where a run stands, beside trainer and outcome.
+struct TrainPosition {
+  int64_t total_steps = 0;
+  absl::Duration step_time = absl::ZeroDuration();  // of all steps, validations left out
+  // Whether the validation that is due after the trainer's steps was done.
+  bool validated = false;
+};
+
 // What Train does besides steps.
 struct TrainPlan {
   int64_t max_steps = 1;
@@ -97,6 +113,10 @@ struct TrainPlan {
   // After a few steps max_steps is lowered to what this time allows at their speed (validation not
   // counted).
   absl::Duration time_budget = absl::InfiniteDuration();
+  // Between two calls of the save hook; 0 = after every step.
+  absl::Duration save_interval = absl::Minutes(10);
+  // Of a run that goes on: the trainer is restored, the outcome holds the best so far.
+  std::optional<TrainPosition> resumed = std::nullopt;
   const Clock* clock = Clock::System();
 };
 
@@ -104,15 +124,6 @@ struct TrainPlan {
 struct Validation {
   Metrics metrics;
   std::vector<std::vector<float>> logits;  // [items][bins]
-};
-
-struct TrainHooks {
-  std::function<absl::StatusOr<Validation>(const AdapterWeights& weights)> validate;
-  // After every step, with the number of steps that the run will have.
-  std::function<absl::Status(const StepResult& result, int64_t total_steps)> on_step;
-  std::function<absl::Status(int64_t steps_done, const Metrics& metrics)> on_validation;
-  // Asked before every micro-batch: true ends the run.
-  std::function<bool()> stop;
 };
 
 struct TrainOutcome {
@@ -124,8 +135,20 @@ struct TrainOutcome {
   std::optional<Validation> best_validation;
 };
 
-// Runs the sampler's steps through the trainer until the plan ends or the stop hook says so. On an
-// error `outcome` holds what was reached before it.
+struct TrainHooks {
+  std::function<absl::StatusOr<Validation>(const AdapterWeights& weights)> validate;
+  // After every step, with the number of steps that the run will have.
+  std::function<absl::Status(const StepResult& result, int64_t total_steps)> on_step;
+  std::function<absl::Status(int64_t steps_done, const Metrics& metrics)> on_validation;
+  // Writes down where the run stands, so that it can go on from there. May be empty.
+  std::function<absl::Status(const TrainPosition& position, const TrainOutcome& outcome)> save;
+  // Asked before every micro-batch: true ends the run.
+  std::function<bool()> stop;
+};
+
+// Runs the sampler's steps through the trainer until the plan ends or the stop hook says so, which
+// drops the step that has begun and saves what was reached. On an error `outcome` holds what was
+// reached before it. `sampler` is a new one, also of a run that goes on.
 absl::Status Train(Trainer* trainer, Sampler* sampler, absl::Span<const Example> examples,
                    const BinsSpec& bins, const TrainPlan& plan, const TrainHooks& hooks,
                    TrainOutcome* outcome);

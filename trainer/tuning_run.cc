@@ -1,28 +1,38 @@
 #include "trainer/tuning_run.h"
 
+#include <ATen/Parallel.h>
+
+#include <algorithm>
 #include <cmath>
 #include <cstdio>
 #include <filesystem>
 #include <limits>
+#include <map>
 #include <memory>
+#include <nlohmann/json.hpp>
+#include <optional>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
 #include "absl/strings/str_join.h"
 #include "base/build_info.h"
+#include "base/file.h"
 #include "base/interrupt.h"
+#include "base/logging.h"
 #include "base/sha256.h"
 #include "base/status_macros.h"
 #include "catalog/median.h"
 #include "model/adapter_name.h"
 #include "model/torch_status.h"
+#include "trainer/checkpoint_store.h"
 #include "trainer/inference.h"
 #include "trainer/number_text.h"
 #include "trainer/option_checks.h"
 #include "trainer/publication.h"
 #include "trainer/run_log.h"
 #include "trainer/step_reporter.h"
+#include "trainer/training_state.h"
 
 namespace pricer {
 namespace {
@@ -65,6 +75,8 @@ NamedTexts AllOptions(const TuningOptions& options, const PromptTemplate& prompt
                     {"output", options.output},
                     {"name", options.name},
                     {"runs", options.runs},
+                    {"save_minutes", RoundTripText(options.save_minutes)},
+                    {"keep_checkpoints", absl::StrCat(options.keep_checkpoints)},
                     {"weights", options.base.weights},
                     {"dtype", options.base.dtype},
                     {"threads", absl::StrCat(options.base.threads)},
@@ -169,6 +181,46 @@ absl::StatusOr<HeadBasis> MakeHeadBasis(const TuningOptions& options, const Inpu
   });
 }
 
+using Logits = std::vector<std::vector<float>>;  // [items][bins]
+
+at::Tensor ToMatrix(const Logits& logits) {
+  const auto columns = static_cast<int64_t>(logits[0].size());
+  at::Tensor matrix = at::empty({static_cast<int64_t>(logits.size()), columns}, at::kFloat);
+  for (size_t i = 0; i < logits.size(); ++i) {
+    std::copy(logits[i].begin(), logits[i].end(), matrix.data_ptr<float>() + i * columns);
+  }
+  return matrix;
+}
+
+Logits ToRows(const at::Tensor& matrix) {
+  Logits rows;
+  const float* values = matrix.const_data_ptr<float>();
+  for (int64_t i = 0; i < matrix.size(0); ++i, values += matrix.size(1)) {
+    rows.emplace_back(values, values + matrix.size(1));
+  }
+  return rows;
+}
+
+// What the logits of the validation items are worth.
+absl::StatusOr<Validation> Score(const Inputs& inputs, Logits logits) {
+  const std::vector<Example>& examples = inputs.validation.examples;
+  if (logits.size() != examples.size()) {
+    return absl::DataLossError(absl::StrCat("logits of ", logits.size(), " validation items; ",
+                                            examples.size(), " expected"));
+  }
+  std::vector<ScoredPrice> scores;
+  for (size_t i = 0; i < examples.size(); ++i) {
+    const auto distribution =
+        PriceDistribution::FromLogits(inputs.bins.min_price, inputs.bins.max_price, logits[i]);
+    if (!distribution.ok()) {
+      return absl::InternalError(absl::StrCat("validation: ", distribution.status().message(),
+                                              "; a lower learning rate may help"));
+    }
+    scores.push_back(ScoreDistribution(*distribution, /*conformal_offset=*/0.0, examples[i].price));
+  }
+  return Validation{.metrics = Measure(scores), .logits = std::move(logits)};
+}
+
 absl::StatusOr<Validation> Validate(const Network& network, const Inputs& inputs,
                                     const AdapterWeights& weights, int64_t batch_tokens) {
   std::vector<Prompt> prompts;
@@ -176,27 +228,54 @@ absl::StatusOr<Validation> Validate(const Network& network, const Inputs& inputs
   const auto observe = [](int64_t) -> absl::Status {
     return InterruptRequested() ? absl::CancelledError("validation") : absl::OkStatus();
   };
-  Validation validation;
-  ASSIGN_OR_RETURN(validation.logits,
+  ASSIGN_OR_RETURN(Logits logits,
                    ComputeBinLogits(network, weights, prompts, batch_tokens, observe));
-  std::vector<ScoredPrice> scores;
-  for (size_t i = 0; i < prompts.size(); ++i) {
-    const auto distribution = PriceDistribution::FromLogits(
-        inputs.bins.min_price, inputs.bins.max_price, validation.logits[i]);
-    if (!distribution.ok()) {
-      return absl::InternalError(absl::StrCat("validation: ", distribution.status().message(),
-                                              "; a lower learning rate may help"));
-    }
-    scores.push_back(ScoreDistribution(*distribution, /*conformal_offset=*/0.0,
-                                       inputs.validation.examples[i].price));
+  return Score(inputs, std::move(logits));
+}
+
+// Checkpoints of a run, and what it goes on from.
+struct Resumption {
+  CheckpointStore store;
+  std::map<std::string, std::string> identity;
+  std::optional<TrainingState> state;
+};
+
+absl::Status SaveState(const Resumption& run, const Trainer& trainer, const TrainPosition& position,
+                       const TrainOutcome& outcome) {
+  TrainingState state;
+  state.step = trainer.step();
+  state.total_steps = position.total_steps;
+  state.step_time = position.step_time;
+  state.validated = position.validated;
+  state.trainer = trainer.State();
+  state.identity = run.identity;
+  if (outcome.best_validation.has_value()) {
+    state.best = NamedTensors(outcome.best);
+    state.best_step = outcome.best_step;
+    state.best_logits = ToMatrix(outcome.best_validation->logits);
   }
-  validation.metrics = Measure(scores);
-  return validation;
+  return run.store.Save(state.step, [&](const std::string& directory) {
+    return WriteTrainingState(state, directory);
+  });
+}
+
+// Puts trainer and outcome where the saved run was.
+absl::StatusOr<TrainPosition> Restore(const TrainingState& state, const Inputs& inputs,
+                                      Trainer* trainer, TrainOutcome* outcome) {
+  RETURN_IF_ERROR(trainer->Restore(state.trainer, state.step));
+  if (state.best_step > 0) {
+    outcome->best = trainer->CopyWeights();
+    RETURN_IF_ERROR(FillTensors(state.best, NamedTensors(outcome->best)));
+    outcome->best_step = state.best_step;
+    ASSIGN_OR_RETURN(outcome->best_validation, Score(inputs, ToRows(state.best_logits)));
+  }
+  return TrainPosition{
+      .total_steps = state.total_steps, .step_time = state.step_time, .validated = state.validated};
 }
 
 absl::Status TrainAdapter(const TuningOptions& options, const Inputs& inputs,
-                          const Network& network, Trainer* trainer, RunLog* log,
-                          TrainOutcome* outcome) {
+                          const Network& network, const Resumption& run, Trainer* trainer,
+                          RunLog* log, TrainOutcome* outcome) {
   constexpr int64_t kUnlimited = std::numeric_limits<int64_t>::max();
   const int64_t default_epochs = options.max_steps > 0 ? kUnlimited : 1;
   Sampler sampler(inputs.train.Lengths(),
@@ -208,8 +287,16 @@ absl::Status TrainAdapter(const TuningOptions& options, const Inputs& inputs,
   plan.micro_batch_tokens = options.micro_batch_tokens;
   plan.validation_every = options.validation_every;
   if (options.max_minutes > 0) plan.time_budget = absl::Minutes(options.max_minutes);
-  StepReporter reporter(log);
+  plan.save_interval = absl::Minutes(options.save_minutes);
+  if (run.state.has_value()) {
+    ASSIGN_OR_RETURN(plan.resumed, Restore(*run.state, inputs, trainer, outcome));
+  }
+  const TrainPosition before = plan.resumed.value_or(TrainPosition());
+  StepReporter reporter(log, trainer->step(), before.step_time);
   TrainHooks hooks;
+  hooks.save = [&](const TrainPosition& position, const TrainOutcome& reached) {
+    return SaveState(run, *trainer, position, reached);
+  };
   hooks.validate = [&](const AdapterWeights& weights) {
     return Validate(network, inputs, weights, options.micro_batch_tokens);
   };
@@ -260,10 +347,71 @@ absl::Status KeepInRun(const absl::Status& failure, const PeftAdapter& tuned, Ma
                    kept.ok() ? kept->directory : std::string(kept.status().message())));
 }
 
+// What decides the bits of a run and is known before the data is read.
+std::map<std::string, std::string> IdentityOf(const TuningOptions& options, const Inputs& inputs) {
+  std::map<std::string, std::string> identity = {
+      {"base", inputs.fingerprint},
+      {"weights", options.base.weights},
+      {"dtype", std::string(ComputeDtypeName(*ParseComputeDtype(options.base.dtype)))},
+      {"threads",
+       absl::StrCat(options.base.threads > 0 ? options.base.threads : at::get_num_threads())},
+      {"currency", options.currency},
+      {"question", inputs.prompt.question},
+      {"prefix", inputs.prompt.prefix},
+      {"max_prompt_tokens", absl::StrCat(inputs.prompt.max_prompt_tokens)}};
+  for (auto& [name, text] : ResultOptions(options)) identity[name] = text;
+  return identity;
+}
+
+absl::Status InRun(const TuningOptions& options, const absl::Status& status) {
+  if (status.ok()) return status;
+  return absl::Status(status.code(),
+                      absl::StrCat("--resume ", options.resume, ": ", status.message()));
+}
+
+// What a run writes when its adapter is published.
+std::string PublishedFile(const std::string& run_directory) {
+  return run_directory + "/published.json";
+}
+
+absl::Status RecordPublication(const std::string& run_directory, const PublishedVersion& version) {
+  const nlohmann::ordered_json json = {{"directory", version.directory},
+                                       {"version", version.version}};
+  return WriteFileAtomically(
+      PublishedFile(run_directory),
+      json.dump(2, ' ', false, nlohmann::ordered_json::error_handler_t::replace) + "\n");
+}
+
+// The newest checkpoint of the run that is to go on.
+absl::StatusOr<TrainingState> FindState(const TuningOptions& options, const Resumption& run) {
+  if (std::filesystem::exists(PublishedFile(options.resume))) {
+    return absl::FailedPreconditionError(
+        absl::StrCat("--resume ", options.resume, ": the run is done; what it published stands in ",
+                     PublishedFile(options.resume)));
+  }
+  const absl::StatusOr<CheckpointStore::Found> found = run.store.FindNewest();
+  RETURN_IF_ERROR(InRun(options, found.status()));
+  for (const std::string& broken : found->skipped) LogWarning(absl::StrCat("passed over ", broken));
+  absl::StatusOr<TrainingState> state = ReadTrainingState(found->directory);
+  RETURN_IF_ERROR(InRun(options, state.status()));
+  RETURN_IF_ERROR(InRun(options, CheckSameIdentity(state->identity, run.identity)));
+  absl::FPrintF(stderr, "going on from %s: %d of %d steps are done\n", found->directory,
+                state->step, state->total_steps);
+  return state;
+}
+
 // Cancelled where the run was interrupted; `outcome` then says how far it came.
 absl::Status TuneAndPublish(const TuningOptions& options, Inputs inputs, PeftAdapter adapter,
-                            RunLog* log, TuningOutcome* outcome) {
+                            Resumption run, RunLog* log, TuningOutcome* outcome) {
+  if (run.state.has_value()) {
+    outcome->resumable = true;
+    outcome->steps = run.state->step;
+  }
   RETURN_IF_ERROR(LoadData(options, log->directory(), &inputs));
+  run.identity["data"] = inputs.data_digest;
+  if (run.state.has_value()) {
+    RETURN_IF_ERROR(InRun(options, CheckSameIdentity(run.state->identity, run.identity)));
+  }
   outcome->rejects = inputs.train.summary.rejects + inputs.validation.summary.rejects;
   DescribeInputs(options, inputs);
   ASSIGN_OR_RETURN(const std::unique_ptr<Network> network,
@@ -274,9 +422,10 @@ absl::Status TuneAndPublish(const TuningOptions& options, Inputs inputs, PeftAda
       const std::unique_ptr<Trainer> trainer,
       Trainer::Create(network.get(), std::move(adapter), options.training, head_basis));
   TrainOutcome trained;
-  absl::Status status = TrainAdapter(options, inputs, *network, trainer.get(), log, &trained);
-  if (trained.stopped) status = absl::CancelledError("tuning");
+  absl::Status status = TrainAdapter(options, inputs, *network, run, trainer.get(), log, &trained);
   outcome->steps = trained.steps;
+  if (trained.stopped && status.ok() && trained.steps > 0) outcome->resumable = true;
+  if (trained.stopped && status.ok()) status = absl::CancelledError("tuning");
   if (absl::IsCancelled(status) || !trained.best_validation.has_value()) return status;
 
   outcome->best_step = trained.best_step;
@@ -288,11 +437,37 @@ absl::Status TuneAndPublish(const TuningOptions& options, Inputs inputs, PeftAda
   if (status.ok()) {
     auto published = PublishAdapter(tuned, manifest, options.output, options.name);
     status = published.status();
-    if (status.ok()) outcome->published = *std::move(published);
+    if (status.ok()) {
+      outcome->published = *std::move(published);
+      return RecordPublication(log->directory(), outcome->published);
+    }
   }
-  if (status.ok()) return status;
   return KeepInRun(status, tuned, std::move(manifest), outcome->best_step,
                    log->directory() + "/adapters", options.name);
+}
+
+struct OpenedRun {
+  RunLog log;
+  Resumption resumption;
+};
+
+// A new run, or the one that is to go on.
+absl::StatusOr<OpenedRun> OpenRun(const TuningOptions& options, const Inputs& inputs) {
+  constexpr absl::string_view kCheckpoints = "/checkpoints";
+  if (options.resume.empty()) {
+    ASSIGN_OR_RETURN(RunLog log, RunLog::Create(options.runs, options.name));
+    RETURN_IF_ERROR(log.WriteOptions(AllOptions(options, inputs.prompt)));
+    CheckpointStore store(absl::StrCat(log.directory(), kCheckpoints), options.keep_checkpoints);
+    return OpenedRun{std::move(log), {std::move(store), IdentityOf(options, inputs), std::nullopt}};
+  }
+  Resumption resumption{.store = CheckpointStore(absl::StrCat(options.resume, kCheckpoints),
+                                                 options.keep_checkpoints),
+                        .identity = IdentityOf(options, inputs),
+                        .state = std::nullopt};
+  ASSIGN_OR_RETURN(resumption.state, FindState(options, resumption));
+  absl::StatusOr<RunLog> log = RunLog::Reopen(options.resume, resumption.state->step);
+  RETURN_IF_ERROR(InRun(options, log.status()));
+  return OpenedRun{*std::move(log), std::move(resumption)};
 }
 
 }  // namespace
@@ -303,6 +478,9 @@ absl::Status TuningOptions::Validate() const {
   RETURN_IF_ERROR(CheckRegularFile("--validation", validation));
   RETURN_IF_ERROR(CheckNotEmpty("--output", output));
   RETURN_IF_ERROR(CheckNotEmpty("--runs", runs));
+  if (!resume.empty()) RETURN_IF_ERROR(CheckDirectory("--resume", resume));
+  RETURN_IF_ERROR(CheckBounds("--save-minutes", save_minutes, 0.0, 1e6));
+  RETURN_IF_ERROR(CheckBounds<int64_t>("--keep-checkpoints", keep_checkpoints, 1, 10000));
   RETURN_IF_ERROR(ValidateAdapterName(name));
   RETURN_IF_ERROR(MakePrompt(prompt, currency).status());
   RETURN_IF_ERROR(training.Validate());
@@ -332,12 +510,11 @@ absl::StatusOr<TuningOutcome> RunTuning(const TuningOptions& options) {
   ASSIGN_OR_RETURN(PeftAdapter adapter, NewAdapter(options, inputs.base));
   // What was tuned for hours must find a place.
   RETURN_IF_ERROR(MakeOutputDirectory("--output", absl::StrCat(options.output, "/", options.name)));
-  ASSIGN_OR_RETURN(RunLog log, RunLog::Create(options.runs, options.name));
-  RETURN_IF_ERROR(log.WriteOptions(AllOptions(options, inputs.prompt)));
+  ASSIGN_OR_RETURN(OpenedRun run, OpenRun(options, inputs));
   TuningOutcome outcome;
-  outcome.run_directory = log.directory();
-  const absl::Status status =
-      TuneAndPublish(options, std::move(inputs), std::move(adapter), &log, &outcome);
+  outcome.run_directory = run.log.directory();
+  const absl::Status status = TuneAndPublish(options, std::move(inputs), std::move(adapter),
+                                             std::move(run.resumption), &run.log, &outcome);
   outcome.interrupted = absl::IsCancelled(status);
   if (!outcome.interrupted) RETURN_IF_ERROR(status);
   return outcome;

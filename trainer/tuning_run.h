@@ -23,6 +23,11 @@ struct TuningOptions {
   std::string output;  // folder of adapters
   std::string name;    // of the adapter
   std::string runs = "runs";
+  // Directory of an earlier run that is to go on; empty = a new one. The options that decide the
+  // result, base, data and number of threads must be what it began with.
+  std::string resume;
+  double save_minutes = 10;      // between two checkpoints; 0 = after every step
+  int64_t keep_checkpoints = 2;  // the newest; each holds the best tensors too
 
   PromptOptions prompt;
   std::string currency = "USD";
@@ -61,10 +66,14 @@ struct TuningOutcome {
   int64_t best_step = 0;
   Metrics validation;
   bool interrupted = false;
+  // Where it was interrupted: it can go on.
+  bool resumable = false;
   int64_t rejects = 0;
 };
 
-// Progress goes to standard error. Ends early, with `interrupted`, once InterruptRequested(). Where
+// Progress goes to standard error. Ends early, with `interrupted`, once InterruptRequested(): the
+// step that has begun is dropped and a checkpoint written to <run>/checkpoints. A run that goes on
+// publishes the same bytes as one that was never stopped, unless it has a time budget. Where
 // the adapter cannot be published, or a step fails after a validation, the best tensors are kept as
 // a version under <run>/adapters, which the error names.
 absl::StatusOr<TuningOutcome> RunTuning(const TuningOptions& options);

@@ -37,6 +37,28 @@ TEST(RunLogTest, WritesOneObjectPerLineAtOnce) {
                   ::testing::HasSubstr("}\n{\"step\":1,\"validation\":{\"items\":8,\"mae\":2.5,")));
 }
 
+TEST(RunLogTest, ReopenedKeepsTheLinesUpToAStep) {
+  TempDir dir;
+  std::string directory;
+  {
+    ASSERT_OK_AND_ASSIGN(RunLog log, RunLog::Create(dir.path(), "shop"));
+    directory = log.directory();
+    for (double step : {1, 2, 3}) ASSERT_OK(log.Append({{"step", step}}));
+    ASSERT_OK(log.AppendValidation(2, Metrics()));
+    EXPECT_THAT(RunLog::Reopen(directory, 2),
+                testing::StatusIs(absl::StatusCode::kFailedPrecondition,
+                                  ::testing::HasSubstr("another process")));
+  }
+  ASSERT_OK_AND_ASSIGN(const std::string all, ReadFile(directory + "/metrics.jsonl"));
+  ASSERT_OK(WriteFile(directory + "/metrics.jsonl", all + "{\"step\":2,\"lo"));  // cut off
+  ASSERT_OK_AND_ASSIGN(RunLog log, RunLog::Reopen(directory, 2));
+  ASSERT_OK(log.Append({{"step", 3}, {"loss", 4}}));
+  EXPECT_THAT(ReadFile(directory + "/metrics.jsonl"),
+              IsOkAndHolds(::testing::AllOf(
+                  ::testing::StartsWith("{\"step\":1}\n{\"step\":2}\n{\"step\":2,\"validation\""),
+                  ::testing::EndsWith("}\n{\"step\":3,\"loss\":4}\n"))));
+}
+
 TEST(RunLogTest, WritesTheOptions) {
   TempDir dir;
   ASSERT_OK_AND_ASSIGN(RunLog log, RunLog::Create(dir.path(), "shop"));

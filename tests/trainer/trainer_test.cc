@@ -206,6 +206,46 @@ TEST_F(TrainerTest, StepsAreTheSameEveryTime) {
   EXPECT_EQ(MaxDifference(one->adapter().weights, two->adapter().weights), 0.0);
 }
 
+TEST_F(TrainerTest, ARestoredTrainerGoesOnToTheBit) {
+  for (const bool cosine : {false, true}) {
+    const HeadBasis basis =
+        cosine ? HeadBasis::Cosine(bins_.bins, at::ones({64}, at::kFloat)) : HeadBasis::Rows();
+    const auto make = [&] {
+      auto trainer = Trainer::Create(network_.get(), NewAdapter(), {}, basis);
+      EXPECT_OK(trainer);
+      (*trainer)->PlanSteps(6);
+      return *std::move(trainer);
+    };
+    const std::unique_ptr<Trainer> whole = make();
+    for (int step = 0; step < 3; ++step) ASSERT_OK(whole->TrainStep(MicroBatches(0, 16, 8)));
+    TempDir dir;
+    TrainingState saved;
+    saved.trainer = whole->State();
+    ASSERT_OK(WriteTrainingState(saved, dir.path()));
+    ASSERT_OK_AND_ASSIGN(const TrainingState state, ReadTrainingState(dir.path()));
+    const std::unique_ptr<Trainer> restored = make();
+    ASSERT_OK(restored->Restore(state.trainer, 3));
+    EXPECT_EQ(restored->step(), 3);
+    EXPECT_EQ(MaxDifference(whole->adapter().weights, restored->adapter().weights), 0.0);
+    for (int step = 3; step < 6; ++step) {
+      ASSERT_OK_AND_ASSIGN(const StepResult one, whole->TrainStep(MicroBatches(16, 16, 8)));
+      ASSERT_OK_AND_ASSIGN(const StepResult two, restored->TrainStep(MicroBatches(16, 16, 8)));
+      EXPECT_EQ(one.loss, two.loss);
+      EXPECT_EQ(one.learning_rate, two.learning_rate);
+    }
+    EXPECT_EQ(MaxDifference(whole->adapter().weights, restored->adapter().weights), 0.0);
+  }
+}
+
+TEST_F(TrainerTest, AStateThatDoesNotFitIsRefusedByName) {
+  const std::unique_ptr<Trainer> trainer = NewTrainer();
+  StateTensors state = trainer->State();
+  state["head"] = at::zeros({2, 2});
+  EXPECT_THAT(trainer->Restore(state, 3),
+              StatusIs(absl::StatusCode::kDataLoss, ::testing::HasSubstr("'head'")));
+  EXPECT_EQ(trainer->step(), 0);
+}
+
 TEST_F(TrainerTest, AStepThatIsNotFiniteChangesNothing) {
   const std::unique_ptr<Trainer> trainer = NewTrainer();
   ASSERT_OK(trainer->TrainStep(MicroBatches(0, 16, 16)));

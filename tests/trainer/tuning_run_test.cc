@@ -70,6 +70,18 @@ class TuningRunTest : public ::testing::Test {
     return nlohmann::json::parse(*ReadFile(outcome.published.directory + "/pricer.json"));
   }
 
+  // metrics.jsonl but for the seconds that steps took.
+  static std::string MetricsWithoutTime(const std::string& run) {
+    std::string text;
+    for (absl::string_view line :
+         absl::StrSplit(*ReadFile(run + "/metrics.jsonl"), '\n', absl::SkipEmpty())) {
+      nlohmann::json json = nlohmann::json::parse(line);
+      json.erase("seconds");
+      absl::StrAppend(&text, json.dump(), "\n");
+    }
+    return text;
+  }
+
   TempDir dir_;
 };
 
@@ -129,6 +141,63 @@ TEST_F(TuningRunTest, TheSameRunPublishesTheSameBytesAsTheNextVersion) {
               *ReadFile(second.published.directory + file))
         << file;
   }
+}
+
+TEST_F(TuningRunTest, ARunThatGoesOnPublishesTheSameBytesAndTheSameMetrics) {
+  TuningOptions options = Options();
+  options.max_steps = 9;
+  options.validation_every = 4;
+  options.save_minutes = 0;
+  options.keep_checkpoints = 100;
+  ASSERT_OK_AND_ASSIGN(const TuningOutcome whole, RunTuning(options));
+  // A run that was killed after each of its checkpoints.
+  for (int step = 1; step < 9; ++step) {
+    SCOPED_TRACE(step);
+    const std::string run = dir_.File(absl::StrCat("killed-", step));
+    std::filesystem::copy(whole.run_directory, run, std::filesystem::copy_options::recursive);
+    std::filesystem::remove(run + "/published.json");
+    for (int later = step + 1; later < 9; ++later) {
+      std::filesystem::remove_all(absl::StrCat(run, "/checkpoints/step-", later));
+    }
+    options.resume = run;
+    ASSERT_OK_AND_ASSIGN(const TuningOutcome resumed, RunTuning(options));
+    EXPECT_EQ(resumed.run_directory, run);
+    EXPECT_EQ(resumed.steps, 9);
+    for (const char* file : {"/pricer.json", "/adapter_model.safetensors", "/_READY"}) {
+      EXPECT_EQ(*ReadFile(whole.published.directory + file),
+                *ReadFile(resumed.published.directory + file))
+          << file;
+    }
+    EXPECT_EQ(MetricsWithoutTime(run), MetricsWithoutTime(whole.run_directory));
+  }
+}
+
+TEST_F(TuningRunTest, RefusesToGoOnWithAnythingElse) {
+  TuningOptions options = Options();
+  options.max_steps = 3;
+  options.save_minutes = 0;
+  ASSERT_OK_AND_ASSIGN(const TuningOutcome outcome, RunTuning(options));
+  options.resume = outcome.run_directory;
+  EXPECT_THAT(RunTuning(options),
+              StatusIs(absl::StatusCode::kFailedPrecondition, HasSubstr("the run is done")));
+  std::filesystem::remove(outcome.run_directory + "/published.json");
+  const auto refuses = [&](const std::string& part, auto change) {
+    TuningOptions other = options;
+    change(other);
+    EXPECT_THAT(RunTuning(other),
+                StatusIs(absl::StatusCode::kFailedPrecondition,
+                         AllOf(HasSubstr(outcome.run_directory), HasSubstr(part))));
+  };
+  refuses("lr was '0.003'", [](TuningOptions& o) { o.training.learning_rate = 1e-3; });
+  refuses("seed was", [](TuningOptions& o) { o.seed = 2; });
+  refuses("question was 'Q?'", [](TuningOptions& o) { o.prompt.question = "What?"; });
+  refuses("weights was", [](TuningOptions& o) { o.base.weights = "fp32"; });
+  refuses("threads was", [](TuningOptions& o) { o.base.threads = 77; });
+  ASSERT_OK(WriteFile(dir_.File("train.jsonl"), Items(65)));
+  refuses("data was", [](TuningOptions&) {});
+  std::filesystem::remove_all(outcome.run_directory + "/checkpoints");
+  EXPECT_THAT(RunTuning(options),
+              StatusIs(absl::StatusCode::kNotFound, HasSubstr("no whole checkpoint")));
 }
 
 TEST_F(TuningRunTest, TheManifestHoldsNoPathAndNoThreadCount) {

@@ -24,6 +24,15 @@ void AddDataOptions(CLI::App* app, TuningOptions* options) {
       ->required();
   app->add_option("--runs", options->runs, "Folder that keeps options and metrics of each run")
       ->capture_default_str();
+  app->add_option("--resume", options->resume,
+                  "Folder of a run that was stopped: it goes on from its newest checkpoint; repeat "
+                  "the options it began with");
+  app->add_option("--save-minutes", options->save_minutes,
+                  "Time between two checkpoints; 0 = one after every step")
+      ->capture_default_str();
+  app->add_option("--keep-checkpoints", options->keep_checkpoints,
+                  "How many of the newest checkpoints stay")
+      ->capture_default_str();
   AddRowOptions(app, &options->currency, &options->columns, &options->max_reject_share);
 }
 
@@ -97,6 +106,13 @@ void AddTrainingOptions(CLI::App* app, TuningOptions* options) {
 }
 
 int Report(const TuningOptions& options, const TuningOutcome& outcome) {
+  if (outcome.interrupted && outcome.resumable) {
+    absl::FPrintF(stderr,
+                  "interrupted after %d steps: the same command with --resume %s goes on from "
+                  "there\n",
+                  outcome.steps, outcome.run_directory);
+    return kExitResumable;
+  }
   if (outcome.interrupted) {
     absl::FPrintF(stderr,
                   "interrupted after %d steps: nothing was published; options and metrics so far "

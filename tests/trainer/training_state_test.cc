@@ -1,0 +1,99 @@
+#include "trainer/training_state.h"
+
+#include <ATen/ATen.h>
+#include <gmock/gmock.h>
+
+#include <filesystem>
+
+#include "base/file.h"
+#include "tests/testing/status_matchers.h"
+#include "tests/testing/temp_dir.h"
+
+namespace pricer {
+namespace {
+
+using ::testing::AllOf;
+using ::testing::HasSubstr;
+using testing::StatusIs;
+using testing::TempDir;
+
+TrainingState Example() {
+  TrainingState state;
+  state.step = 12;
+  state.total_steps = 40;
+  state.step_time = absl::Nanoseconds(1234567890123);
+  state.validated = true;
+  state.trainer["lora.0.1.a"] = at::arange(6, at::kFloat).view({2, 3}) + 0.1;
+  state.trainer["head"] = at::arange(8, at::kFloat).view({4, 2}).t();  // not contiguous
+  state.best["score"] = at::full({2, 2}, -0.0f);
+  state.best_logits = at::rand({3, 5});
+  state.best_step = 8;
+  state.identity = {{"lr", "0.0002"}, {"question", "How much, caf\u00e9?\n"}};
+  return state;
+}
+
+TEST(TrainingStateTest, ReadsWhatItWrites) {
+  const TempDir dir;
+  const TrainingState state = Example();
+  ASSERT_OK(WriteTrainingState(state, dir.path()));
+  ASSERT_OK_AND_ASSIGN(const TrainingState read, ReadTrainingState(dir.path()));
+  EXPECT_EQ(read.step, 12);
+  EXPECT_EQ(read.total_steps, 40);
+  EXPECT_EQ(read.step_time, state.step_time);
+  EXPECT_TRUE(read.validated);
+  EXPECT_EQ(read.best_step, 8);
+  EXPECT_EQ(read.identity, state.identity);
+  ASSERT_EQ(read.trainer.size(), 2u);
+  EXPECT_TRUE(at::equal(read.trainer.at("lora.0.1.a"), state.trainer.at("lora.0.1.a")));
+  EXPECT_TRUE(at::equal(read.trainer.at("head"), state.trainer.at("head")));
+  EXPECT_TRUE(at::signbit(read.best.at("score")).all().item<bool>());
+  EXPECT_TRUE(at::equal(read.best_logits, state.best_logits));
+}
+
+TEST(TrainingStateTest, BeforeTheFirstValidationThereIsNoBest) {
+  const TempDir dir;
+  TrainingState state = Example();
+  state.best.clear();
+  state.best_logits = at::Tensor();
+  state.best_step = 0;
+  ASSERT_OK(WriteTrainingState(state, dir.path()));
+  ASSERT_OK_AND_ASSIGN(const TrainingState read, ReadTrainingState(dir.path()));
+  EXPECT_TRUE(read.best.empty());
+  EXPECT_FALSE(read.best_logits.defined());
+}
+
+TEST(TrainingStateTest, ATruncatedFileIsNamed) {
+  const TempDir dir;
+  ASSERT_OK(WriteTrainingState(Example(), dir.path()));
+  std::filesystem::resize_file(dir.File("state.safetensors"), 700);
+  EXPECT_THAT(ReadTrainingState(dir.path()),
+              StatusIs(absl::StatusCode::kDataLoss, HasSubstr("state.safetensors")));
+}
+
+TEST(TrainingStateTest, FillsTensorsInPlaceOrNotAtAll) {
+  const StateTensors from = {{"a", at::ones({2})}, {"b", at::ones({3})}};
+  StateTensors into = {{"a", at::zeros({2})}, {"b", at::zeros({3})}};
+  const at::Tensor a = into.at("a");
+  ASSERT_OK(FillTensors(from, into));
+  EXPECT_TRUE(at::equal(a, at::ones({2})));
+
+  const auto refuses = [](const StateTensors& saved, const char* name, const char* problem) {
+    const StateTensors zeros = {{"a", at::zeros({2})}, {"b", at::zeros({3})}};
+    EXPECT_THAT(FillTensors(saved, zeros),
+                StatusIs(absl::StatusCode::kDataLoss, AllOf(HasSubstr(name), HasSubstr(problem))));
+    EXPECT_TRUE(at::equal(zeros.at("a"), at::zeros({2})));
+  };
+  refuses({{"a", at::ones({2})}}, "'b'", "missing");
+  refuses({{"a", at::ones({2})}, {"b", at::ones({4})}}, "'b'", "expected Float [3], got Float [4]");
+  refuses({{"a", at::ones({2})}, {"b", at::ones({3}, at::kDouble)}}, "'b'", "got Double");
+  refuses({{"a", at::ones({2})}, {"b", at::ones({3})}, {"c", at::ones({1})}}, "'c'", "extra");
+}
+
+TEST(TrainingStateTest, NamesWhatIsNoLongerTheSame) {
+  EXPECT_OK(CheckSameIdentity({{"lr", "1"}, {"data", "x"}}, {{"lr", "1"}}));
+  EXPECT_THAT(CheckSameIdentity({{"lr", "1"}, {"data", "x"}}, {{"lr", "2"}}),
+              StatusIs(absl::StatusCode::kFailedPrecondition, HasSubstr("lr was '1'")));
+}
+
+}  // namespace
+}  // namespace pricer
