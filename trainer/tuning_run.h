@@ -1,62 +1,17 @@
 #pragma once
 
 #include <cstdint>
-#include <map>
 #include <string>
-#include <vector>
 
-#include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "absl/time/time.h"
-#include "model/price_head.h"
-#include "trainer/base_model.h"
-#include "trainer/trainer.h"
+#include "model/adapter_directory.h"
+#include "trainer/metrics.h"
+#include "trainer/tuning_options.h"
 
 // From files to a published adapter: what `pricer-trainer tune` does.
 
 namespace pricer {
-
-struct TuningOptions {
-  BaseOptions base;
-  std::string data;
-  std::string validation;
-  std::string output;  // folder of adapters
-  std::string name;    // of the adapter
-  std::string runs = "runs";
-  // Directory of an earlier run that is to go on; empty = a new one. The options that decide the
-  // result, base, data and number of threads must be what it began with.
-  std::string resume;
-  double save_minutes = 10;      // between two checkpoints; 0 = after every step
-  int64_t keep_checkpoints = 2;  // the newest; each holds the best tensors too
-
-  PromptOptions prompt;
-  std::string currency = "USD";
-  // From our field names to columns; see ItemReaderOptions.
-  std::map<std::string, std::string> columns;
-  double max_reject_share = 0.01;
-
-  int64_t lora_rank = 16;
-  double lora_alpha = 32;
-  // Module names ("q_proj") or the one word "all-linear".
-  std::vector<std::string> target_modules = {"all-linear"};
-  int bins = kDefaultBinCount;
-  double sigma = kDefaultSigmaBins;
-  // "cosine" or "rows": the coordinates in which the price head is trained (head_basis.h).
-  std::string head_basis = "cosine";
-
-  Trainer::Options training;
-  int64_t epochs = 0;                 // 0 = one, or as many as max_steps takes
-  int64_t max_steps = 0;              // 0 = all of the epochs
-  double max_minutes = 0;             // 0 = no time budget
-  int64_t batch_tokens = 2048;        // of an optimizer step
-  int64_t micro_batch_tokens = 1024;  // of a forward and backward pass
-  int64_t validation_items = 256;     // first rows of the validation file
-  int64_t validation_every = 0;       // steps; 0 = four times in the run
-  uint64_t seed = 1;
-
-  // Bounds of all numbers, existence of files; InvalidArgument names the option.
-  absl::Status Validate() const;
-};
 
 struct TuningOutcome {
   // Empty directory where the run was interrupted: nothing was published.

@@ -1,6 +1,6 @@
 #pragma once
 
-#include "trainer/commands/command.h"
+#include "base/command.h"
 
 namespace pricer {
 

@@ -10,9 +10,9 @@ class App;
 
 namespace pricer {
 
-// One subcommand of `pricer`. Every commands/<name>.h exports functions
+// One subcommand of a program. Every commands/<name>.h exports
 //   Command Add<Name>Command(CLI::App& parent);
-// which add the subcommand and its options to `parent`.
+// which adds the subcommand and its options to `parent`.
 struct Command {
   // Owned by the parent; `app->parsed()` tells whether this subcommand was chosen.
   CLI::App* app = nullptr;
