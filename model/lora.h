@@ -20,6 +20,15 @@ struct LoraWeights {
   bool defined() const { return a.defined(); }
 };
 
+// Dropout on the input of every matrix A in one training step. The module that model/ops/dropout.h
+// speaks of is layer * kProjectionCount + projection.
+struct LoraDropout {
+  double probability = 0;
+  uint64_t seed = 0;
+  int64_t step = 0;
+  std::vector<int64_t> rows;  // [B]; each sequence's number in the epoch
+};
+
 // The low-rank weights of one adapter over a decoder, and its bins head where it has one. Tensors
 // are shared by copies of the struct; the trainer's require gradients, the server's do not.
 // Thread-compatible.

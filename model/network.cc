@@ -3,6 +3,8 @@
 #include <ATen/Parallel.h>
 #include <ATen/core/grad_mode.h>
 
+#include <algorithm>
+#include <numeric>
 #include <utility>
 
 #include "base/status_macros.h"
@@ -13,7 +15,7 @@
 namespace pricer {
 namespace {
 
-// Runs of neighbouring sequences that use the same adapter, as token rows and as sequence rows.
+// Runs of neighbouring sequences that use the same adapter, as rows of tokens and of answers.
 void FillSegments(const PackedBatch& batch, absl::Span<const AdapterWeights* const> adapters,
                   ForwardContext& context) {
   const int64_t count = batch.sequence_count();
@@ -22,8 +24,9 @@ void FillSegments(const PackedBatch& batch, absl::Span<const AdapterWeights* con
     while (end < count && batch.adapter[end] == batch.adapter[begin]) ++end;
     if (batch.adapter[begin] >= 0) {
       const AdapterWeights* adapter = adapters[batch.adapter[begin]];
-      context.token_segments.push_back({batch.offsets[begin], batch.offsets[end], adapter});
-      context.answer_segments.push_back({begin, end, adapter});
+      context.tokens.segments.push_back({batch.offsets[begin], batch.offsets[end], adapter});
+      context.answers.segments.push_back(
+          {batch.answer_offsets[begin], batch.answer_offsets[end], adapter});
     }
     begin = end;
   }
@@ -38,21 +41,42 @@ void CheckLengths(const PackedBatch& batch, int64_t limit) {
   }
 }
 
-at::Tensor LastTokenRows(const PackedBatch& batch) {
-  at::Tensor rows = at::empty({batch.sequence_count()}, at::kLong);
-  int64_t* row = rows.mutable_data_ptr<int64_t>();
-  for (int64_t b = 0; b < batch.sequence_count(); ++b) row[b] = batch.offsets[b + 1] - 1;
-  return rows;
+at::Tensor AnswerTokens(const PackedBatch& batch) {
+  at::Tensor tokens = at::empty({batch.answer_count()}, at::kLong);
+  auto* token = tokens.mutable_data_ptr<int64_t>();
+  for (int64_t b = 0; b < batch.sequence_count(); ++b) {
+    const int64_t answers = batch.answer_offsets[b + 1] - batch.answer_offsets[b];
+    std::iota(token, token + answers, batch.offsets[b + 1] - answers);
+    token += answers;
+  }
+  return tokens;
+}
+
+void FillDropout(const PackedBatch& batch, const LoraDropout& dropout, ForwardContext& context) {
+  TORCH_CHECK(static_cast<int64_t>(dropout.rows.size()) == batch.sequence_count(), "dropout names ",
+              dropout.rows.size(), " rows of ", batch.sequence_count());
+  context.tokens.dropout = {
+      .probability = dropout.probability, .seed = dropout.seed, .step = dropout.step};
+  context.answers.dropout = context.tokens.dropout;
+  at::Tensor rows = at::empty({batch.token_count()}, at::kLong);
+  auto* row = rows.mutable_data_ptr<int64_t>();
+  for (int64_t b = 0; b < batch.sequence_count(); ++b) {
+    std::fill(row + batch.offsets[b], row + batch.offsets[b + 1], dropout.rows[b]);
+  }
+  context.tokens.rows = {rows, batch.positions};
+  context.answers.rows = {rows.index_select(0, context.answer_tokens),
+                          batch.positions.index_select(0, context.answer_tokens)};
 }
 
 ForwardContext MakeContext(const PackedBatch& batch,
                            absl::Span<const AdapterWeights* const> adapters,
-                           const RotaryTable& rotary) {
+                           const RotaryTable& rotary, const LoraDropout* dropout) {
   ForwardContext context;
-  context.layout = {batch.positions, batch.offsets};
+  context.layout = {batch.positions, batch.offsets, batch.answer_offsets};
   context.rotary = &rotary;
-  context.answer_rows = LastTokenRows(batch);
+  context.answer_tokens = AnswerTokens(batch);
   FillSegments(batch, adapters, context);
+  if (dropout != nullptr && dropout->probability > 0) FillDropout(batch, *dropout, context);
   return context;
 }
 
@@ -110,9 +134,10 @@ absl::StatusOr<std::unique_ptr<Network>> Network::Load(const Checkpoint& checkpo
 }
 
 at::Tensor Network::Forward(const PackedBatch& batch,
-                            absl::Span<const AdapterWeights* const> adapters) const {
+                            absl::Span<const AdapterWeights* const> adapters,
+                            const LoraDropout* dropout) const {
   CheckLengths(batch, rotary_.cos.size(0));
-  const ForwardContext context = MakeContext(batch, adapters, rotary_);
+  const ForwardContext context = MakeContext(batch, adapters, rotary_, dropout);
   Stream stream{.residual = embedding_.index_select(0, batch.ids), .delta = {}};
   for (size_t layer = 0; layer + 1 < layers_.size(); ++layer) {
     stream = layers_[layer].Forward(stream, context);

@@ -31,13 +31,14 @@ class Network {
                                                        const NetworkOptions& options,
                                                        const std::function<bool()>& stop = nullptr);
 
-  // Final-norm hidden state at the last token of every sequence: [B, H] in the compute dtype. In
-  // the last layer queries, output projection and MLP run for those tokens alone. `adapters` are
-  // what batch.adapter indexes. Records gradients for adapter tensors that require them, under
-  // at::AutoGradMode. A row does not depend on what else is in the batch. Throws c10::Error where a
-  // sequence is longer than the base's context.
-  at::Tensor Forward(const PackedBatch& batch,
-                     absl::Span<const AdapterWeights* const> adapters) const;
+  // Final-norm hidden states of the batch's answers: [A, H] in the compute dtype. In the last layer
+  // queries, output projection and MLP run for those tokens alone. `adapters` are what
+  // batch.adapter indexes; `dropout`, which may be null, is that of a training step. Records
+  // gradients for adapter tensors that require them, under at::AutoGradMode. A row does not depend
+  // on what else is in the batch. Throws c10::Error where a sequence is longer than the base's
+  // context.
+  at::Tensor Forward(const PackedBatch& batch, absl::Span<const AdapterWeights* const> adapters,
+                     const LoraDropout* dropout = nullptr) const;
 
   // The language model's head on hidden states [B, H]: [B, V] fp32.
   at::Tensor Logits(const at::Tensor& hidden) const;

@@ -10,10 +10,14 @@ PackedBatch Pack(absl::Span<const PackedSequence> sequences) {
   PRICER_CHECK(!sequences.empty());
   PackedBatch batch;
   batch.offsets.push_back(0);
+  batch.answer_offsets.push_back(0);
   for (const PackedSequence& sequence : sequences) {
     PRICER_CHECK(!sequence.ids.empty());
     PRICER_CHECK(batch.adapter.empty() || batch.adapter.back() <= sequence.adapter);
     batch.offsets.push_back(batch.offsets.back() + static_cast<int64_t>(sequence.ids.size()));
+    PRICER_CHECK(sequence.answers >= 1 &&
+                 sequence.answers <= static_cast<int64_t>(sequence.ids.size()));
+    batch.answer_offsets.push_back(batch.answer_count() + sequence.answers);
     batch.adapter.push_back(sequence.adapter);
   }
   batch.ids = at::empty({batch.token_count()}, at::kLong);

@@ -33,26 +33,26 @@ absl::StatusOr<DecoderLayer> DecoderLayer::Load(const Checkpoint& checkpoint,
 
 Stream DecoderLayer::Forward(const Stream& in, const ForwardContext& context) const {
   const AddRmsNormOutput x = AddRmsNorm(in.residual, in.delta, input_norm_, epsilon_);
-  const at::Tensor qkv = qkv_.Forward(x.normed, context.token_segments);
+  const at::Tensor qkv = qkv_.Forward(x.normed, context.tokens);
   const at::Tensor attended = PackedAttention(qkv, context.layout, shape_, *context.rotary);
-  return Mlp(x.sum, output_.Forward(attended, context.token_segments), context.token_segments);
+  return Mlp(x.sum, output_.Forward(attended, context.tokens), context.tokens);
 }
 
 Stream DecoderLayer::ForwardAnswers(const Stream& in, const ForwardContext& context) const {
   const AddRmsNormOutput x = AddRmsNorm(in.residual, in.delta, input_norm_, epsilon_);
-  const at::Tensor answers = x.normed.index_select(0, context.answer_rows);
-  const at::Tensor q = qkv_.Forward(answers, context.answer_segments, 0, 1);
-  const at::Tensor kv = qkv_.Forward(x.normed, context.token_segments, 1, 2);
-  const at::Tensor attended = LastTokenAttention(q, kv, context.layout, shape_, *context.rotary);
-  return Mlp(x.sum.index_select(0, context.answer_rows),
-             output_.Forward(attended, context.answer_segments), context.answer_segments);
+  const at::Tensor answers = x.normed.index_select(0, context.answer_tokens);
+  const at::Tensor q = qkv_.Forward(answers, context.answers, 0, 1);
+  const at::Tensor kv = qkv_.Forward(x.normed, context.tokens, 1, 2);
+  const at::Tensor attended = AnswerAttention(q, kv, context.layout, shape_, *context.rotary);
+  return Mlp(x.sum.index_select(0, context.answer_tokens),
+             output_.Forward(attended, context.answers), context.answers);
 }
 
 Stream DecoderLayer::Mlp(const at::Tensor& residual, const at::Tensor& attended,
-                         absl::Span<const AdapterSegment> segments) const {
+                         const AdapterRows& rows) const {
   const AddRmsNormOutput x = AddRmsNorm(residual, attended, post_attention_norm_, epsilon_);
-  const at::Tensor gated = Swiglu(gate_up_.Forward(x.normed, segments));
-  return {.residual = x.sum, .delta = down_.Forward(gated, segments)};
+  const at::Tensor gated = Swiglu(gate_up_.Forward(x.normed, rows));
+  return {.residual = x.sum, .delta = down_.Forward(gated, rows)};
 }
 
 int64_t DecoderLayer::bytes() const {

@@ -3,10 +3,8 @@
 #include <ATen/ATen.h>
 
 #include <cstdint>
-#include <vector>
 
 #include "absl/status/statusor.h"
-#include "absl/types/span.h"
 #include "model/checkpoint.h"
 #include "model/layers/linear.h"
 #include "model/model_config.h"
@@ -25,9 +23,9 @@ struct Stream {
 struct ForwardContext {
   PackedLayout layout;
   const RotaryTable* rotary = nullptr;
-  std::vector<AdapterSegment> token_segments;   // rows of [T, ...]
-  std::vector<AdapterSegment> answer_segments;  // rows of [B, ...]
-  at::Tensor answer_rows;                       // [B] int64: the last token of every sequence
+  AdapterRows tokens;        // of [T, ...]
+  AdapterRows answers;       // of [A, ...]
+  at::Tensor answer_tokens;  // [A] int64: which tokens are answers
 };
 
 // One block of a Llama decoder: attention and a gated MLP, each after a normalization. Immutable.
@@ -39,15 +37,14 @@ class DecoderLayer {
   // All tokens: [T, H] to [T, H].
   Stream Forward(const Stream& in, const ForwardContext& context) const;
 
-  // The last layer: keys and values for all tokens, everything else for the answer rows alone: [T,
-  // H] to [B, H].
+  // The last layer: keys and values for all tokens, everything else for the answers alone: [T, H]
+  // to [A, H].
   Stream ForwardAnswers(const Stream& in, const ForwardContext& context) const;
 
   int64_t bytes() const;
 
  private:
-  Stream Mlp(const at::Tensor& residual, const at::Tensor& attended,
-             absl::Span<const AdapterSegment> segments) const;
+  Stream Mlp(const at::Tensor& residual, const at::Tensor& attended, const AdapterRows& rows) const;
 
   AttentionShape shape_;
   double epsilon_ = 0;

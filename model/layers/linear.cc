@@ -30,26 +30,29 @@ absl::StatusOr<LinearGroup> LinearGroup::Load(const Checkpoint& checkpoint,
   return group;
 }
 
-at::Tensor LinearGroup::Forward(const at::Tensor& x, absl::Span<const AdapterSegment> segments,
-                                int first, int count) const {
+at::Tensor LinearGroup::Forward(const at::Tensor& x, const AdapterRows& rows, int first,
+                                int count) const {
   const int64_t begin = out_begin_[first];
   const int64_t size = out_begin_[first + count] - begin;
   std::vector<LoraSegment> lora;
-  for (const AdapterSegment& segment : segments) {
+  for (const AdapterSegment& segment : rows.segments) {
     LoraSegment mapped{segment.begin, segment.end, {}};
     for (int p = first; p < first + count; ++p) {
       const LoraWeights& weights = segment.adapter->lora(layer_, projections_[p]);
       if (!weights.defined()) continue;
+      Dropout dropout = rows.dropout;
+      dropout.module = layer_ * kProjectionCount + static_cast<int>(projections_[p]);
       mapped.parts.push_back({.out_begin = out_begin_[p] - begin,
                               .out_size = out_begin_[p + 1] - out_begin_[p],
                               .a = weights.a,
                               .b = weights.b,
-                              .scale = weights.scale});
+                              .scale = weights.scale,
+                              .dropout = dropout});
     }
     if (!mapped.parts.empty()) lora.push_back(std::move(mapped));
   }
   return LoraLinear(x, weight_.narrow(0, begin, size),
-                    bias_.defined() ? bias_.narrow(0, begin, size) : at::Tensor(), lora);
+                    bias_.defined() ? bias_.narrow(0, begin, size) : at::Tensor(), lora, rows.rows);
 }
 
 int64_t LinearGroup::bytes() const {

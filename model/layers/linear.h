@@ -6,10 +6,10 @@
 #include <vector>
 
 #include "absl/status/statusor.h"
-#include "absl/types/span.h"
 #include "model/checkpoint.h"
 #include "model/lora.h"
 #include "model/model_config.h"
+#include "model/ops/dropout.h"
 #include "model/weights.h"
 
 namespace pricer {
@@ -19,6 +19,13 @@ struct AdapterSegment {
   int64_t begin = 0;
   int64_t end = 0;
   const AdapterWeights* adapter = nullptr;  // never null
+};
+
+// The rows of an activation: who owns them, and the dropout of a training step.
+struct AdapterRows {
+  std::vector<AdapterSegment> segments;
+  Dropout dropout;   // but for the module
+  DropoutRows rows;  // of all rows, where there is dropout
 };
 
 // Linears of one decoder layer that share their input, weights laid one below the other so that one
@@ -33,9 +40,9 @@ class LinearGroup {
 
   // Outputs of `count` projections from `first` on, side by side.
   at::Tensor Forward(const at::Tensor& x,  // [T, in]
-                     absl::Span<const AdapterSegment> segments, int first, int count) const;
-  at::Tensor Forward(const at::Tensor& x, absl::Span<const AdapterSegment> segments) const {
-    return Forward(x, segments, 0, static_cast<int>(projections_.size()));
+                     const AdapterRows& rows, int first, int count) const;
+  at::Tensor Forward(const at::Tensor& x, const AdapterRows& rows) const {
+    return Forward(x, rows, 0, static_cast<int>(projections_.size()));
   }
 
   int64_t bytes() const;

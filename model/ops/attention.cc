@@ -2,6 +2,9 @@
 
 #include <torch/csrc/autograd/custom_function.h>
 
+#include <limits>
+#include <numeric>
+#include <optional>
 #include <tuple>
 
 namespace pricer {
@@ -28,25 +31,38 @@ struct Operands {
   at::Tensor q, k, v;  // [1, heads, tokens, D]
 };
 
-// Everything that attention's forward and backward share. With last_only there is one query per
-// sequence, in rows of its own; without, queries, keys and values share rows.
+// Everything that attention's forward and backward share. With answers_only there are queries for
+// the last tokens of every sequence alone, in rows of their own; without, queries, keys and values
+// share rows.
 struct Problem {
   PackedLayout layout;
   AttentionShape shape;
   RotaryTable rotary;
-  bool last_only = false;
+  bool answers_only = false;
 
   int64_t sequences() const { return static_cast<int64_t>(layout.offsets.size()) - 1; }
 
   Sequence At(int64_t b) const {
     const int64_t begin = layout.offsets[b];
     const int64_t end = layout.offsets[b + 1];
-    return last_only ? Sequence{b, b + 1, begin, end} : Sequence{begin, end, begin, end};
+    if (!answers_only) return {begin, end, begin, end};
+    return {layout.answer_offsets[b], layout.answer_offsets[b + 1], begin, end};
+  }
+
+  // What the kernel adds to the scores of sequence b, [queries, keys]: several answers do not see
+  // those that follow. A single one sees all.
+  std::optional<at::Tensor> MaskOf(const Sequence& s, at::ScalarType dtype) const {
+    const int64_t queries = s.query_end - s.query_begin;
+    const int64_t keys = s.key_end - s.key_begin;
+    if (!answers_only || queries == 1) return std::nullopt;
+    return at::full({queries, keys}, -std::numeric_limits<float>::infinity())
+        .triu_(keys - queries + 1)
+        .to(dtype);
   }
 
   Operands OperandsOf(const at::Tensor& q, const at::Tensor& kv, int64_t b) const {
     const Sequence s = At(b);
-    const int64_t key_head = last_only ? 0 : shape.heads;
+    const int64_t key_head = answers_only ? 0 : shape.heads;
     return {AsHeads(q, s.query_begin, s.query_end, 0, shape.heads, shape.head_dim),
             AsHeads(kv, s.key_begin, s.key_end, key_head, shape.kv_heads, shape.head_dim),
             AsHeads(kv, s.key_begin, s.key_end, key_head + shape.kv_heads, shape.kv_heads,
@@ -54,20 +70,24 @@ struct Problem {
   }
 
   void Rotate(const at::Tensor& q, const at::Tensor& kv, bool inverse) const {
-    if (!last_only) {
+    if (!answers_only) {
       RotateInPlace(kv, layout.positions, rotary, shape.heads + shape.kv_heads, inverse);
       return;
     }
     RotateInPlace(kv, layout.positions, rotary, shape.kv_heads, inverse);
-    RotateInPlace(q, LastPositions(), rotary, shape.heads, inverse);
+    RotateInPlace(q, AnswerPositions(), rotary, shape.heads, inverse);
   }
 
-  at::Tensor LastPositions() const {
-    at::Tensor last = at::empty({sequences()}, at::kLong);
+  at::Tensor AnswerPositions() const {
+    at::Tensor positions = at::empty({layout.answer_offsets.back()}, at::kLong);
+    auto* position = positions.mutable_data_ptr<int64_t>();
     for (int64_t b = 0; b < sequences(); ++b) {
-      last.mutable_data_ptr<int64_t>()[b] = layout.offsets[b + 1] - layout.offsets[b] - 1;
+      const Sequence s = At(b);
+      const int64_t answers = s.query_end - s.query_begin;
+      std::iota(position, position + answers, s.key_end - s.key_begin - answers);
+      position += answers;
     }
-    return last;
+    return positions;
   }
 };
 
@@ -81,9 +101,10 @@ at::Tensor Forward(const Problem& problem, const at::Tensor& q, const at::Tensor
   at::Tensor out = at::zeros({q.size(0), width}, q.options());
   for (int64_t b = 0; b < problem.sequences(); ++b) {
     const Operands x = problem.OperandsOf(q, kv, b);
-    auto [attended, lse] = at::_scaled_dot_product_flash_attention_for_cpu(
-        x.q, x.k, x.v, /*dropout_p=*/0.0, /*is_causal=*/!problem.last_only);
     const Sequence s = problem.At(b);
+    auto [attended, lse] = at::_scaled_dot_product_flash_attention_for_cpu(
+        x.q, x.k, x.v, /*dropout_p=*/0.0, /*is_causal=*/!problem.answers_only,
+        problem.MaskOf(s, q.scalar_type()));
     AsHeads(out, s.query_begin, s.query_end, 0, problem.shape.heads, problem.shape.head_dim)
         .copy_(attended);
     log_sum_exp.push_back(lse);
@@ -105,7 +126,7 @@ void Backward(const Problem& problem, const at::Tensor& grad_out, const at::Tens
     };
     auto [dq, dk, dv] = at::_scaled_dot_product_flash_attention_for_cpu_backward(
         heads_of(grad_out), x.q, x.k, x.v, heads_of(out), log_sum_exp[b], /*dropout_p=*/0.0,
-        /*is_causal=*/!problem.last_only);
+        /*is_causal=*/!problem.answers_only, problem.MaskOf(s, q.scalar_type()));
     const Operands grad = problem.OperandsOf(grad_q, grad_kv, b);
     grad.q.copy_(dq);
     grad.k.copy_(dk);
@@ -151,7 +172,7 @@ struct PackedFunction : torch::autograd::Function<PackedFunction> {
   }
 };
 
-struct LastTokenFunction : torch::autograd::Function<LastTokenFunction> {
+struct AnswerFunction : torch::autograd::Function<AnswerFunction> {
   static at::Tensor forward(AutogradContext* context, const at::Tensor& q, const at::Tensor& kv,
                             const Problem& problem) {
     variable_list log_sum_exp;
@@ -177,12 +198,12 @@ struct LastTokenFunction : torch::autograd::Function<LastTokenFunction> {
 
 at::Tensor PackedAttention(const at::Tensor& qkv, const PackedLayout& layout,
                            const AttentionShape& shape, const RotaryTable& rotary) {
-  return PackedFunction::apply(qkv, Problem{layout, shape, rotary, /*last_only=*/false});
+  return PackedFunction::apply(qkv, Problem{layout, shape, rotary, /*answers_only=*/false});
 }
 
-at::Tensor LastTokenAttention(const at::Tensor& q, const at::Tensor& kv, const PackedLayout& layout,
-                              const AttentionShape& shape, const RotaryTable& rotary) {
-  return LastTokenFunction::apply(q, kv, Problem{layout, shape, rotary, /*last_only=*/true});
+at::Tensor AnswerAttention(const at::Tensor& q, const at::Tensor& kv, const PackedLayout& layout,
+                           const AttentionShape& shape, const RotaryTable& rotary) {
+  return AnswerFunction::apply(q, kv, Problem{layout, shape, rotary, /*answers_only=*/true});
 }
 
 }  // namespace pricer

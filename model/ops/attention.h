@@ -19,6 +19,8 @@ struct AttentionShape {
 struct PackedLayout {
   at::Tensor positions;          // [T] int64
   std::vector<int64_t> offsets;  // [B + 1]
+  // [B + 1]; of the last tokens of every sequence that AnswerAttention is about.
+  std::vector<int64_t> answer_offsets;
 };
 
 // Rotary embedding and causal attention inside each sequence; a sequence's rows depend on nothing
@@ -27,10 +29,10 @@ at::Tensor PackedAttention(const at::Tensor& qkv,  // [T, (N + 2K) D] fp32 or bf
                            const PackedLayout& layout, const AttentionShape& shape,
                            const RotaryTable& rotary);  // -> [T, N D]
 
-// The same for the last token of every sequence alone. `q` and `kv` are consumed. Differentiable.
-at::Tensor LastTokenAttention(const at::Tensor& q,   // [B, N D]
-                              const at::Tensor& kv,  // [T, 2 K D]
-                              const PackedLayout& layout, const AttentionShape& shape,
-                              const RotaryTable& rotary);  // -> [B, N D]
+// The same for the answers alone, A tokens in all. `q` and `kv` are consumed. Differentiable.
+at::Tensor AnswerAttention(const at::Tensor& q,   // [A, N D]
+                           const at::Tensor& kv,  // [T, 2 K D]
+                           const PackedLayout& layout, const AttentionShape& shape,
+                           const RotaryTable& rotary);  // -> [A, N D]
 
 }  // namespace pricer

@@ -38,21 +38,37 @@ struct SegmentPlan {
   struct Part {
     int64_t out_begin, out_size;
     double scale;
+    Dropout dropout;
   };
   std::vector<Part> parts;
+  variable_list masks;  // of the parts, where there is dropout
+
+  bool has_dropout() const { return !parts.empty() && parts[0].dropout.probability > 0; }
 };
 
 struct Plan : torch::CustomClassHolder {
   std::vector<SegmentPlan> segments;
 };
 
-c10::intrusive_ptr<Plan> MakePlan(const std::vector<LoraSegment>& segments) {
+void MakeMasks(const DropoutRows& rows, int64_t channels, SegmentPlan& segment) {
+  if (!segment.has_dropout()) return;
+  const int64_t count = segment.end - segment.begin;
+  const DropoutRows segment_rows{rows.row.narrow(0, segment.begin, count),
+                                 rows.position.narrow(0, segment.begin, count)};
+  for (const SegmentPlan::Part& part : segment.parts) {
+    segment.masks.push_back(DropoutMask(part.dropout, segment_rows, channels));
+  }
+}
+
+c10::intrusive_ptr<Plan> MakePlan(const std::vector<LoraSegment>& segments, const DropoutRows& rows,
+                                  int64_t channels) {
   auto plan = c10::make_intrusive<Plan>();
   for (const LoraSegment& segment : segments) {
-    SegmentPlan planned{segment.begin, segment.end, {}};
+    SegmentPlan planned{segment.begin, segment.end, {}, {}};
     for (const LoraPart& part : segment.parts) {
-      planned.parts.push_back({part.out_begin, part.out_size, part.scale});
+      planned.parts.push_back({part.out_begin, part.out_size, part.scale, part.dropout});
     }
+    MakeMasks(rows, channels, planned);
     plan->segments.push_back(std::move(planned));
   }
   return plan;
@@ -83,6 +99,24 @@ at::Tensor StackA(const at::Tensor* weights, size_t parts, at::ScalarType dtype)
   return (a.size() == 1 ? a[0] : at::cat(a)).to(dtype);
 }
 
+// The parts' low-rank states side by side: [rows, sum of R], at least kStableRows rows.
+at::Tensor LowRankStates(const SegmentPlan& segment, const at::Tensor* weights,
+                         const at::Tensor& x) {
+  const at::Tensor x_rows = x.narrow(0, segment.begin, segment.end - segment.begin);
+  if (!segment.has_dropout()) {
+    return at::linear(PadRows(x_rows), StackA(weights, segment.parts.size(), x.scalar_type()));
+  }
+  // Each part has a mask of its own.
+  variable_list hidden;
+  for (size_t p = 0; p < segment.parts.size(); ++p) {
+    const at::Tensor dropped =
+        ApplyDropout(x_rows, segment.masks[p], segment.parts[p].dropout.probability);
+    hidden.push_back(at::linear(PadRows(dropped), StackA(weights + 2 * p, 1, x.scalar_type()))
+                         .narrow(1, 0, weights[2 * p].size(0)));
+  }
+  return at::cat(hidden, 1);
+}
+
 // y[segment] += ..., computed on at least kStableRows rows whatever the segment's length.
 void AddSegment(const SegmentPlan& segment, const at::Tensor* weights, const at::Tensor& hidden,
                 const at::Tensor& y) {
@@ -110,9 +144,7 @@ struct LoraLinearFunction : torch::autograd::Function<LoraLinearFunction> {
     saved.insert(saved.end(), lora.begin(), lora.end());
     const at::Tensor* weights = lora.data();
     for (const SegmentPlan& segment : plan->segments) {
-      const at::Tensor rows = PadRows(x.narrow(0, segment.begin, segment.end - segment.begin));
-      const at::Tensor stacked = StackA(weights, segment.parts.size(), x.scalar_type());
-      const at::Tensor hidden = at::linear(rows, stacked);
+      const at::Tensor hidden = LowRankStates(segment, weights, x);
       AddSegment(segment, weights, hidden, y);
       saved.push_back(hidden);
       weights += 2 * segment.parts.size();
@@ -123,7 +155,7 @@ struct LoraLinearFunction : torch::autograd::Function<LoraLinearFunction> {
   }
 
   // For each part, with G the gradient of its columns: dB = scale G^T h, dh = scale G B, dA = dh^T
-  // x, dx = G W + dh A.
+  // x, dx = G W + dh A; with dropout D: dA = dh^T D(x), dx = G W + D(dh A).
   static variable_list backward(AutogradContext* context, const variable_list& grads) {
     const variable_list saved = context->get_saved_variables();
     const auto plan_pointer = context->saved_data["plan"].toCapsule();
@@ -151,7 +183,6 @@ struct LoraLinearFunction : torch::autograd::Function<LoraLinearFunction> {
                               const at::Tensor& hidden, const at::Tensor& x, const at::Tensor& grad,
                               const at::Tensor& grad_x, variable_list& out) {
     const int64_t rows = segment.end - segment.begin;
-    const at::Tensor x_rows = x.narrow(0, segment.begin, rows);
     const at::Tensor stacked = StackA(weights, segment.parts.size(), x.scalar_type());
     at::Tensor grad_hidden = at::zeros({rows, stacked.size(0)}, x.options());
     variable_list grad_b;
@@ -166,25 +197,64 @@ struct LoraLinearFunction : torch::autograd::Function<LoraLinearFunction> {
       grad_b.push_back(at::mm(g.t(), h).mul_(part.scale).to(at::kFloat));
       rank_begin += b.size(1);
     }
+    const at::Tensor x_rows = x.narrow(0, segment.begin, rows);
+    const at::Tensor grad_x_rows =
+        grad_x.defined() ? grad_x.narrow(0, segment.begin, rows) : at::Tensor();
+    const variable_list grad_a =
+        segment.has_dropout()
+            ? BackwardDropout(segment, weights, x_rows, grad_hidden, grad_x_rows)
+            : BackwardStacked(segment, weights, x_rows, stacked, grad_hidden, grad_x_rows);
+    for (size_t p = 0; p < segment.parts.size(); ++p) {
+      out.push_back(grad_a[p]);
+      out.push_back(grad_b[p]);
+    }
+  }
+
+  // Returns dA of each part and adds to dx, all parts in one product.
+  static variable_list BackwardStacked(const SegmentPlan& segment, const at::Tensor* weights,
+                                       const at::Tensor& x_rows, const at::Tensor& stacked,
+                                       const at::Tensor& grad_hidden,
+                                       const at::Tensor& grad_x_rows) {
     const at::Tensor grad_a = at::mm(grad_hidden.t(), x_rows).to(at::kFloat);
-    if (grad_x.defined()) grad_x.narrow(0, segment.begin, rows).addmm_(grad_hidden, stacked);
-    rank_begin = 0;
+    if (grad_x_rows.defined()) grad_x_rows.addmm_(grad_hidden, stacked);
+    variable_list parts;
+    int64_t rank_begin = 0;
     for (size_t p = 0; p < segment.parts.size(); ++p) {
       const int64_t rank = weights[2 * p].size(0);
-      out.push_back(grad_a.narrow(0, rank_begin, rank));
-      out.push_back(grad_b[p]);
+      parts.push_back(grad_a.narrow(0, rank_begin, rank));
       rank_begin += rank;
     }
+    return parts;
+  }
+
+  // The same part by part, since each has a mask of its own.
+  static variable_list BackwardDropout(const SegmentPlan& segment, const at::Tensor* weights,
+                                       const at::Tensor& x_rows, const at::Tensor& grad_hidden,
+                                       const at::Tensor& grad_x_rows) {
+    variable_list parts;
+    int64_t rank_begin = 0;
+    for (size_t p = 0; p < segment.parts.size(); ++p) {
+      const double probability = segment.parts[p].dropout.probability;
+      const at::Tensor a = weights[2 * p].to(x_rows.scalar_type());
+      const at::Tensor grad_h = grad_hidden.narrow(1, rank_begin, a.size(0));
+      if (grad_x_rows.defined()) {
+        AddDropout(at::mm(grad_h, a), segment.masks[p], probability, grad_x_rows);
+      }
+      const at::Tensor dropped = ApplyDropout(x_rows, segment.masks[p], probability);
+      parts.push_back(at::mm(grad_h.t(), dropped).to(at::kFloat));
+      rank_begin += a.size(0);
+    }
+    return parts;
   }
 };
 
 }  // namespace
 
 at::Tensor LoraLinear(const at::Tensor& x, const at::Tensor& weight, const at::Tensor& bias,
-                      const std::vector<LoraSegment>& segments) {
+                      const std::vector<LoraSegment>& segments, const DropoutRows& rows) {
   const variable_list lora = FlattenWeights(segments);
   return LoraLinearFunction::apply(x, weight, Optional(bias), at::TensorList(lora),
-                                   MakePlan(segments));
+                                   MakePlan(segments, rows, x.size(1)));
 }
 
 at::Tensor RowStableLinear(const at::Tensor& x, const at::Tensor& weight, const at::Tensor& bias) {

@@ -80,6 +80,24 @@ TEST(NetworkTest, EveryPrefixGivesTheReferencesLogitsAtThatPosition) {
   ExpectNear("all positions", logits, golden.Get("all_logits.3"), 1e-4);
 }
 
+TEST(NetworkTest, SeveralAnswersOfASequenceAreWhatItsPrefixesGive) {
+  const at::NoGradGuard no_grad;
+  const auto checkpoint = OpenCheckpoint("models/gqa");
+  const auto network = LoadNetwork(*checkpoint, WeightsKind::kFp32);
+  const GoldenTensors golden("models/gqa/golden.safetensors");
+  const std::vector<int32_t> sequence = GoldenSequences(GoldenJson("models/gqa/golden.json"))[3];
+  const auto tokens = static_cast<int64_t>(sequence.size());
+  const at::Tensor expected = golden.Get("all_logits.3");
+  for (int64_t answers : {int64_t{2}, int64_t{5}, tokens}) {
+    const at::Tensor logits =
+        network->Logits(network->Forward(Pack({{sequence, -1, answers}, {sequence, -1, 1}}), {}));
+    ASSERT_EQ(logits.size(0), answers + 1);
+    ExpectNear(absl::StrCat(answers, " answers"), logits.narrow(0, 0, answers),
+               expected.narrow(0, tokens - answers, answers), 1e-4);
+    ExpectNear("the other sequence", logits[answers], expected[tokens - 1], 1e-4);
+  }
+}
+
 TEST(NetworkTest, APromptMayFillTheContextAndNotMore) {
   const at::NoGradGuard no_grad;
   const auto checkpoint = OpenCheckpoint("models/gqa");
@@ -262,6 +280,27 @@ TEST(NetworkTest, AnAnswerIsTheSameBitsAloneAndInAMixedBatch) {
   }
 }
 
+TEST(NetworkTest, DropoutDoesNotDependOnHowABatchIsPacked) {
+  const at::NoGradGuard no_grad;
+  const auto checkpoint = OpenCheckpoint("models/gqa");
+  const auto network = LoadNetwork(*checkpoint, WeightsKind::kFp32);
+  const PeftAdapter adapter = LoadAdapter("adapters/causal-all-linear", checkpoint->config());
+  const AdapterWeights* const weights[] = {&adapter.weights};
+  const auto sequences = GoldenSequences(GoldenJson("models/gqa/golden.json"));
+  const auto forward = [&](const std::vector<std::vector<int32_t>>& ids, std::vector<int64_t> rows,
+                           int64_t step) {
+    const LoraDropout dropout{.probability = 0.3, .seed = 5, .step = step, .rows = std::move(rows)};
+    return network->Forward(PackAll(ids, 0), weights, &dropout);
+  };
+  const at::Tensor together = forward({sequences[2], sequences[3], sequences[2]}, {7, 1, 8}, 3);
+  EXPECT_EQ(MaxAbsDifference(together[0], forward({sequences[2]}, {7}, 3)[0]), 0.0);
+  EXPECT_EQ(MaxAbsDifference(together[1], forward({sequences[3]}, {1}, 3)[0]), 0.0);
+  EXPECT_EQ(MaxAbsDifference(together[2], forward({sequences[2]}, {8}, 3)[0]), 0.0);
+  // Another row and another step are other draws.
+  EXPECT_GT(MaxAbsDifference(together[0], together[2]), 1e-3);
+  EXPECT_GT(MaxAbsDifference(together[1], forward({sequences[3]}, {1}, 4)[0]), 1e-3);
+}
+
 TEST(NetworkTest, AnAdapterWithZeroBChangesNothing) {
   const at::NoGradGuard no_grad;
   const auto checkpoint = OpenCheckpoint("models/gqa");
@@ -278,17 +317,17 @@ TEST(NetworkTest, AnAdapterWithZeroBChangesNothing) {
 }
 
 // d(sum of hidden * direction) / d(one value), by autograd and by central differences.
-TEST(NetworkTest, GradientsOfEveryAdapterTensorEqualFiniteDifferences) {
+void ExpectGradientsOfFiniteDifferences(const LoraDropout* dropout) {
   const auto checkpoint = OpenCheckpoint("models/odd");
   const auto network = LoadNetwork(*checkpoint, WeightsKind::kFp32);
   PeftAdapter adapter = LoadAdapter("adapters/causal-odd", checkpoint->config());
   const AdapterWeights* const weights[] = {&adapter.weights};
   const auto sequences = GoldenSequences(GoldenJson("models/odd/golden.json"));
-  const PackedBatch batch = PackAll({sequences[2], sequences[3]}, 0);
+  const PackedBatch batch = Pack({{sequences[2], 0, 1}, {sequences[3], 0, 3}});
   at::manual_seed(1);
-  const at::Tensor direction = at::randn({2, checkpoint->config().hidden_size});
+  const at::Tensor direction = at::randn({4, checkpoint->config().hidden_size});
   const auto loss = [&] {
-    return (network->Forward(batch, weights).to(at::kDouble) * direction).sum();
+    return (network->Forward(batch, weights, dropout).to(at::kDouble) * direction).sum();
   };
   std::vector<at::Tensor> tensors;
   for (auto& layer : adapter.weights.layers) {
@@ -314,6 +353,15 @@ TEST(NetworkTest, GradientsOfEveryAdapterTensorEqualFiniteDifferences) {
     const double expected = tensor.grad().norm().item<double>();
     EXPECT_NEAR((above - below) / (2 * step), expected, 0.01 * expected + 1e-3) << tensor.sizes();
   }
+}
+
+TEST(NetworkTest, GradientsOfEveryAdapterTensorEqualFiniteDifferences) {
+  ExpectGradientsOfFiniteDifferences(nullptr);
+}
+
+TEST(NetworkTest, GradientsWithDropoutDoToo) {
+  const LoraDropout dropout{.probability = 0.2, .seed = 3, .step = 9, .rows = {4, 2}};
+  ExpectGradientsOfFiniteDifferences(&dropout);
 }
 
 }  // namespace

@@ -10,10 +10,13 @@
 #include <vector>
 
 #include "model/ops/attention.h"
+#include "model/ops/dropout.h"
+#include "model/ops/dropout_bits.h"
 #include "model/ops/lora_linear.h"
 #include "model/ops/rms_norm.h"
 #include "model/ops/rotary.h"
 #include "model/ops/swiglu.h"
+#include "model/philox.h"
 
 namespace pricer {
 namespace {
@@ -143,6 +146,7 @@ PlainProblem MakeProblem() {
   PlainProblem problem{{.heads = 6, .kv_heads = 2, .head_dim = 8}, {}, MakeTable(64, 4)};
   std::vector<at::Tensor> positions;
   problem.layout.offsets = {0};
+  problem.layout.answer_offsets = {0, 1, 4, 5, 7};
   for (int64_t length : {1, 5, 33, 2}) {
     problem.layout.offsets.push_back(problem.layout.offsets.back() + length);
     positions.push_back(at::arange(length));
@@ -193,34 +197,36 @@ TEST_P(OpTest, PackedAttentionEqualsItsDefinition) {
       {Random({problem.layout.offsets.back(), q + 2 * k})});
 }
 
-TEST_P(OpTest, LastTokenAttentionEqualsItsDefinition) {
+TEST_P(OpTest, AnswerAttentionEqualsItsDefinition) {
   const PlainProblem problem = MakeProblem();
   const int64_t q = 48, k = 16;
-  const int64_t sequences = static_cast<int64_t>(problem.layout.offsets.size()) - 1;
+  const std::vector<int64_t>& answers = problem.layout.answer_offsets;
   Compare(
       [&](const auto& x) {
-        return LastTokenAttention(x[0].clone(), x[1].clone(), problem.layout, problem.shape,
-                                  problem.table);
+        return AnswerAttention(x[0].clone(), x[1].clone(), problem.layout, problem.shape,
+                               problem.table);
       },
       [&](const auto& x) {
         std::vector<at::Tensor> out;
-        for (int64_t b = 0; b < sequences; ++b) {
+        for (size_t b = 0; b + 1 < answers.size(); ++b) {
           const int64_t begin = problem.layout.offsets[b];
           const int64_t tokens = problem.layout.offsets[b + 1] - begin;
           const at::Tensor rows = x[1].narrow(0, begin, tokens);
-          out.push_back(PlainSequence(problem, x[0].narrow(0, b, 1), rows.narrow(1, 0, k),
-                                      rows.narrow(1, k, k), tokens - 1));
+          const int64_t queries = answers[b + 1] - answers[b];
+          out.push_back(PlainSequence(problem, x[0].narrow(0, answers[b], queries),
+                                      rows.narrow(1, 0, k), rows.narrow(1, k, k),
+                                      tokens - queries));
         }
         return at::cat(out);
       },
-      {Random({sequences, q}), Random({problem.layout.offsets.back(), 2 * k})});
+      {Random({answers.back(), q}), Random({problem.layout.offsets.back(), 2 * k})});
 }
 
 // Two fused linears of 24 and 40 outputs; rows 3 to 9 and 9 to 60 have adapters of other ranks, the
 // first three none.
 std::vector<LoraSegment> Segments(const std::vector<at::Tensor>& x) {
-  return {{3, 9, {{0, 24, x[1], x[2], 0.5}, {24, 40, x[3], x[4], 2.0}}},
-          {9, 60, {{24, 40, x[5], x[6], 1.5}}}};
+  return {{3, 9, {{0, 24, x[1], x[2], 0.5, {}}, {24, 40, x[3], x[4], 2.0, {}}}},
+          {9, 60, {{24, 40, x[5], x[6], 1.5, {}}}}};
 }
 
 TEST_P(OpTest, LoraLinearEqualsItsDefinition) {
@@ -250,12 +256,96 @@ TEST_P(OpTest, LoraLinearEqualsItsDefinition) {
           inputs);
 }
 
+// The mask by its definition, one element at a time.
+at::Tensor PlainMask(const Dropout& dropout, const DropoutRows& rows, int64_t n) {
+  at::Tensor mask = at::zeros({rows.row.size(0), n}, at::kFloat);
+  for (int64_t t = 0; t < mask.size(0); ++t) {
+    for (int64_t c = 0; c < n; ++c) {
+      const PhiloxCounter random = Philox4x32(
+          {static_cast<uint32_t>(dropout.step), static_cast<uint32_t>(rows.row[t].item<int64_t>()),
+           static_cast<uint32_t>(rows.position[t].item<int64_t>()), static_cast<uint32_t>(c / 4)},
+          {static_cast<uint32_t>(dropout.seed), static_cast<uint32_t>(dropout.module)});
+      if (UniformFloat(random[c % 4]) >= dropout.probability) {
+        mask[t][c] = 1.0 / (1.0 - dropout.probability);
+      }
+    }
+  }
+  return mask;
+}
+
+TEST_P(OpTest, LoraLinearWithDropoutEqualsItsDefinition) {
+  const at::Tensor weight = Random({64, 70}, false);
+  const DropoutRows rows{at::arange(40).add_(1000), at::arange(40).mul_(3)};
+  const Dropout first{.probability = 0.25, .seed = 9, .module = 3, .step = 5};
+  const Dropout second{.probability = 0.25, .seed = 9, .module = 4, .step = 5};
+  const auto random_f32 = [&](at::IntArrayRef shape) {
+    return at::randn(shape).mul_(0.3).set_requires_grad(true);
+  };
+  const auto ours = [&](const std::vector<at::Tensor>& x) {
+    const LoraSegment segment{
+        2, 38, {{0, 24, x[1], x[2], 0.5, first}, {24, 40, x[3], x[4], 2.0, second}}};
+    return LoraLinear(x[0], weight, at::Tensor(), {segment}, rows);
+  };
+  const auto plain = [&](const std::vector<at::Tensor>& x) {
+    const auto delta = [&](const Dropout& dropout, const at::Tensor& a, const at::Tensor& b,
+                           double scale) {
+      const at::Tensor dropped = (x[0] * PlainMask(dropout, rows, 70)).narrow(0, 2, 36);
+      return scale * at::matmul(at::matmul(dropped, a.t()), b.t());
+    };
+    const at::Tensor both =
+        at::cat({delta(first, x[1], x[2], 0.5), delta(second, x[3], x[4], 2.0)}, 1);
+    return at::linear(x[0], weight.to(at::kFloat)) + at::constant_pad_nd(both, {0, 0, 2, 2});
+  };
+  Compare(ours, plain,
+          {Random({40, 70}), random_f32({4, 70}), random_f32({24, 4}), random_f32({1, 70}),
+           random_f32({40, 1})});
+}
+
+TEST(DropoutTest, KeepsTheShareItSaysAndTheMean) {
+  const at::Tensor x = at::ones({200, 576});
+  const DropoutRows rows{at::arange(200), at::zeros({200}, at::kLong)};
+  const at::Tensor mask = DropoutMask({.probability = 0.1, .seed = 1}, rows, 576);
+  const at::Tensor dropped = ApplyDropout(x, mask, 0.1);
+  const double kept = dropped.ne(0).to(at::kDouble).mean().item<double>();
+  // 115,200 draws: one standard deviation is 0.0009.
+  EXPECT_NEAR(kept, 0.9, 0.004);
+  EXPECT_NEAR(dropped.mean().item<double>(), kept / 0.9, 1e-5);
+}
+
+TEST(DropoutTest, EveryInstructionSetGivesTheSameBits) {
+  const DropoutRowKey row{
+      .key = {0xFFFFFFFF, 7}, .counter = {3, 0x80000001, 191}, .threshold = 5'000'000};
+  std::vector<uint32_t> portable(19);
+  DropoutBits(DropoutKernel::kPortable, row, absl::MakeSpan(portable));
+  for (const DropoutKernel kernel : {DropoutKernel::kAvx2, DropoutKernel::kAvx512}) {
+    if (!SupportsDropoutKernel(kernel)) continue;
+    std::vector<uint32_t> bits(19);
+    DropoutBits(kernel, row, absl::MakeSpan(bits));
+    EXPECT_EQ(bits, portable) << static_cast<int>(kernel);
+  }
+}
+
+TEST(DropoutTest, EveryPartOfTheCounterAndKeyCounts) {
+  const auto mask = [](const Dropout& dropout, int64_t row, int64_t position) {
+    return DropoutMask(dropout, {at::full({1}, row, at::kLong), at::full({1}, position, at::kLong)},
+                       64);
+  };
+  const at::Tensor first = mask({.probability = 0.5}, 0, 0);
+  EXPECT_FALSE(at::equal(first, mask({.probability = 0.5, .seed = 1}, 0, 0)));
+  EXPECT_FALSE(at::equal(first, mask({.probability = 0.5, .seed = uint64_t{1} << 32}, 0, 0)));
+  EXPECT_FALSE(at::equal(first, mask({.probability = 0.5, .module = 1}, 0, 0)));
+  EXPECT_FALSE(at::equal(first, mask({.probability = 0.5, .step = 1}, 0, 0)));
+  EXPECT_FALSE(at::equal(first, mask({.probability = 0.5}, 1, 0)));
+  EXPECT_FALSE(at::equal(first, mask({.probability = 0.5}, 0, 1)));
+  EXPECT_TRUE(at::equal(first, mask({.probability = 0.5}, 0, 0)));
+}
+
 TEST(LoraLinearTest, ARowIsTheSameBitsWhateverTheOtherRows) {
   at::manual_seed(3);
   const at::NoGradGuard no_grad;
   const at::Tensor x = at::randn({200, 96});
   const at::Tensor weight = at::randn({48, 96});
-  const LoraPart part{0, 48, at::randn({8, 96}), at::randn({48, 8}), 0.7};
+  const LoraPart part{0, 48, at::randn({8, 96}), at::randn({48, 8}), 0.7, {}};
   const at::Tensor all = LoraLinear(x, weight, at::Tensor(), {{0, 200, {part}}});
   for (int64_t rows : {1, 2, 3, 7, 31, 32, 33, 150}) {
     for (int64_t begin : {0, 13, 50}) {

@@ -1,0 +1,39 @@
+#pragma once
+
+#include <ATen/ATen.h>
+
+#include <cstdint>
+
+namespace pricer {
+
+// Which row of the training data each row of an activation comes from, and its position there.
+struct DropoutRows {
+  at::Tensor row;       // [T] int64
+  at::Tensor position;  // [T] int64
+};
+
+// Dropout of one linear's input in one training step: an element is kept, times 1 / (1 - p), with
+// probability 1 - p, to 2^-24. Whether it is follows from seed, module, step, row, position and
+// channel alone (Philox4x32-10: key (seed, module), counter (step, row, position, channel / 4)), so
+// that it is the same however a batch is packed.
+struct Dropout {
+  double probability = 0;  // in [0, 1); 0 = none
+  uint64_t seed = 0;       // its halves are folded by exclusive or
+  int64_t module = 0;
+  int64_t step = 0;
+};
+
+// Which of `channels` elements of every row are kept: [T, ceil(channels / 32)] int32, bit c % 32 of
+// word c / 32 for channel c.
+at::Tensor DropoutMask(const Dropout& dropout, const DropoutRows& rows, int64_t channels);
+
+// x with dropout. No gradient is recorded.
+at::Tensor ApplyDropout(const at::Tensor& x,  // [T, n] fp32 or bf16, rows contiguous
+                        const at::Tensor& mask, double probability);  // -> [T, n]
+
+// Dropout's gradient: sum += dropout(grad).
+void AddDropout(const at::Tensor& grad,  // [T, n] fp32 or bf16, rows contiguous
+                const at::Tensor& mask, double probability,
+                const at::Tensor& sum);  // [T, n] as grad
+
+}  // namespace pricer

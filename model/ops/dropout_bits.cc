@@ -1,0 +1,151 @@
+#include "model/ops/dropout_bits.h"
+
+#include "model/philox.h"
+
+#if defined(__x86_64__)
+#if defined(__GNUC__) && !defined(__clang__)
+// GCC 12 warns of what its own header leaves undefined on purpose (GCC bug 105593).
+#pragma GCC diagnostic ignored "-Wmaybe-uninitialized"
+#endif
+#include <immintrin.h>
+#endif
+
+namespace pricer {
+namespace {
+
+// Counters that fill one word of bits.
+constexpr uint32_t kCountersPerWord = 8;
+
+void PortableBits(const DropoutRowKey& row, absl::Span<uint32_t> bits) {
+  uint32_t group = 0;
+  for (uint32_t& word : bits) {
+    word = 0;
+    for (uint32_t j = 0; j < kCountersPerWord; ++j, ++group) {
+      const PhiloxCounter random =
+          Philox4x32({row.counter[0], row.counter[1], row.counter[2], group}, row.key);
+      for (uint32_t w = 0; w < 4; ++w) {
+        if (random[w] >> 8 >= row.threshold) word |= uint32_t{1} << (4 * j + w);
+      }
+    }
+  }
+}
+
+#if defined(__x86_64__)
+
+// Each word of a counter stands in a lane of 64 bits, so that one instruction multiplies it to all
+// 64 bits of its product; what an upper half holds is never read.
+
+__attribute__((target("avx512f"))) void Avx512Bits(const DropoutRowKey& row,
+                                                   absl::Span<uint32_t> bits) {
+  const __m512i multiplier0 = _mm512_set1_epi64(kPhiloxMultiplier0);
+  const __m512i multiplier1 = _mm512_set1_epi64(kPhiloxMultiplier1);
+  const __m512i first = _mm512_set_epi64(11, 3, 10, 2, 9, 1, 8, 0);
+  const __m512i second = _mm512_set_epi64(15, 7, 14, 6, 13, 5, 12, 4);
+  const __m512i threshold = _mm512_set1_epi32(static_cast<int>(row.threshold));
+  __m512i group = _mm512_set_epi64(7, 6, 5, 4, 3, 2, 1, 0);
+  for (uint32_t& word : bits) {
+    __m512i word0 = _mm512_set1_epi64(row.counter[0]);
+    __m512i word1 = _mm512_set1_epi64(row.counter[1]);
+    __m512i word2 = _mm512_set1_epi64(row.counter[2]);
+    __m512i word3 = group;
+    PhiloxKey key = row.key;
+    for (int round = 0; round < kPhiloxRounds; ++round) {
+      const __m512i product0 = _mm512_mul_epu32(word0, multiplier0);
+      const __m512i product1 = _mm512_mul_epu32(word2, multiplier1);
+      constexpr int kXorOfThree = 0x96;
+      word0 = _mm512_ternarylogic_epi64(_mm512_srli_epi64(product1, 32), word1,
+                                        _mm512_set1_epi64(key[0]), kXorOfThree);
+      word2 = _mm512_ternarylogic_epi64(_mm512_srli_epi64(product0, 32), word3,
+                                        _mm512_set1_epi64(key[1]), kXorOfThree);
+      word1 = product1;
+      word3 = product0;
+      key = NextPhiloxKey(key);
+    }
+    // Words 0 and 1, then 2 and 3 of a counter side by side, then counter after counter.
+    const __m512i words01 = _mm512_mask_blend_epi32(0xAAAA, word0, _mm512_slli_epi64(word1, 32));
+    const __m512i words23 = _mm512_mask_blend_epi32(0xAAAA, word2, _mm512_slli_epi64(word3, 32));
+    const auto kept = [&](const __m512i& order) __attribute__((target("avx512f"))) {
+      const __m512i words = _mm512_permutex2var_epi64(words01, order, words23);
+      return static_cast<uint32_t>(_mm512_cmpge_epu32_mask(_mm512_srli_epi32(words, 8), threshold));
+    };
+    word = kept(first) | kept(second) << 16;
+    group = _mm512_add_epi64(group, _mm512_set1_epi64(kCountersPerWord));
+  }
+}
+
+// Four counters of Avx512Bits: 16 bits.
+__attribute__((target("avx2"))) inline uint32_t Avx2HalfWord(const DropoutRowKey& row,
+                                                             uint32_t group) {
+  const __m256i multiplier0 = _mm256_set1_epi64x(kPhiloxMultiplier0);
+  const __m256i multiplier1 = _mm256_set1_epi64x(kPhiloxMultiplier1);
+  __m256i word0 = _mm256_set1_epi64x(row.counter[0]);
+  __m256i word1 = _mm256_set1_epi64x(row.counter[1]);
+  __m256i word2 = _mm256_set1_epi64x(row.counter[2]);
+  __m256i word3 = _mm256_set_epi64x(group + 3, group + 2, group + 1, group);
+  PhiloxKey key = row.key;
+  for (int round = 0; round < kPhiloxRounds; ++round) {
+    const __m256i product0 = _mm256_mul_epu32(word0, multiplier0);
+    const __m256i product1 = _mm256_mul_epu32(word2, multiplier1);
+    word0 = _mm256_xor_si256(_mm256_xor_si256(_mm256_srli_epi64(product1, 32), word1),
+                             _mm256_set1_epi64x(key[0]));
+    word2 = _mm256_xor_si256(_mm256_xor_si256(_mm256_srli_epi64(product0, 32), word3),
+                             _mm256_set1_epi64x(key[1]));
+    word1 = product1;
+    word3 = product0;
+    key = NextPhiloxKey(key);
+  }
+  const __m256i words01 = _mm256_blend_epi32(word0, _mm256_slli_epi64(word1, 32), 0xAA);
+  const __m256i words23 = _mm256_blend_epi32(word2, _mm256_slli_epi64(word3, 32), 0xAA);
+  const __m256i even = _mm256_unpacklo_epi64(words01, words23);  // counters 0 and 2
+  const __m256i odd = _mm256_unpackhi_epi64(words01, words23);
+  // Signed comparison does: 24 bits are left.
+  const __m256i below = _mm256_set1_epi32(static_cast<int>(row.threshold) - 1);
+  const auto kept = [&](const __m256i& words) __attribute__((target("avx2"))) {
+    const __m256i is_kept = _mm256_cmpgt_epi32(_mm256_srli_epi32(words, 8), below);
+    return static_cast<uint32_t>(_mm256_movemask_ps(_mm256_castsi256_ps(is_kept)));
+  };
+  return kept(_mm256_permute2x128_si256(even, odd, 0x20)) |
+         kept(_mm256_permute2x128_si256(even, odd, 0x31)) << 8;
+}
+
+__attribute__((target("avx2"))) void Avx2Bits(const DropoutRowKey& row, absl::Span<uint32_t> bits) {
+  uint32_t group = 0;
+  for (uint32_t& word : bits) {
+    word = Avx2HalfWord(row, group) | Avx2HalfWord(row, group + 4) << 16;
+    group += kCountersPerWord;
+  }
+}
+
+#endif
+
+DropoutKernel WidestKernel() {
+  for (const DropoutKernel kernel : {DropoutKernel::kAvx512, DropoutKernel::kAvx2}) {
+    if (SupportsDropoutKernel(kernel)) return kernel;
+  }
+  return DropoutKernel::kPortable;
+}
+
+}  // namespace
+
+bool SupportsDropoutKernel(DropoutKernel kernel) {
+#if defined(__x86_64__)
+  if (kernel == DropoutKernel::kAvx512) return __builtin_cpu_supports("avx512f") != 0;
+  if (kernel == DropoutKernel::kAvx2) return __builtin_cpu_supports("avx2") != 0;
+#endif
+  return kernel == DropoutKernel::kPortable;
+}
+
+void DropoutBits(DropoutKernel kernel, const DropoutRowKey& row, absl::Span<uint32_t> bits) {
+#if defined(__x86_64__)
+  if (kernel == DropoutKernel::kAvx512) return Avx512Bits(row, bits);
+  if (kernel == DropoutKernel::kAvx2) return Avx2Bits(row, bits);
+#endif
+  PortableBits(row, bits);
+}
+
+void DropoutBits(const DropoutRowKey& row, absl::Span<uint32_t> bits) {
+  static const DropoutKernel kernel = WidestKernel();
+  DropoutBits(kernel, row, bits);
+}
+
+}  // namespace pricer
