@@ -22,14 +22,17 @@ absl::Status AddExample(const Item& item, const PromptTemplate& prompt, const To
   ASSIGN_OR_RETURN(EncodedPrompt encoded, EncodePrompt(prompt, tokenizer, text));
   if (encoded.truncated) ++dataset->truncated;
   dataset->examples.push_back({.ids = std::move(encoded.ids), .price = *item.price});
-  if (keep_texts) {
-    dataset->item_ids.push_back(item.id);
-    dataset->texts.push_back(std::move(text));
-  }
+  dataset->item_ids.push_back(item.id);
+  if (keep_texts) dataset->texts.push_back(std::move(text));
   return absl::OkStatus();
 }
 
 }  // namespace
+
+std::string Dataset::NameOf(int64_t example) const {
+  const std::string& id = item_ids[example];
+  return absl::StrCat("row ", file_rows[example], id.empty() ? "" : absl::StrCat(" (id ", id, ")"));
+}
 
 std::vector<int64_t> Dataset::Lengths() const {
   std::vector<int64_t> lengths;
@@ -65,6 +68,8 @@ absl::StatusOr<Dataset> LoadDataset(const std::string& path, const PromptTemplat
     } else if (!status.ok()) {
       return absl::Status(status.code(),
                           absl::StrCat(path, ":", reader->row(), ": ", status.message()));
+    } else {
+      dataset.file_rows.push_back(reader->row());
     }
   }
   RETURN_IF_ERROR(reader->Finish());

@@ -13,15 +13,16 @@ namespace pricer {
 
 // One item, ready for the network.
 struct Example {
-  std::vector<int32_t> ids;  // the prompt
-  double price = 0;          // in the run's currency
+  std::vector<int32_t> ids;       // the prompt and, for the token head, the completion behind it
+  double price = 0;               // in the run's currency
+  int64_t completion_tokens = 0;  // how many of the ids are completion
 };
 
 struct DatasetOptions {
   ItemReaderOptions reader;
   // Only the first so many good rows; 0 = all.
   int64_t limit = 0;
-  // Also keep item ids and texts.
+  // Also keep the texts.
   bool keep_texts = false;
 };
 
@@ -29,13 +30,16 @@ struct DatasetOptions {
 struct Dataset {
   std::string path;
   std::vector<Example> examples;
+  std::vector<std::string> item_ids;  // of the examples, empty where a row has none
+  std::vector<int64_t> file_rows;     // of the examples, from 1
   // As long as `examples` where texts are kept, else empty.
-  std::vector<std::string> item_ids;
   std::vector<std::string> texts;  // ItemText
   ReadSummary summary;
   // Examples whose text was cut to fit.
   int64_t truncated = 0;
 
+  // "row 12 (id B00X)", or "row 12".
+  std::string NameOf(int64_t example) const;
   std::vector<int64_t> Lengths() const;
   std::vector<double> Prices() const;
 };

@@ -2,11 +2,14 @@
 
 #include <algorithm>
 
+#include "base/check.h"
+
 namespace pricer {
 
-MicroBatch MakeMicroBatch(absl::Span<const Example> examples, absl::Span<const int64_t> indices,
-                          const BinsSpec& bins) {
+MicroBatch MakeBinsMicroBatch(absl::Span<const Example> examples, absl::Span<const int64_t> indices,
+                              const BinsSpec& bins) {
   MicroBatch micro_batch;
+  micro_batch.rows.assign(indices.begin(), indices.end());
   micro_batch.targets = at::empty({static_cast<int64_t>(indices.size()), bins.bins}, at::kFloat);
   float* target = micro_batch.targets.mutable_data_ptr<float>();
   std::vector<PackedSequence> sequences;
@@ -20,8 +23,29 @@ MicroBatch MakeMicroBatch(absl::Span<const Example> examples, absl::Span<const i
   return micro_batch;
 }
 
+MicroBatch MakeTokenMicroBatch(absl::Span<const Example> examples,
+                               absl::Span<const int64_t> indices) {
+  MicroBatch micro_batch;
+  micro_batch.rows.assign(indices.begin(), indices.end());
+  std::vector<PackedSequence> sequences;
+  sequences.reserve(indices.size());
+  std::vector<int64_t> targets;
+  for (int64_t index : indices) {
+    const absl::Span<const int32_t> ids = examples[index].ids;
+    const int64_t answers = examples[index].completion_tokens;
+    PRICER_CHECK(answers >= 1 && answers < static_cast<int64_t>(ids.size()));
+    sequences.push_back({.ids = ids.first(ids.size() - 1), .adapter = 0, .answers = answers});
+    targets.insert(targets.end(), ids.end() - answers, ids.end());
+  }
+  micro_batch.targets = at::tensor(targets, at::kLong);
+  micro_batch.batch = Pack(sequences);
+  return micro_batch;
+}
+
 at::Tensor CrossEntropySum(const at::Tensor& logits, const at::Tensor& targets) {
-  return -(targets * at::log_softmax(logits.to(at::kFloat), /*dim=*/-1)).sum();
+  const at::Tensor log_probabilities = at::log_softmax(logits.to(at::kFloat), /*dim=*/-1);
+  if (targets.dim() == 2) return -(targets * log_probabilities).sum();
+  return -log_probabilities.gather(1, targets.unsqueeze(1)).sum();
 }
 
 }  // namespace pricer

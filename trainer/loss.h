@@ -12,18 +12,29 @@
 
 namespace pricer {
 
-// What one forward and backward pass works on.
+// What one forward and backward pass works on: each of the batch's answers has a target.
 struct MicroBatch {
   PackedBatch batch;
-  at::Tensor targets;  // [B, bins] fp32: the distribution to train towards, rows sum to 1
+  // Of a bins head [A, bins] fp32: the distribution to train towards, rows sum to 1. Of the token
+  // head [A] int64: the token that follows.
+  at::Tensor targets;
+  std::vector<int64_t> rows;  // [B]; each sequence's number in the training data
+
+  int64_t target_count() const { return targets.size(0); }
 };
 
-// Packs the examples at `indices`, all with adapter 0.
-MicroBatch MakeMicroBatch(absl::Span<const Example> examples, absl::Span<const int64_t> indices,
-                          const BinsSpec& bins);
+// Packs the prompts of the examples at `indices`, all with adapter 0, for a bins head.
+MicroBatch MakeBinsMicroBatch(absl::Span<const Example> examples, absl::Span<const int64_t> indices,
+                              const BinsSpec& bins);
 
-// Sum over rows of the cross-entropy of `logits` [B, bins] against `targets` [B, bins]: a scalar. A
-// sum, because the mean is over the rows of the whole step and not of a micro-batch.
+// The same with the completions, for the token head: the loss is on their tokens alone. The last
+// token of a completion is only a target. REQUIRES: every example has a completion and a prompt.
+MicroBatch MakeTokenMicroBatch(absl::Span<const Example> examples,
+                               absl::Span<const int64_t> indices);
+
+// Sum over rows of the cross-entropy of `logits` [A, N] against `targets`, [A, N] probabilities or
+// [A] classes: a scalar. A sum, because the mean is over the targets of the whole step and not of a
+// micro-batch.
 at::Tensor CrossEntropySum(const at::Tensor& logits, const at::Tensor& targets);
 
 }  // namespace pricer

@@ -4,6 +4,7 @@
 #include <numeric>
 #include <utility>
 
+#include "absl/strings/str_cat.h"
 #include "model/philox.h"
 
 namespace pricer {
@@ -33,6 +34,42 @@ std::vector<int64_t> EpochOrder(uint64_t seed, int64_t epoch, int64_t count) {
   return order;
 }
 
+absl::StatusOr<SampleOrder> ParseSampleOrder(absl::string_view name) {
+  for (const SampleOrder order :
+       {SampleOrder::kShuffled, SampleOrder::kSequential, SampleOrder::kLengthGrouped}) {
+    if (name == SampleOrderName(order)) return order;
+  }
+  return absl::InvalidArgumentError(
+      absl::StrCat("--order is ", name, "; expected shuffled, sequential or length-grouped"));
+}
+
+absl::string_view SampleOrderName(SampleOrder order) {
+  switch (order) {
+    case SampleOrder::kSequential:
+      return "sequential";
+    case SampleOrder::kLengthGrouped:
+      return "length-grouped";
+    case SampleOrder::kShuffled:
+      break;
+  }
+  return "shuffled";
+}
+
+void GroupByLength(absl::Span<const int64_t> lengths, int64_t step_items,
+                   std::vector<int64_t>& order) {
+  constexpr int64_t kMostSteps = 50;
+  const auto count = static_cast<int64_t>(order.size());
+  const int64_t steps = std::clamp<int64_t>(count / (step_items * 4), 1, kMostSteps);
+  const int64_t run = steps * step_items;
+  int64_t longest = 0;  // place of the longest example, which begins its run
+  for (int64_t begin = 0; begin < count; begin += run) {
+    std::stable_sort(order.begin() + begin, order.begin() + std::min(begin + run, count),
+                     [&](int64_t a, int64_t b) { return lengths[a] > lengths[b]; });
+    if (lengths[order[begin]] > lengths[order[longest]]) longest = begin;
+  }
+  if (count > 0) std::swap(order[0], order[longest]);
+}
+
 std::vector<std::vector<int64_t>> SplitByTokens(absl::Span<const int64_t> items,
                                                 absl::Span<const int64_t> lengths,
                                                 int64_t budget_tokens) {
@@ -51,18 +88,47 @@ std::vector<std::vector<int64_t>> SplitByTokens(absl::Span<const int64_t> items,
 
 Sampler::Sampler(std::vector<int64_t> lengths, const Options& options)
     : lengths_(std::move(lengths)), options_(options) {
-  order_ = EpochOrder(options_.seed, 0, static_cast<int64_t>(lengths_.size()));
+  order_ = MakeOrder();
+}
+
+std::vector<int64_t> Sampler::MakeOrder() const {
+  const auto count = static_cast<int64_t>(lengths_.size());
+  if (options_.order == SampleOrder::kSequential) {
+    std::vector<int64_t> order(count);
+    std::iota(order.begin(), order.end(), 0);
+    return order;
+  }
+  std::vector<int64_t> order = EpochOrder(options_.seed, epoch_, count);
+  if (options_.order == SampleOrder::kLengthGrouped) {
+    int64_t step_items = options_.batch_items;
+    if (step_items == 0) {
+      const int64_t tokens = std::accumulate(lengths_.begin(), lengths_.end(), int64_t{0});
+      step_items =
+          std::max<int64_t>(1, options_.batch_tokens / std::max<int64_t>(1, tokens / count));
+    }
+    GroupByLength(lengths_, step_items, order);
+  }
+  return order;
 }
 
 void Sampler::Advance() {
   if (++position_ < static_cast<int64_t>(order_.size())) return;
   position_ = 0;
-  if (++epoch_ < options_.epochs) {
-    order_ = EpochOrder(options_.seed, epoch_, static_cast<int64_t>(lengths_.size()));
+  if (++epoch_ < options_.epochs) order_ = MakeOrder();
+}
+
+std::vector<int64_t> Sampler::NextItems() {
+  std::vector<int64_t> items;
+  const int64_t epoch = epoch_;
+  while (!AtEnd() && epoch_ == epoch && static_cast<int64_t>(items.size()) < options_.batch_items) {
+    items.push_back(order_[position_]);
+    Advance();
   }
+  return items;
 }
 
 std::vector<int64_t> Sampler::NextStep() {
+  if (options_.batch_items > 0) return NextItems();
   std::vector<int64_t> items;
   int64_t tokens = 0;
   while (!AtEnd()) {
@@ -76,6 +142,12 @@ std::vector<int64_t> Sampler::NextStep() {
 }
 
 int64_t Sampler::CountSteps(int64_t limit) const {
+  if (options_.batch_items > 0) {
+    const auto count = static_cast<int64_t>(lengths_.size());
+    const int64_t epoch_steps = (count + options_.batch_items - 1) / options_.batch_items;
+    return static_cast<int64_t>(
+        std::min<__int128>(limit, static_cast<__int128>(epoch_steps) * options_.epochs));
+  }
   // No step takes more than its budget, but for an item that alone exceeds it: where even full
   // steps reach the limit nothing need be dealt.
   __int128 epoch_tokens = 0;

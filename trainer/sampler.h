@@ -3,6 +3,8 @@
 #include <cstdint>
 #include <vector>
 
+#include "absl/status/statusor.h"
+#include "absl/strings/string_view.h"
 #include "absl/types/span.h"
 
 // Which examples a step trains on. Pure arithmetic: the order depends on seed and epoch alone,
@@ -19,18 +21,39 @@ std::vector<std::vector<int64_t>> SplitByTokens(absl::Span<const int64_t> items,
                                                 absl::Span<const int64_t> lengths,
                                                 int64_t budget_tokens);
 
-// Deals the examples of `epochs` epochs, one epoch's order after the other, into steps of at most
-// `batch_tokens` tokens. A step may reach into the next epoch; only the last one is short.
-// Thread-compatible.
+// In which order an epoch goes through the examples.
+enum class SampleOrder {
+  kShuffled,
+  // As they stand in the file, in every epoch.
+  kSequential,
+  // Shuffled, then sorted by falling length inside runs of 50 steps (fewer of few examples), and
+  // the longest example swapped to the front. As transformers' LengthGroupedSampler.
+  kLengthGrouped,
+};
+// "shuffled", "sequential" or "length-grouped".
+absl::StatusOr<SampleOrder> ParseSampleOrder(absl::string_view name);
+absl::string_view SampleOrderName(SampleOrder order);
+
+// `order` sorted by length as kLengthGrouped says, for steps of `step_items` examples.
+void GroupByLength(absl::Span<const int64_t> lengths, int64_t step_items,
+                   std::vector<int64_t>& order);
+
+// Deals the examples of `epochs` epochs, one epoch's order after the other, into steps. A step of
+// at most `batch_tokens` tokens may reach into the next epoch, so that only the last one is short;
+// a step of `batch_items` examples does not, so that each epoch's last one may be short, as with
+// transformers' Trainer. Thread-compatible.
 class Sampler {
  public:
   struct Options {
     uint64_t seed = 0;
     int64_t epochs = 1;
     int64_t batch_tokens = 0;
+    int64_t batch_items = 0;  // above 0: instead of batch_tokens
+    SampleOrder order = SampleOrder::kShuffled;
   };
 
-  // REQUIRES: at least one example, all lengths >= 1, epochs >= 1, batch_tokens >= 1.
+  // REQUIRES: at least one example, all lengths >= 1, epochs >= 1, batch_tokens or batch_items >=
+  // 1.
   Sampler(std::vector<int64_t> lengths, const Options& options);
 
   // Example indices of the next step; empty after the last one.
@@ -45,6 +68,8 @@ class Sampler {
  private:
   bool AtEnd() const { return epoch_ == options_.epochs; }
   void Advance();
+  std::vector<int64_t> MakeOrder() const;
+  std::vector<int64_t> NextItems();
 
   std::vector<int64_t> lengths_;
   Options options_;

@@ -7,6 +7,7 @@
 #include <utility>
 
 #include "absl/strings/str_cat.h"
+#include "absl/strings/str_join.h"
 #include "base/check.h"
 #include "base/status_macros.h"
 #include "model/torch_status.h"
@@ -28,17 +29,30 @@ std::vector<AdamW::Group> ParameterGroups(const AdapterWeights& weights,
       lora.push_back(linear.b);
     }
   }
+  if (!head_coefficients.defined()) return {std::move(lora)};
   return {std::move(lora), {head_coefficients}};
 }
 
-std::vector<MicroBatch> FetchStep(Sampler* sampler, absl::Span<const Example> examples,
-                                  const BinsSpec& bins, int64_t micro_batch_tokens) {
+std::vector<MicroBatch> FetchStep(Sampler* sampler, const TrainHooks& hooks,
+                                  int64_t micro_batch_tokens) {
   std::vector<MicroBatch> micro_batches;
   const std::vector<int64_t> items = sampler->NextStep();
   for (const auto& run : SplitByTokens(items, sampler->lengths(), micro_batch_tokens)) {
-    micro_batches.push_back(MakeMicroBatch(examples, run, bins));
+    micro_batches.push_back(hooks.make_micro_batch(run));
   }
   return micro_batches;
+}
+
+// "row 3 (id a), row 8 (id b) and 30 more".
+std::string NameRows(absl::Span<const int64_t> rows, const TrainHooks& hooks) {
+  constexpr size_t kMostNamed = 16;
+  std::vector<std::string> names;
+  for (int64_t row : rows.first(std::min(rows.size(), kMostNamed))) {
+    names.push_back(hooks.name_row(row));
+  }
+  std::string text = absl::StrJoin(names, ", ");
+  if (rows.size() > kMostNamed) absl::StrAppend(&text, " and ", rows.size() - kMostNamed, " more");
+  return text;
 }
 
 }  // namespace
@@ -47,6 +61,7 @@ absl::Status Trainer::Options::Validate() const {
   RETURN_IF_ERROR(CheckBounds("--lr", learning_rate, 0.0, 1.0));
   RETURN_IF_ERROR(CheckBounds("--head-lr", head_learning_rate, 0.0, 1.0));
   RETURN_IF_ERROR(CheckBounds("--warmup-ratio", warmup_ratio, 0.0, 0.9));
+  RETURN_IF_ERROR(CheckBounds<int64_t>("--warmup-steps", warmup_steps, 0, kManyItems));
   RETURN_IF_ERROR(CheckBounds("--max-grad-norm", max_gradient_norm, 0.0, 1e6));
   return adamw.Validate();
 }
@@ -56,8 +71,10 @@ absl::StatusOr<std::unique_ptr<Trainer>> Trainer::Create(const Network* network,
                                                          const Options& options,
                                                          const HeadBasis& head_basis) {
   RETURN_IF_ERROR(options.Validate());
-  if (!adapter.weights.score.defined()) {
-    return absl::InvalidArgumentError("the adapter has no bins head to train");
+  if ((adapter.config.task == PeftTask::kSeqCls) != adapter.weights.score.defined()) {
+    return absl::InvalidArgumentError(adapter.weights.score.defined()
+                                          ? "the adapter is for CAUSAL_LM but has a bins head"
+                                          : "the adapter has no bins head to train");
   }
   return CatchTorch("preparing the optimizer", [&]() -> absl::StatusOr<std::unique_ptr<Trainer>> {
     return std::unique_ptr<Trainer>(new Trainer(network, std::move(adapter), options, head_basis));
@@ -70,11 +87,13 @@ Trainer::Trainer(const Network* network, PeftAdapter adapter, const Options& opt
       adapter_(std::move(adapter)),
       options_(options),
       head_basis_(head_basis),
-      head_coefficients_(head_basis_.Coefficients(adapter_.weights.score)),
+      head_coefficients_(has_bins_head() ? head_basis_.Coefficients(adapter_.weights.score)
+                                         : at::Tensor()),
       optimizer_(ParameterGroups(adapter_.weights, head_coefficients_), options.adamw) {}
 
 void Trainer::PlanSteps(int64_t total_steps) {
-  schedule_ = LrSchedule::WithWarmupRatio(total_steps, options_.warmup_ratio);
+  schedule_ = LrSchedule::WithWarmupRatio(total_steps, options_.warmup_ratio, options_.schedule);
+  if (options_.warmup_steps > 0) schedule_.warmup_steps = options_.warmup_steps;
 }
 
 AdapterWeights Trainer::CopyWeights() const {
@@ -86,7 +105,7 @@ AdapterWeights Trainer::CopyWeights() const {
       linear.b = linear.b.detach().clone();
     }
   }
-  copy.score = copy.score.detach().clone();
+  if (copy.score.defined()) copy.score = copy.score.detach().clone();
   return copy;
 }
 
@@ -94,7 +113,7 @@ StateTensors Trainer::State() const {
   AdapterWeights lora = adapter_.weights;
   lora.score = at::Tensor();  // follows from the coefficients
   StateTensors state = NamedTensors(lora);
-  state["head"] = head_coefficients_;
+  if (has_bins_head()) state["head"] = head_coefficients_;
   // In the order of ParameterGroups.
   std::vector<std::string> names;
   for (size_t layer = 0; layer < lora.layers.size(); ++layer) {
@@ -105,7 +124,7 @@ StateTensors Trainer::State() const {
       }
     }
   }
-  names.push_back("head");
+  if (has_bins_head()) names.push_back("head");
   const std::vector<AdamW::Moments> moments = optimizer_.moments();
   PRICER_CHECK(moments.size() == names.size());
   for (size_t i = 0; i < names.size(); ++i) {
@@ -119,28 +138,47 @@ absl::Status Trainer::Restore(const StateTensors& state, int64_t step) {
   return CatchTorch("restoring the trainer", [&]() -> absl::Status {
     RETURN_IF_ERROR(FillTensors(state, State()));
     const at::NoGradGuard no_grad;
-    adapter_.weights.score = head_basis_.Score(head_coefficients_);
+    if (has_bins_head()) adapter_.weights.score = head_basis_.Score(head_coefficients_);
     optimizer_.set_steps(step);
     step_ = step;
     return absl::OkStatus();
   });
 }
 
+at::Tensor Trainer::Logits(const at::Tensor& hidden) const {
+  if (!has_bins_head()) return network_->Logits(hidden);
+  return Network::BinLogits(hidden, head_basis_.Score(head_coefficients_));
+}
+
+absl::Status Trainer::StepError(absl::string_view problem, std::vector<int64_t> rows) {
+  failed_rows_ = std::move(rows);
+  return absl::InternalError(absl::StrCat("training step ", step_, ": ", problem));
+}
+
 // Gradients add up over the micro-batches of one step and are zeroed before the first; activations
 // live for one micro-batch; moments and weights for the whole run.
 absl::StatusOr<double> Trainer::AccumulateGradients(absl::Span<const MicroBatch> micro_batches,
-                                                    double rows,
+                                                    double targets,
                                                     const std::function<bool()>& stop) {
   const AdapterWeights* const weights = &adapter_.weights;
+  LoraDropout dropout;
+  dropout.probability = adapter_.config.dropout;
+  dropout.seed = options_.dropout_seed;
+  dropout.step = step_;
   double loss_sum = 0;
   optimizer_.ZeroGradients();
   for (const MicroBatch& micro_batch : micro_batches) {
     if (stop && stop()) return absl::CancelledError("training step");
-    const at::Tensor hidden_bh = network_->Forward(micro_batch.batch, {&weights, 1});
-    const at::Tensor logits = Network::BinLogits(hidden_bh, head_basis_.Score(head_coefficients_));
-    const at::Tensor loss = CrossEntropySum(logits, micro_batch.targets) / rows;
+    dropout.rows = micro_batch.rows;
+    const at::Tensor hidden = network_->Forward(micro_batch.batch, {&weights, 1}, &dropout);
+    const at::Tensor loss = CrossEntropySum(Logits(hidden), micro_batch.targets) / targets;
+    const double value = loss.item<double>();
+    if (!std::isfinite(value)) {
+      return StepError(absl::StrCat("the loss is ", value, "; a lower learning rate may help"),
+                       micro_batch.rows);
+    }
     loss.backward();
-    loss_sum += loss.item<double>();
+    loss_sum += value;
   }
   return loss_sum;
 }
@@ -149,26 +187,34 @@ absl::StatusOr<StepResult> Trainer::TrainStep(absl::Span<const MicroBatch> micro
                                               const std::function<bool()>& stop) {
   StepResult result;
   result.step = step_;
+  std::vector<int64_t> rows;
   for (const MicroBatch& micro_batch : micro_batches) {
     result.rows += micro_batch.batch.sequence_count();
     result.tokens += micro_batch.batch.token_count();
+    result.targets += micro_batch.target_count();
+    rows.insert(rows.end(), micro_batch.rows.begin(), micro_batch.rows.end());
   }
+  if (result.targets == 0) return StepError("there is no target", std::move(rows));
   const std::string what = absl::StrCat("training step ", step_);
   return CatchTorch(what, [&]() -> absl::StatusOr<StepResult> {
     ASSIGN_OR_RETURN(result.loss,
-                     AccumulateGradients(micro_batches, static_cast<double>(result.rows), stop));
+                     AccumulateGradients(micro_batches, static_cast<double>(result.targets), stop));
     result.gradient_norm = optimizer_.ClipGradients(options_.max_gradient_norm);
-    if (!std::isfinite(result.loss) || !std::isfinite(result.gradient_norm)) {
-      return absl::InternalError(absl::StrCat(what, ": loss is ", result.loss,
-                                              " and gradient norm ", result.gradient_norm,
-                                              "; a lower learning rate may help"));
+    if (!std::isfinite(result.gradient_norm)) {
+      return StepError(absl::StrCat("the loss is ", result.loss, " and the gradient norm ",
+                                    result.gradient_norm, "; a lower learning rate may help"),
+                       std::move(rows));
     }
     const double factor = schedule_.Factor(step_);
     result.learning_rate = options_.learning_rate * factor;
-    result.head_learning_rate = options_.head_learning_rate * factor;
-    optimizer_.Step({result.learning_rate, result.head_learning_rate});
+    std::vector<double> rates = {result.learning_rate};
+    if (has_bins_head()) {
+      result.head_learning_rate = options_.head_learning_rate * factor;
+      rates.push_back(result.head_learning_rate);
+    }
+    optimizer_.Step(rates);
     const at::NoGradGuard no_grad;
-    adapter_.weights.score = head_basis_.Score(head_coefficients_);
+    if (has_bins_head()) adapter_.weights.score = head_basis_.Score(head_coefficients_);
     ++step_;
     return result;
   });
@@ -189,7 +235,11 @@ struct TrainRun {
     return plan.validation_every > 0 ? plan.validation_every : (position.total_steps + 3) / 4;
   }
 
-  bool AtEnd() const { return trainer->step() >= position.total_steps; }
+  bool OutOfPatience() const {
+    return plan.patience > 0 && position.stale_validations >= plan.patience;
+  }
+
+  bool AtEnd() const { return trainer->step() >= position.total_steps || OutOfPatience(); }
 
   void FitTimeBudget() {
     if (trainer->step() != kTimedSteps || plan.time_budget == absl::InfiniteDuration()) return;
@@ -214,11 +264,17 @@ struct TrainRun {
   }
 
   // Cancelled where the stop hook says so; nothing has changed then.
-  absl::Status Step(Sampler* sampler, absl::Span<const Example> examples, const BinsSpec& bins) {
+  absl::Status Step(Sampler* sampler) {
     const absl::Time start = plan.clock->Now();
     const std::vector<MicroBatch> micro_batches =
-        FetchStep(sampler, examples, bins, plan.micro_batch_tokens);
-    ASSIGN_OR_RETURN(const StepResult result, trainer->TrainStep(micro_batches, hooks.stop));
+        FetchStep(sampler, hooks, plan.micro_batch_tokens);
+    const absl::StatusOr<StepResult> made = trainer->TrainStep(micro_batches, hooks.stop);
+    if (absl::IsInternal(made.status()) && !trainer->failed_rows().empty()) {
+      return absl::InternalError(
+          absl::StrCat(made.status().message(), "; of ", NameRows(trainer->failed_rows(), hooks)));
+    }
+    RETURN_IF_ERROR(made.status());
+    const StepResult& result = *made;
     outcome.steps = trainer->step();
     position.step_time += plan.clock->Now() - start;
     position.validated = false;
@@ -235,7 +291,9 @@ struct TrainRun {
     RETURN_IF_ERROR(hooks.on_validation(done, validation.metrics));
     position.validated = true;
     const std::optional<Validation>& best = outcome.best_validation;
+    ++position.stale_validations;
     if (best.has_value() && best->metrics.mae <= validation.metrics.mae) return absl::OkStatus();
+    position.stale_validations = 0;
     outcome.best = std::move(weights);
     outcome.best_step = done;
     outcome.best_validation = std::move(validation);
@@ -245,9 +303,8 @@ struct TrainRun {
 
 }  // namespace
 
-absl::Status Train(Trainer* trainer, Sampler* sampler, absl::Span<const Example> examples,
-                   const BinsSpec& bins, const TrainPlan& plan, const TrainHooks& hooks,
-                   TrainOutcome* outcome) {
+absl::Status Train(Trainer* trainer, Sampler* sampler, const TrainPlan& plan,
+                   const TrainHooks& hooks, TrainOutcome* outcome) {
   TrainRun run{.trainer = trainer,
                .plan = plan,
                .hooks = hooks,
@@ -264,11 +321,12 @@ absl::Status Train(Trainer* trainer, Sampler* sampler, absl::Span<const Example>
   outcome->steps = trainer->step();
   absl::Status status = run.ValidateIfDue();
   while (status.ok() && !run.AtEnd()) {
-    status = run.Step(sampler, examples, bins);
+    status = run.Step(sampler);
     if (status.ok()) status = run.ValidateIfDue();
     if (status.ok()) status = run.SaveIfDue();
   }
   outcome->stopped = absl::IsCancelled(status);
+  outcome->out_of_patience = run.OutOfPatience();
   if (!outcome->stopped) return status;
   return trainer->step() > 0 ? run.Save() : absl::OkStatus();
 }

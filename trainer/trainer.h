@@ -4,16 +4,17 @@
 #include <functional>
 #include <memory>
 #include <optional>
+#include <string>
 #include <vector>
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
+#include "absl/strings/string_view.h"
 #include "absl/time/time.h"
 #include "absl/types/span.h"
 #include "base/clock.h"
 #include "model/adapter.h"
 #include "model/network.h"
-#include "trainer/dataset.h"
 #include "trainer/head_basis.h"
 #include "trainer/loss.h"
 #include "trainer/lr_schedule.h"
@@ -26,31 +27,37 @@ namespace pricer {
 
 struct StepResult {
   int64_t step = 0;          // from 0
-  double loss = 0;           // mean over the rows of the step, nats
+  double loss = 0;           // mean over the targets of the step, nats
   double gradient_norm = 0;  // before clipping
   double learning_rate = 0;
   double head_learning_rate = 0;
   int64_t rows = 0;
-  int64_t tokens = 0;
+  int64_t tokens = 0;   // that were computed
+  int64_t targets = 0;  // that have a loss: one for each row of a bins head
 };
 
 // Tunes one adapter over a frozen network: its state is the adapter, the optimizer's moments and
-// the step number. One thread (each step uses ATen's intra-op threads).
+// the step number. An adapter for SEQ_CLS has a bins head, which is trained with it; one for
+// CAUSAL_LM is trained on the base's own head, which stays as it is. One thread (each step uses
+// ATen's intra-op threads).
 class Trainer {
  public:
   struct Options {
     double learning_rate = 2e-4;       // of the LoRA tensors
     double head_learning_rate = 5e-4;  // of the score rows
+    LrSchedule::Kind schedule = LrSchedule::Kind::kCosine;
     double warmup_ratio = 0.03;
+    int64_t warmup_steps = 0;        // instead of the ratio; 0 = the ratio
     double max_gradient_norm = 1.0;  // 0 = gradients are not clipped
+    uint64_t dropout_seed = 0;       // of the adapter's dropout, where its config has one
     AdamW::Options adamw = {};
 
     // InvalidArgument names the option and its bounds.
     absl::Status Validate() const;
   };
 
-  // `network` must outlive the trainer. InvalidArgument where the adapter has no bins head or the
-  // options are wrong.
+  // `network` must outlive the trainer. InvalidArgument where the adapter has a bins head and is
+  // not for SEQ_CLS or the other way round, or the options are wrong.
   static absl::StatusOr<std::unique_ptr<Trainer>> Create(
       const Network* network, PeftAdapter adapter, const Options& options,
       const HeadBasis& head_basis = HeadBasis::Rows());
@@ -60,11 +67,15 @@ class Trainer {
   void set_schedule(const LrSchedule& schedule) { schedule_ = schedule; }
 
   // One update from one or more micro-batches: the gradient is that of the mean loss over all their
-  // rows, however they are cut. The adapter is as it was on an error: Internal where loss or
-  // gradient is not finite, Cancelled where `stop`, which may be empty and is asked before each
-  // micro-batch, says true.
+  // targets, however they are cut. The adapter is as it was on an error: Internal where loss or
+  // gradient is not finite or there is no target, Cancelled where `stop`, which may be empty and is
+  // asked before each micro-batch, says true.
   absl::StatusOr<StepResult> TrainStep(absl::Span<const MicroBatch> micro_batches,
                                        const std::function<bool()>& stop = nullptr);
+
+  // MicroBatch::rows of what the latest TrainStep failed on with Internal: the micro-batch whose
+  // loss is not finite, or all.
+  const std::vector<int64_t>& failed_rows() const { return failed_rows_; }
 
   // Steps made so far.
   int64_t step() const { return step_; }
@@ -82,23 +93,30 @@ class Trainer {
  private:
   Trainer(const Network* network, PeftAdapter adapter, const Options& options,
           const HeadBasis& head_basis);
+  bool has_bins_head() const { return adapter_.config.task == PeftTask::kSeqCls; }
+  at::Tensor Logits(const at::Tensor& hidden) const;
+  // The sum of the losses of all targets, divided by their number.
   absl::StatusOr<double> AccumulateGradients(absl::Span<const MicroBatch> micro_batches,
-                                             double rows, const std::function<bool()>& stop);
+                                             double targets, const std::function<bool()>& stop);
+  absl::Status StepError(absl::string_view problem, std::vector<int64_t> rows);
 
   const Network* const network_;
   PeftAdapter adapter_;
   const Options options_;
   const HeadBasis head_basis_;
-  const at::Tensor head_coefficients_;
+  const at::Tensor head_coefficients_;  // undefined without a bins head
   LrSchedule schedule_;
   AdamW optimizer_;
   int64_t step_ = 0;
+  std::vector<int64_t> failed_rows_;
 };
 
 // Where a run stands, beside trainer and outcome.
 struct TrainPosition {
   int64_t total_steps = 0;
   absl::Duration step_time = absl::ZeroDuration();  // of all steps, validations left out
+  // Validations since the best one.
+  int64_t stale_validations = 0;
   // Whether the validation that is due after the trainer's steps was done.
   bool validated = false;
 };
@@ -113,6 +131,8 @@ struct TrainPlan {
   // After a few steps max_steps is lowered to what this time allows at their speed (validation not
   // counted).
   absl::Duration time_budget = absl::InfiniteDuration();
+  // Validations in a row without a lower MAE after which the run ends early; 0 = never.
+  int64_t patience = 0;
   // Between two calls of the save hook; 0 = after every step.
   absl::Duration save_interval = absl::Minutes(10);
   // Of a run that goes on: the trainer is restored, the outcome holds the best so far.
@@ -129,6 +149,7 @@ struct Validation {
 struct TrainOutcome {
   int64_t steps = 0;
   bool stopped = false;
+  bool out_of_patience = false;
   // The tensors that had the lowest validation MAE, and after how many steps.
   AdapterWeights best;
   int64_t best_step = 0;
@@ -136,6 +157,10 @@ struct TrainOutcome {
 };
 
 struct TrainHooks {
+  // The examples at these indices, for the trainer's head.
+  std::function<MicroBatch(absl::Span<const int64_t> indices)> make_micro_batch;
+  // What to call training example `index` in an error: "row 12 (id B00X)".
+  std::function<std::string(int64_t index)> name_row;
   std::function<absl::StatusOr<Validation>(const AdapterWeights& weights)> validate;
   // After every step, with the number of steps that the run will have.
   std::function<absl::Status(const StepResult& result, int64_t total_steps)> on_step;
@@ -148,9 +173,9 @@ struct TrainHooks {
 
 // Runs the sampler's steps through the trainer until the plan ends or the stop hook says so, which
 // drops the step that has begun and saves what was reached. On an error `outcome` holds what was
-// reached before it. `sampler` is a new one, also of a run that goes on.
-absl::Status Train(Trainer* trainer, Sampler* sampler, absl::Span<const Example> examples,
-                   const BinsSpec& bins, const TrainPlan& plan, const TrainHooks& hooks,
-                   TrainOutcome* outcome);
+// reached before it; one that is about a step names its rows. `sampler` is a new one, also of a run
+// that goes on.
+absl::Status Train(Trainer* trainer, Sampler* sampler, const TrainPlan& plan,
+                   const TrainHooks& hooks, TrainOutcome* outcome);
 
 }  // namespace pricer

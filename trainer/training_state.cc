@@ -111,6 +111,7 @@ absl::Status WriteTrainingState(const TrainingState& state, const std::string& d
       {"step", absl::StrCat(state.step)},
       {"total_steps", absl::StrCat(state.total_steps)},
       {"step_nanoseconds", absl::StrCat(absl::ToInt64Nanoseconds(state.step_time))},
+      {"stale_validations", absl::StrCat(state.stale_validations)},
       {"validated", absl::StrCat(state.validated ? 1 : 0)},
       {"best_step", absl::StrCat(state.best_step)}};
   for (const auto& [name, text] : state.identity) {
@@ -128,6 +129,7 @@ absl::StatusOr<TrainingState> ReadTrainingState(const std::string& directory) {
   state.step = number("step");
   state.total_steps = number("total_steps");
   state.step_time = absl::Nanoseconds(number("step_nanoseconds"));
+  state.stale_validations = number("stale_validations");
   state.validated = number("validated") != 0;
   state.best_step = number("best_step");
   RETURN_IF_ERROR(status);

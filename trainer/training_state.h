@@ -29,6 +29,7 @@ struct TrainingState {
   int64_t step = 0;         // steps made
   int64_t total_steps = 0;  // as planned, with a time budget already counted in
   absl::Duration step_time;
+  int64_t stale_validations = 0;  // since the best
   // Whether the validation that is due after `step` steps is among `best`.
   bool validated = false;
   StateTensors trainer;  // Trainer::State

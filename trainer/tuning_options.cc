@@ -10,17 +10,68 @@
 
 namespace pricer {
 
+namespace {
+
+std::string ScheduleName(LrSchedule::Kind kind) {
+  switch (kind) {
+    case LrSchedule::Kind::kLinear:
+      return "linear";
+    case LrSchedule::Kind::kConstant:
+      return "constant";
+    case LrSchedule::Kind::kCosine:
+      break;
+  }
+  return "cosine";
+}
+
+std::string PatternsText(const std::map<std::string, double>& patterns) {
+  return absl::StrJoin(patterns, ",", [](std::string* out, const auto& entry) {
+    absl::StrAppend(out, entry.first, "=", RoundTripText(entry.second));
+  });
+}
+
+}  // namespace
+
+PeftConfig LoraConfigOf(const TuningOptions& options) {
+  PeftConfig config;
+  config.task = PeftTask::kSeqCls;
+  config.r = options.lora_rank;
+  config.alpha = options.lora_alpha;
+  config.dropout = options.lora_dropout;
+  config.use_rslora = options.rslora;
+  if (options.target_regex.empty()) {
+    config.target_modules = options.target_modules;
+  } else {
+    config.target_regex = options.target_regex;
+  }
+  config.exclude_modules = options.exclude_modules;
+  config.layers_to_transform = options.lora_layers;
+  config.rank_pattern = options.rank_pattern;
+  config.alpha_pattern = options.alpha_pattern;
+  return config;
+}
+
 NamedTexts ResultOptions(const TuningOptions& options) {
   const Trainer::Options& training = options.training;
   return {{"lora_r", absl::StrCat(options.lora_rank)},
           {"lora_alpha", RoundTripText(options.lora_alpha)},
+          {"lora_dropout", RoundTripText(options.lora_dropout)},
+          {"rslora", options.rslora ? "true" : "false"},
           {"target_modules", absl::StrJoin(options.target_modules, ",")},
+          {"target_regex", options.target_regex},
+          {"exclude_modules", absl::StrJoin(options.exclude_modules, ",")},
+          {"lora_layers", absl::StrJoin(options.lora_layers, ",")},
+          {"rank_pattern", absl::StrJoin(options.rank_pattern, ",", absl::PairFormatter("="))},
+          {"alpha_pattern", PatternsText(options.alpha_pattern)},
           {"bins", absl::StrCat(options.bins)},
           {"sigma", RoundTripText(options.sigma)},
           {"head_basis", options.head_basis},
           {"lr", RoundTripText(training.learning_rate)},
           {"head_lr", RoundTripText(training.head_learning_rate)},
+          {"lr_schedule", ScheduleName(training.schedule)},
           {"warmup_ratio", RoundTripText(training.warmup_ratio)},
+          {"warmup_steps", absl::StrCat(training.warmup_steps)},
+          {"patience", absl::StrCat(options.patience)},
           {"max_grad_norm", RoundTripText(training.max_gradient_norm)},
           {"betas", absl::StrCat(RoundTripText(training.adamw.beta1), ",",
                                  RoundTripText(training.adamw.beta2))},
@@ -30,6 +81,8 @@ NamedTexts ResultOptions(const TuningOptions& options) {
           {"max_steps", absl::StrCat(options.max_steps)},
           {"max_minutes", RoundTripText(options.max_minutes)},
           {"batch_tokens", absl::StrCat(options.batch_tokens)},
+          {"batch_items", absl::StrCat(options.batch_items)},
+          {"order", std::string(SampleOrderName(options.order))},
           {"micro_batch_tokens", absl::StrCat(options.micro_batch_tokens)},
           {"validation_items", absl::StrCat(options.validation_items)},
           {"validation_every", absl::StrCat(options.validation_every)},
@@ -66,6 +119,7 @@ absl::Status TuningOptions::Validate() const {
   RETURN_IF_ERROR(CheckNotEmpty("--output", output));
   RETURN_IF_ERROR(CheckNotEmpty("--runs", runs));
   if (!resume.empty()) RETURN_IF_ERROR(CheckDirectory("--resume", resume));
+  RETURN_IF_ERROR(CheckBounds<int64_t>("--patience", patience, 0, kManyItems));
   RETURN_IF_ERROR(CheckBounds("--save-minutes", save_minutes, 0.0, 1e6));
   RETURN_IF_ERROR(CheckBounds<int64_t>("--keep-checkpoints", keep_checkpoints, 1, 10000));
   RETURN_IF_ERROR(ValidateAdapterName(name));
@@ -73,6 +127,8 @@ absl::Status TuningOptions::Validate() const {
   RETURN_IF_ERROR(training.Validate());
   RETURN_IF_ERROR(CheckBounds<int64_t>("--lora-r", lora_rank, 1, 4096));
   RETURN_IF_ERROR(CheckBounds("--lora-alpha", lora_alpha, 1e-6, 1e6));
+  RETURN_IF_ERROR(CheckBounds("--lora-dropout", lora_dropout, 0.0, 0.99));
+  RETURN_IF_ERROR(LoraConfigOf(*this).Validate());
   RETURN_IF_ERROR(CheckBounds("--bins", bins, 2, 4096));
   RETURN_IF_ERROR(CheckBounds("--sigma", sigma, 1e-3, 100.0));
   if (head_basis != "cosine" && head_basis != "rows") {
@@ -83,6 +139,7 @@ absl::Status TuningOptions::Validate() const {
   RETURN_IF_ERROR(CheckBounds<int64_t>("--max-steps", max_steps, 0, kManyItems));
   RETURN_IF_ERROR(CheckBounds("--max-minutes", max_minutes, 0.0, 1e6));
   RETURN_IF_ERROR(CheckBounds<int64_t>("--batch-tokens", batch_tokens, 1, kManyItems));
+  RETURN_IF_ERROR(CheckBounds<int64_t>("--batch-items", batch_items, 0, kManyItems));
   RETURN_IF_ERROR(CheckBounds<int64_t>("--micro-batch-tokens", micro_batch_tokens, 1, kManyItems));
   RETURN_IF_ERROR(
       CheckBounds<int64_t>("--validation-items", validation_items, kMinGoldenItems, kManyItems));

@@ -7,9 +7,11 @@
 #include <vector>
 
 #include "absl/status/status.h"
+#include "model/peft_config.h"
 #include "model/price_head.h"
 #include "model/prompt.h"
 #include "trainer/base_model.h"
+#include "trainer/sampler.h"
 #include "trainer/trainer.h"
 
 // What can be chosen of a tuning run.
@@ -37,8 +39,16 @@ struct TuningOptions {
 
   int64_t lora_rank = 16;
   double lora_alpha = 32;
-  // Module names ("q_proj") or the one word "all-linear".
+  double lora_dropout = 0;
+  bool rslora = false;  // scale = alpha / sqrt(r)
+  // Module names ("q_proj") or the one word "all-linear"; or a regular expression over the whole
+  // module path instead. PeftConfig says what these and the following mean.
   std::vector<std::string> target_modules = {"all-linear"};
+  std::string target_regex;
+  std::vector<std::string> exclude_modules;
+  std::vector<int64_t> lora_layers;  // empty = all
+  std::map<std::string, int64_t> rank_pattern;
+  std::map<std::string, double> alpha_pattern;
   int bins = kDefaultBinCount;
   double sigma = kDefaultSigmaBins;
   // "cosine" or "rows": the coordinates in which the price head is trained (head_basis.h).
@@ -49,14 +59,20 @@ struct TuningOptions {
   int64_t max_steps = 0;              // 0 = all of the epochs
   double max_minutes = 0;             // 0 = no time budget
   int64_t batch_tokens = 2048;        // of an optimizer step
+  int64_t batch_items = 0;            // of an optimizer step, instead of tokens; 0 = by tokens
   int64_t micro_batch_tokens = 1024;  // of a forward and backward pass
   int64_t validation_items = 256;     // first rows of the validation file
   int64_t validation_every = 0;       // steps; 0 = four times in the run
+  int64_t patience = 0;               // validations without a lower MAE that end the run; 0 = never
+  SampleOrder order = SampleOrder::kShuffled;
   uint64_t seed = 1;
 
   // Bounds of all numbers, existence of files; InvalidArgument names the option.
   absl::Status Validate() const;
 };
+
+// The adapter that the options describe, without the base's name.
+PeftConfig LoraConfigOf(const TuningOptions& options);
 
 using NamedTexts = std::vector<std::pair<std::string, std::string>>;
 

@@ -89,11 +89,7 @@ absl::Status LoadData(const TuningOptions& options, const std::string& run_direc
 }
 
 absl::StatusOr<PeftAdapter> NewAdapter(const TuningOptions& options, const BaseModel& base) {
-  PeftConfig config;
-  config.task = PeftTask::kSeqCls;
-  config.r = options.lora_rank;
-  config.alpha = options.lora_alpha;
-  config.target_modules = options.target_modules;
+  PeftConfig config = LoraConfigOf(options);
   config.base_model_name = base.name;
   return MakeAdapter(config, base.checkpoint->config(), options.bins, options.seed);
 }
@@ -191,6 +187,7 @@ absl::Status SaveState(const Resumption& run, const Trainer& trainer, const Trai
   state.step = trainer.step();
   state.total_steps = position.total_steps;
   state.step_time = position.step_time;
+  state.stale_validations = position.stale_validations;
   state.validated = position.validated;
   state.trainer = trainer.State();
   state.identity = run.identity;
@@ -214,8 +211,10 @@ absl::StatusOr<TrainPosition> Restore(const TrainingState& state, const Inputs& 
     outcome->best_step = state.best_step;
     ASSIGN_OR_RETURN(outcome->best_validation, Score(inputs, ToRows(state.best_logits)));
   }
-  return TrainPosition{
-      .total_steps = state.total_steps, .step_time = state.step_time, .validated = state.validated};
+  return TrainPosition{.total_steps = state.total_steps,
+                       .step_time = state.step_time,
+                       .stale_validations = state.stale_validations,
+                       .validated = state.validated};
 }
 
 absl::Status TrainAdapter(const TuningOptions& options, const Inputs& inputs,
@@ -226,12 +225,15 @@ absl::Status TrainAdapter(const TuningOptions& options, const Inputs& inputs,
   Sampler sampler(inputs.train.Lengths(),
                   {.seed = options.seed,
                    .epochs = options.epochs > 0 ? options.epochs : default_epochs,
-                   .batch_tokens = options.batch_tokens});
+                   .batch_tokens = options.batch_tokens,
+                   .batch_items = options.batch_items,
+                   .order = options.order});
   TrainPlan plan;
   plan.max_steps = options.max_steps > 0 ? options.max_steps : kUnlimited;
   plan.micro_batch_tokens = options.micro_batch_tokens;
   plan.validation_every = options.validation_every;
   if (options.max_minutes > 0) plan.time_budget = absl::Minutes(options.max_minutes);
+  plan.patience = options.patience;
   plan.save_interval = absl::Minutes(options.save_minutes);
   if (run.state.has_value()) {
     ASSIGN_OR_RETURN(plan.resumed, Restore(*run.state, inputs, trainer, outcome));
@@ -251,8 +253,12 @@ absl::Status TrainAdapter(const TuningOptions& options, const Inputs& inputs,
   hooks.on_validation = [&](int64_t step, const Metrics& metrics) {
     return reporter.Validated(step, metrics);
   };
+  hooks.make_micro_batch = [&](absl::Span<const int64_t> indices) {
+    return MakeBinsMicroBatch(inputs.train.examples, indices, inputs.bins);
+  };
+  hooks.name_row = [&](int64_t index) { return inputs.train.NameOf(index); };
   hooks.stop = InterruptRequested;
-  return Train(trainer, &sampler, inputs.train.examples, inputs.bins, plan, hooks, outcome);
+  return Train(trainer, &sampler, plan, hooks, outcome);
 }
 
 Manifest NewManifest(const TuningOptions& options, const Inputs& inputs, const Network& network,
@@ -363,12 +369,14 @@ absl::Status TuneAndPublish(const TuningOptions& options, Inputs inputs, PeftAda
                    LoadNetwork(inputs.base, options.base, /*weights=*/"nf4"));
   const PeftConfig config = adapter.config;
   ASSIGN_OR_RETURN(const HeadBasis head_basis, MakeHeadBasis(options, inputs, *network));
-  ASSIGN_OR_RETURN(
-      const std::unique_ptr<Trainer> trainer,
-      Trainer::Create(network.get(), std::move(adapter), options.training, head_basis));
+  Trainer::Options training = options.training;
+  training.dropout_seed = options.seed;
+  ASSIGN_OR_RETURN(const std::unique_ptr<Trainer> trainer,
+                   Trainer::Create(network.get(), std::move(adapter), training, head_basis));
   TrainOutcome trained;
   absl::Status status = TrainAdapter(options, inputs, *network, run, trainer.get(), log, &trained);
   outcome->steps = trained.steps;
+  outcome->out_of_patience = trained.out_of_patience;
   if (trained.stopped && status.ok() && trained.steps > 0) outcome->resumable = true;
   if (trained.stopped && status.ok()) status = absl::CancelledError("tuning");
   if (absl::IsCancelled(status) || !trained.best_validation.has_value()) return status;

@@ -19,6 +19,7 @@ struct TuningOutcome {
   std::string run_directory;
   int64_t steps = 0;
   int64_t best_step = 0;
+  bool out_of_patience = false;  // the steps ended early
   Metrics validation;
   bool interrupted = false;
   // Where it was interrupted: it can go on.

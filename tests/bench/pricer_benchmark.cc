@@ -156,7 +156,7 @@ absl::Status ServeTune(const ServeOptions& options) {
     const auto start = std::chrono::steady_clock::now();
     std::vector<MicroBatch> micro_batches;
     for (const auto& run : SplitByTokens(rows, lengths, options.micro_batch_tokens)) {
-      micro_batches.push_back(MakeMicroBatch(loaded.items.examples, run, loaded.items.bins));
+      micro_batches.push_back(MakeBinsMicroBatch(loaded.items.examples, run, loaded.items.bins));
     }
     ASSIGN_OR_RETURN(const StepResult result, trainer->TrainStep(micro_batches));
     return Json{{"seconds", SecondsSince(start)},

@@ -5,6 +5,8 @@
 #include <cmath>
 #include <vector>
 
+#include "tests/testing/status_matchers.h"
+
 namespace pricer {
 namespace {
 
@@ -24,6 +26,25 @@ TEST(LrScheduleTest, RisesLinearlyFromZeroThenFallsAlongHalfACosine) {
   EXPECT_THAT(Factors({.total_steps = 8, .warmup_steps = 2}),
               Pointwise(DoubleNear(1e-12),
                         {0.0, 0.5, 1.0, 0.9330127018922193, 0.75, 0.5, 0.25, 0.06698729810778070}));
+}
+
+TEST(LrScheduleTest, RisesLinearlyThenFallsAlongALine) {
+  EXPECT_THAT(Factors({.total_steps = 7, .warmup_steps = 2, .kind = LrSchedule::Kind::kLinear}),
+              Pointwise(DoubleNear(1e-12), {0.0, 0.5, 1.0, 0.8, 0.6, 0.4, 0.2}));
+}
+
+TEST(LrScheduleTest, RisesLinearlyThenStays) {
+  const LrSchedule schedule{
+      .total_steps = 5, .warmup_steps = 2, .kind = LrSchedule::Kind::kConstant};
+  EXPECT_THAT(Factors(schedule), Pointwise(DoubleNear(1e-12), {0.0, 0.5, 1.0, 1.0, 1.0}));
+  EXPECT_EQ(schedule.Factor(400), 1.0);
+}
+
+TEST(LrScheduleTest, KindsHaveNames) {
+  EXPECT_THAT(ParseLrScheduleKind("linear"), testing::IsOkAndHolds(LrSchedule::Kind::kLinear));
+  EXPECT_THAT(ParseLrScheduleKind("polynomial"),
+              testing::StatusIs(absl::StatusCode::kInvalidArgument,
+                                ::testing::HasSubstr("--lr-schedule is polynomial")));
 }
 
 TEST(LrScheduleTest, StartsAtTheFullRateWithoutWarmUp) {

@@ -7,6 +7,8 @@
 #include <numeric>
 #include <set>
 
+#include "tests/testing/status_matchers.h"
+
 namespace pricer {
 namespace {
 
@@ -57,6 +59,68 @@ TEST(EpochOrderTest, PutsEveryItemEverywhereEquallyOften) {
   for (const auto& place : counts) {
     for (int64_t count : place) EXPECT_NEAR(static_cast<double>(count), 4000.0, 300.0);
   }
+}
+
+TEST(GroupByLengthTest, SortsRunsByFallingLengthAndBeginsWithTheLongest) {
+  // 16 examples in steps of 2: runs of 2 steps.
+  const std::vector<int64_t> lengths = {3, 1, 2, 4, 9, 5, 6, 5, 1, 1, 2, 2, 7, 8, 8, 7};
+  std::vector<int64_t> order = Iota(16);
+  GroupByLength(lengths, 2, order);
+  EXPECT_THAT(order, ElementsAre(4, 0, 2, 1, 3, 6, 5, 7, 10, 11, 8, 9, 13, 14, 12, 15));
+}
+
+TEST(GroupByLengthTest, SortsAFewExamplesAsOneStep) {
+  std::vector<int64_t> order = {2, 0, 1};
+  GroupByLength({{5, 7, 7}}, 2, order);
+  EXPECT_THAT(order, ElementsAre(2, 0, 1));
+}
+
+TEST(SampleOrderTest, HasNames) {
+  for (const auto order :
+       {SampleOrder::kShuffled, SampleOrder::kSequential, SampleOrder::kLengthGrouped}) {
+    EXPECT_THAT(ParseSampleOrder(SampleOrderName(order)), testing::IsOkAndHolds(order));
+  }
+  EXPECT_THAT(ParseSampleOrder("random"),
+              testing::StatusIs(absl::StatusCode::kInvalidArgument,
+                                ::testing::HasSubstr("--order is random")));
+}
+
+TEST(SamplerTest, StepsOfItemsEndWithTheEpoch) {
+  Sampler sampler({1, 1, 1, 1, 1},
+                  {.epochs = 2, .batch_items = 2, .order = SampleOrder::kSequential});
+  EXPECT_EQ(sampler.CountSteps(kNoLimit), 6);
+  EXPECT_EQ(sampler.CountSteps(4), 4);
+  for (int epoch = 0; epoch < 2; ++epoch) {
+    EXPECT_THAT(sampler.NextStep(), ElementsAre(0, 1));
+    EXPECT_THAT(sampler.NextStep(), ElementsAre(2, 3));
+    EXPECT_THAT(sampler.NextStep(), ElementsAre(4));
+  }
+  EXPECT_THAT(sampler.NextStep(), IsEmpty());
+}
+
+TEST(SamplerTest, CountsStepsOfEpochsWithoutEnd) {
+  const Sampler sampler({1, 1, 1}, {.epochs = kNoLimit, .batch_items = 2});
+  EXPECT_EQ(sampler.CountSteps(1000), 1000);
+}
+
+TEST(SamplerTest, EachEpochIsGroupedByLengthAnew) {
+  std::vector<int64_t> lengths;
+  for (int64_t i = 0; i < 64; ++i) lengths.push_back(1 + i % 7);
+  Sampler sampler(lengths,
+                  {.seed = 5, .epochs = 2, .batch_items = 4, .order = SampleOrder::kLengthGrouped});
+  std::vector<std::vector<int64_t>> epochs(2);
+  for (std::vector<int64_t>& epoch : epochs) {
+    for (int step = 0; step < 16; ++step) {
+      const std::vector<int64_t> items = sampler.NextStep();
+      epoch.insert(epoch.end(), items.begin(), items.end());
+    }
+    EXPECT_EQ(Sorted(epoch), Iota(64));
+    // Runs of 16 examples: the length rises only where a run begins.
+    int rises = 0;
+    for (size_t i = 1; i < epoch.size(); ++i) rises += lengths[epoch[i]] > lengths[epoch[i - 1]];
+    EXPECT_LE(rises, 4);
+  }
+  EXPECT_NE(epochs[0], epochs[1]);
 }
 
 TEST(SplitByTokensTest, FillsEachRunUpToTheBudget) {

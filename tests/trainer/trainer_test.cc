@@ -5,6 +5,7 @@
 
 #include <cmath>
 #include <iostream>
+#include <numeric>
 
 #include "absl/strings/str_cat.h"
 #include "base/status_macros.h"
@@ -95,7 +96,7 @@ class TrainerTest : public ::testing::Test {
     for (int64_t begin = first; begin < first + count; begin += size) {
       std::vector<int64_t> indices;
       for (int64_t i = begin; i < begin + size; ++i) indices.push_back(i);
-      micro_batches.push_back(MakeMicroBatch(examples_, indices, bins_));
+      micro_batches.push_back(MakeBinsMicroBatch(examples_, indices, bins_));
     }
     return micro_batches;
   }
@@ -138,6 +139,63 @@ TEST_F(TrainerTest, OneBatchOf16EqualsFourOf4) {
     EXPECT_EQ(a.tokens, b.tokens);
   }
   EXPECT_LT(MaxDifference(whole->adapter().weights, cut->adapter().weights), 2e-5);
+}
+
+TEST_F(TrainerTest, DropoutIsTheSameHoweverAStepIsCut) {
+  const auto train = [&](int64_t size, uint64_t seed) {
+    PeftAdapter adapter = NewAdapter();
+    adapter.config.dropout = 0.2;
+    auto trainer =
+        Trainer::Create(network_.get(), std::move(adapter),
+                        {.learning_rate = 5e-3, .head_learning_rate = 5e-3, .dropout_seed = seed});
+    EXPECT_OK(trainer);
+    (*trainer)->set_schedule({.total_steps = 1000, .warmup_steps = 0});
+    StepResult last;
+    for (int step = 0; step < 4; ++step) {
+      const auto result = (*trainer)->TrainStep(MicroBatches(0, 16, size));
+      EXPECT_OK(result);
+      last = *result;
+    }
+    return last;
+  };
+  const StepResult whole = train(16, 1);
+  const StepResult cut = train(4, 1);
+  EXPECT_NEAR(whole.loss, cut.loss, 1e-5 * whole.loss);
+  EXPECT_NEAR(whole.gradient_norm, cut.gradient_norm, 1e-4 * whole.gradient_norm);
+  EXPECT_GT(std::abs(train(16, 2).gradient_norm - whole.gradient_norm), 1e-3 * whole.gradient_norm);
+}
+
+TEST_F(TrainerTest, TheTokenHeadLearnsCompletions) {
+  for (size_t i = 0; i < examples_.size(); ++i) {
+    // One to three tokens that follow from the prompt's last id.
+    const int32_t last = examples_[i].ids.back();
+    for (int32_t t = 0; t <= last % 3; ++t) examples_[i].ids.push_back(100 + last + t);
+    examples_[i].completion_tokens = last % 3 + 1;
+  }
+  PeftConfig config;
+  config.task = PeftTask::kCausalLm;
+  config.r = 8;
+  config.alpha = 16;
+  config.target_modules = {"all-linear"};
+  ASSERT_OK_AND_ASSIGN(PeftAdapter adapter, MakeAdapter(config, checkpoint_->config(), 0, 3));
+  ASSERT_OK_AND_ASSIGN(
+      const std::unique_ptr<Trainer> trainer,
+      Trainer::Create(network_.get(), std::move(adapter), {.learning_rate = 1e-2}));
+  trainer->set_schedule({.total_steps = 1000, .warmup_steps = 0});
+  std::vector<int64_t> indices(64);
+  std::iota(indices.begin(), indices.end(), 0);
+  const MicroBatch batch = MakeTokenMicroBatch(examples_, indices);
+  double first = 0;
+  double last = 0;
+  for (int step = 0; step < 40; ++step) {
+    ASSERT_OK_AND_ASSIGN(const StepResult result, trainer->TrainStep({&batch, 1}));
+    EXPECT_EQ(result.targets, batch.target_count());
+    if (step == 0) first = result.loss;
+    last = result.loss;
+  }
+  EXPECT_LT(last, 0.2 * first);
+  EXPECT_EQ(trainer->State().count("head"), 0u);
+  EXPECT_FALSE(trainer->CopyWeights().score.defined());
 }
 
 TEST_F(TrainerTest, EveryTensorHasAGradientByTheThirdStep) {
@@ -314,9 +372,15 @@ class TrainLoopTest : public TrainerTest {
       weights_.push_back(trainer_->CopyWeights());
       return absl::OkStatus();
     };
+    hooks.make_micro_batch = [this](absl::Span<const int64_t> indices) {
+      MicroBatch micro_batch = MakeBinsMicroBatch(examples_, indices, bins_);
+      if (static_cast<int64_t>(steps_.size()) == spoil_after_) micro_batch.targets[0][0] = NAN;
+      return micro_batch;
+    };
+    hooks.name_row = [](int64_t index) { return absl::StrCat("example ", index); };
     hooks.stop = [this] { return static_cast<int64_t>(steps_.size()) == stop_after_; };
     outcome_ = {};
-    RETURN_IF_ERROR(Train(trainer_.get(), &sampler, examples_, bins_, plan, hooks, &outcome_));
+    RETURN_IF_ERROR(Train(trainer_.get(), &sampler, plan, hooks, &outcome_));
     return outcome_;
   }
 
@@ -332,6 +396,7 @@ class TrainLoopTest : public TrainerTest {
   std::vector<double> maes_;
   int64_t stop_after_ = -1;
   int64_t fail_after_ = -1;
+  int64_t spoil_after_ = -1;
   TrainOutcome outcome_;
   std::vector<StepResult> steps_;
   std::vector<int64_t> totals_;
@@ -379,6 +444,15 @@ TEST_F(TrainLoopTest, KeepsTheTensorsWithTheLowestError) {
   EXPECT_GT(MaxDifference(outcome.best, weights_[3]), 0.0);
 }
 
+TEST_F(TrainLoopTest, EndsEarlyWhereItGetsNoBetter) {
+  maes_ = {5.0, 3.0, 3.0, 4.0};
+  ASSERT_OK_AND_ASSIGN(const TrainOutcome outcome,
+                       RunTrain({.max_steps = 20, .validation_every = 1, .patience = 2}, 8));
+  EXPECT_TRUE(outcome.out_of_patience);
+  EXPECT_EQ(outcome.steps, 4);
+  EXPECT_EQ(outcome.best_step, 2);
+}
+
 TEST_F(TrainLoopTest, AnErrorLeavesTheBestTensorsSoFar) {
   maes_ = {5.0, 3.0, 4.0};
   fail_after_ = 3;
@@ -387,6 +461,16 @@ TEST_F(TrainLoopTest, AnErrorLeavesTheBestTensorsSoFar) {
   EXPECT_EQ(outcome_.best_step, 4);
   EXPECT_EQ(outcome_.best_validation->metrics.mae, 3.0);
   EXPECT_EQ(MaxDifference(outcome_.best, weights_[1]), 0.0);
+}
+
+TEST_F(TrainLoopTest, AStepThatIsNotFiniteNamesItsRows) {
+  spoil_after_ = 2;
+  const absl::Status status = RunTrain({.max_steps = 8, .micro_batch_tokens = 20}, 2).status();
+  EXPECT_THAT(status,
+              StatusIs(absl::StatusCode::kInternal,
+                       ::testing::AllOf(::testing::HasSubstr("training step 2: the loss is"),
+                                        ::testing::HasSubstr("; of example "))));
+  EXPECT_EQ(outcome_.steps, 2);
 }
 
 TEST_F(TrainLoopTest, StopsBetweenStepsWhenAsked) {
@@ -437,7 +521,7 @@ MicroBatch GoldenBatch(const GoldenTensors& rows, const std::vector<int64_t>& in
     const int64_t size = offsets[i + 1].item<int64_t>() - begin;
     sequences.push_back({{ids.const_data_ptr<int32_t>() + begin, static_cast<size_t>(size)}, 0});
   }
-  return {Pack(sequences), rows.Get("targets").index_select(0, at::tensor(indices))};
+  return {Pack(sequences), rows.Get("targets").index_select(0, at::tensor(indices)), indices};
 }
 
 TEST_P(LossCurveTest, EqualsTheReferenceAtEveryStep) {

@@ -22,6 +22,7 @@ TrainingState Example() {
   state.step = 12;
   state.total_steps = 40;
   state.step_time = absl::Nanoseconds(1234567890123);
+  state.stale_validations = 2;
   state.validated = true;
   state.trainer["lora.0.1.a"] = at::arange(6, at::kFloat).view({2, 3}) + 0.1;
   state.trainer["head"] = at::arange(8, at::kFloat).view({4, 2}).t();  // not contiguous
@@ -40,6 +41,7 @@ TEST(TrainingStateTest, ReadsWhatItWrites) {
   EXPECT_EQ(read.step, 12);
   EXPECT_EQ(read.total_steps, 40);
   EXPECT_EQ(read.step_time, state.step_time);
+  EXPECT_EQ(read.stale_validations, 2);
   EXPECT_TRUE(read.validated);
   EXPECT_EQ(read.best_step, 8);
   EXPECT_EQ(read.identity, state.identity);

@@ -237,6 +237,37 @@ TEST_F(TuningRunTest, LeavesOptionsAndOneMetricsLinePerStepAndValidation) {
   EXPECT_EQ(validations, 2);
 }
 
+TEST_F(TuningRunTest, PublishesTheLoraThatTheOptionsDescribe) {
+  TuningOptions options = Options();
+  options.max_steps = 2;
+  options.lora_dropout = 0.1;
+  options.rslora = true;
+  options.target_regex = R"(model\.layers\.\d+\.(self_attn\.[qv]_proj|mlp\.up_proj))";
+  options.exclude_modules = {"v_proj"};
+  options.rank_pattern = {{R"(layers\.0\.mlp\.up_proj)", 2}};
+  options.alpha_pattern = {{"q_proj", 5}};
+  ASSERT_OK_AND_ASSIGN(const TuningOutcome outcome, RunTuning(options));
+  ASSERT_OK_AND_ASSIGN(const auto checkpoint, Checkpoint::Open(dir_.File("base")));
+  ASSERT_OK_AND_ASSIGN(const PeftAdapter adapter,
+                       LoadPeftAdapter(outcome.published.directory, checkpoint->config()));
+  EXPECT_EQ(adapter.config.dropout, 0.1);
+  EXPECT_TRUE(adapter.config.use_rslora);
+  EXPECT_FALSE(adapter.weights.lora(0, Projection::kV).defined());
+  EXPECT_EQ(adapter.weights.lora(0, Projection::kUp).a.size(0), 2);
+  EXPECT_EQ(adapter.weights.lora(1, Projection::kUp).a.size(0), 4);
+  EXPECT_DOUBLE_EQ(adapter.weights.lora(1, Projection::kQ).scale, 5 / std::sqrt(4.0));
+}
+
+TEST_F(TuningRunTest, TakesOtherBatchesAndOrdersOfItems) {
+  TuningOptions options = Options();
+  options.epochs = 2;
+  options.batch_items = 10;
+  options.order = SampleOrder::kLengthGrouped;
+  ASSERT_OK_AND_ASSIGN(const TuningOutcome outcome, RunTuning(options));
+  // 64 items: six steps of ten and one of four in each epoch.
+  EXPECT_EQ(outcome.steps, 14);
+}
+
 TEST_F(TuningRunTest, ReportsRejectsAndListsThemInTheRun) {
   ASSERT_OK(WriteFile(dir_.File("train.jsonl"), Items(64) + "{\"title\":\"x\",\"price\":-1}\n"));
   TuningOptions options = Options();

@@ -1,7 +1,9 @@
 #include "trainer/commands/tune.h"
 
 #include <CLI/CLI.hpp>
+#include <map>
 #include <memory>
+#include <string>
 #include <vector>
 
 #include "absl/strings/str_cat.h"
@@ -36,15 +38,58 @@ void AddDataOptions(CLI::App* app, TuningOptions* options) {
   AddRowOptions(app, &options->currency, &options->columns, &options->max_reject_share);
 }
 
+// PATTERN=VALUE, the pattern up to the last "=". Throws what CLI11 reports as wrong usage.
+template <typename Number>
+void AddPatternOption(CLI::App* app, const std::string& name, const std::string& help,
+                      std::map<std::string, Number>* patterns) {
+  app->add_option_function<std::vector<std::string>>(
+         name,
+         [name, patterns](const std::vector<std::string>& entries) {
+           for (const std::string& entry : entries) {
+             const size_t equals = entry.rfind('=');
+             Number value{};
+             if (equals == std::string::npos || equals == 0 ||
+                 !CLI::detail::lexical_cast(entry.substr(equals + 1), value)) {
+               throw CLI::ValidationError(name, "expected PATTERN=NUMBER, got " + entry);
+             }
+             (*patterns)[entry.substr(0, equals)] = value;
+           }
+         },
+         help)
+      ->expected(1)
+      ->take_all();
+}
+
 void AddAdapterOptions(CLI::App* app, TuningOptions* options) {
   app->add_option("--lora-r", options->lora_rank, "Rank of the LoRA matrices")
       ->capture_default_str();
   app->add_option("--lora-alpha", options->lora_alpha, "LoRA scale = alpha / r")
       ->capture_default_str();
-  app->add_option("--target-modules", options->target_modules,
-                  "Linear layers with LoRA: names with commas between, or all-linear")
-      ->delimiter(',')
+  app->add_flag("--rslora", options->rslora, "LoRA scale = alpha / sqrt(r)");
+  app->add_option("--lora-dropout", options->lora_dropout,
+                  "Share of the inputs of every LoRA matrix A that a training step leaves out")
       ->capture_default_str();
+  CLI::Option* names =
+      app->add_option("--target-modules", options->target_modules,
+                      "Linear layers with LoRA: names with commas between, or all-linear")
+          ->delimiter(',')
+          ->capture_default_str();
+  app->add_option("--target-regex", options->target_regex,
+                  "Instead of names: a regular expression over the whole path of a module, such as "
+                  ".*layers\\.[0-7]\\.mlp\\..*")
+      ->excludes(names);
+  app->add_option("--exclude-modules", options->exclude_modules,
+                  "Names of layers that carry no LoRA whatever the targets say")
+      ->delimiter(',');
+  app->add_option("--lora-layers", options->lora_layers,
+                  "Numbers of the decoder layers with LoRA, commas between; all if not given")
+      ->delimiter(',');
+  AddPatternOption(app, "--rank-pattern",
+                   "PATTERN=R: another rank for modules whose path ends with what the regular "
+                   "expression matches; can be repeated",
+                   &options->rank_pattern);
+  AddPatternOption(app, "--alpha-pattern", "PATTERN=ALPHA: likewise for alpha",
+                   &options->alpha_pattern);
   app->add_option("--bins", options->bins, "Bins of the price head, even in ln(price)")
       ->capture_default_str();
   app->add_option("--sigma", options->sigma, "Width of the smoothed target, in bins")
@@ -70,6 +115,16 @@ void AddTrainingOptions(CLI::App* app, TuningOptions* options) {
       ->capture_default_str();
   app->add_option("--batch-tokens", options->batch_tokens, "Tokens of an optimizer step")
       ->capture_default_str();
+  app->add_option("--batch-items", options->batch_items,
+                  "Items of an optimizer step, instead of tokens: each epoch ends with a step of "
+                  "what is left; 0 = --batch-tokens counts")
+      ->capture_default_str();
+  app->add_option_function<std::string>(
+         "--order",
+         [options](const std::string& name) { options->order = *ParseSampleOrder(name); },
+         "Order of the items: shuffled, sequential (as in the file) or length-grouped")
+      ->default_str("shuffled")
+      ->check(CLI::IsMember({"shuffled", "sequential", "length-grouped"}));
   app->add_option("--micro-batch-tokens", options->micro_batch_tokens,
                   "Tokens of one forward and backward pass; bounds the memory")
       ->capture_default_str();
@@ -77,7 +132,16 @@ void AddTrainingOptions(CLI::App* app, TuningOptions* options) {
       ->capture_default_str();
   app->add_option("--head-lr", training.head_learning_rate, "Learning rate of the price head")
       ->capture_default_str();
+  app->add_option_function<std::string>(
+         "--lr-schedule",
+         [&training](const std::string& name) { training.schedule = *ParseLrScheduleKind(name); },
+         "How the rates go after the warm-up: cosine or linear to zero, or constant")
+      ->default_str("cosine")
+      ->check(CLI::IsMember({"cosine", "linear", "constant"}));
   app->add_option("--warmup-ratio", training.warmup_ratio, "Share of the steps with a rising rate")
+      ->capture_default_str();
+  app->add_option("--warmup-steps", training.warmup_steps,
+                  "Steps with a rising rate; 0 = as many as --warmup-ratio says")
       ->capture_default_str();
   app->add_option("--weight-decay", training.adamw.weight_decay, "Decoupled, on all tuned tensors")
       ->capture_default_str();
@@ -94,7 +158,7 @@ void AddTrainingOptions(CLI::App* app, TuningOptions* options) {
       ->delimiter(',')
       ->expected(2);
   app->add_option("--eps", training.adamw.epsilon, "Of AdamW")->capture_default_str();
-  app->add_option("--seed", options->seed, "Of the order of items and the first matrices")
+  app->add_option("--seed", options->seed, "Of the order of items, the first matrices and dropout")
       ->check(CLI::NonNegativeNumber)
       ->capture_default_str();
   app->add_option("--validation-items", options->validation_items,
@@ -102,6 +166,10 @@ void AddTrainingOptions(CLI::App* app, TuningOptions* options) {
       ->capture_default_str();
   app->add_option("--validation-every", options->validation_every,
                   "Steps between two validations; 0 = four in the run")
+      ->capture_default_str();
+  app->add_option("--patience", options->patience,
+                  "Validations in a row without a lower MAE that end the run; 0 = it never ends "
+                  "early")
       ->capture_default_str();
 }
 
@@ -119,6 +187,9 @@ int Report(const TuningOptions& options, const TuningOutcome& outcome) {
                   "are in %s\n",
                   outcome.steps, outcome.run_directory);
     return kExitInterrupted;
+  }
+  if (outcome.out_of_patience) {
+    absl::PrintF("ended early: %d validations in a row brought no lower MAE\n", options.patience);
   }
   absl::PrintF("published %s (version %d of %s): the tensors after step %d of %d\n",
                outcome.published.directory, outcome.published.version, options.name,
