@@ -80,6 +80,42 @@ ForwardContext MakeContext(const PackedBatch& batch,
   return context;
 }
 
+NodeContext MakeNodeContext(const NodeLevel& nodes, const KvCache& cache,
+                            absl::Span<const AdapterWeights* const> adapters,
+                            const RotaryTable& rotary, int64_t limit) {
+  const PackedBatch& batch = cache.batch;
+  TORCH_CHECK(static_cast<int64_t>(nodes.ancestors.size()) == cache.depth, "nodes of depth ",
+              nodes.ancestors.size() + 1, " behind nodes of depth ", cache.depth);
+  NodeContext context;
+  context.rotary = &rotary;
+  context.prompt_offsets = batch.offsets;
+  context.node_offsets = nodes.offsets;
+  std::vector<int64_t> positions(nodes.ids.size());
+  for (int64_t b = 0; b < batch.sequence_count(); ++b) {
+    const int64_t position = batch.offsets[b + 1] - batch.offsets[b] + cache.depth;
+    const int64_t begin = nodes.offsets[b];
+    const int64_t end = nodes.offsets[b + 1];
+    TORCH_CHECK(begin == end || position < limit, "a token stands at place ", position + 1,
+                "; the base's context has ", limit);
+    std::fill(positions.begin() + begin, positions.begin() + end, position);
+    if (batch.adapter[b] < 0 || begin == end) continue;
+    const AdapterWeights* const adapter = adapters[batch.adapter[b]];
+    std::vector<AdapterSegment>& segments = context.rows.segments;
+    const bool joins =
+        !segments.empty() && segments.back().adapter == adapter && segments.back().end == begin;
+    if (joins) {
+      segments.back().end = end;
+    } else {
+      segments.push_back({begin, end, adapter});
+    }
+  }
+  context.positions = at::tensor(positions, at::kLong);
+  for (const std::vector<int64_t>& rows : nodes.ancestors) {
+    context.ancestors.push_back(at::tensor(rows, at::kLong));
+  }
+  return context;
+}
+
 // Every layer by ATen's intra-op threads, since quantizing takes most of the time.
 absl::StatusOr<std::vector<DecoderLayer>> LoadLayers(const Checkpoint& checkpoint,
                                                      const NetworkOptions& options,
@@ -136,13 +172,53 @@ absl::StatusOr<std::unique_ptr<Network>> Network::Load(const Checkpoint& checkpo
 at::Tensor Network::Forward(const PackedBatch& batch,
                             absl::Span<const AdapterWeights* const> adapters,
                             const LoraDropout* dropout) const {
+  return Run(batch, adapters, dropout, /*cache=*/nullptr);
+}
+
+at::Tensor Network::Forward(const PackedBatch& batch,
+                            absl::Span<const AdapterWeights* const> adapters,
+                            KvCache* cache) const {
+  const at::NoGradGuard no_grad;
+  *cache = {.batch = batch, .layers = std::vector<LayerCache>(layers_.size()), .depth = 0};
+  return Run(batch, adapters, /*dropout=*/nullptr, cache);
+}
+
+at::Tensor Network::ForwardNodes(const NodeLevel& nodes,
+                                 absl::Span<const AdapterWeights* const> adapters,
+                                 KvCache* cache) const {
+  const at::NoGradGuard no_grad;
+  const NodeContext context =
+      MakeNodeContext(nodes, *cache, adapters, rotary_, rotary_.cos.size(0));
+  const at::Tensor ids = at::tensor(nodes.ids, at::kLong);
+  Stream stream{.residual = embedding_.index_select(0, ids), .delta = {}};
+  for (size_t layer = 0; layer < layers_.size(); ++layer) {
+    stream = layers_[layer].ForwardNodes(stream, context, &cache->layers[layer]);
+  }
+  ++cache->depth;
+  return AddRmsNorm(stream.residual, stream.delta, final_norm_, config_.rms_norm_epsilon).normed;
+}
+
+int64_t KvCache::bytes() const {
+  int64_t bytes = 0;
+  for (const LayerCache& layer : layers) {
+    bytes += static_cast<int64_t>(layer.prompt_kv.nbytes());
+    for (const at::Tensor& kv : layer.node_kv) bytes += static_cast<int64_t>(kv.nbytes());
+  }
+  return bytes;
+}
+
+at::Tensor Network::Run(const PackedBatch& batch, absl::Span<const AdapterWeights* const> adapters,
+                        const LoraDropout* dropout, KvCache* cache) const {
   CheckLengths(batch, rotary_.cos.size(0));
   const ForwardContext context = MakeContext(batch, adapters, rotary_, dropout);
   Stream stream{.residual = embedding_.index_select(0, batch.ids), .delta = {}};
+  const auto cache_of = [cache](size_t layer) {
+    return cache == nullptr ? nullptr : &cache->layers[layer];
+  };
   for (size_t layer = 0; layer + 1 < layers_.size(); ++layer) {
-    stream = layers_[layer].Forward(stream, context);
+    stream = layers_[layer].Forward(stream, context, cache_of(layer));
   }
-  stream = layers_.back().ForwardAnswers(stream, context);
+  stream = layers_.back().ForwardAnswers(stream, context, cache_of(layers_.size() - 1));
   return AddRmsNorm(stream.residual, stream.delta, final_norm_, config_.rms_norm_epsilon).normed;
 }
 

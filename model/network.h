@@ -20,6 +20,25 @@
 
 namespace pricer {
 
+// Keys and values of a batch's tokens and of the nodes that were added behind them. Each sequence
+// is the root of a tree: a node of depth 1 follows the prompt, one of depth d a node of depth d
+// - 1.
+struct KvCache {
+  PackedBatch batch;
+  std::vector<LayerCache> layers;
+  int64_t depth = 0;  // of the deepest nodes
+  int64_t bytes() const;
+};
+
+// The nodes of one depth, ordered by the sequences that they follow.
+struct NodeLevel {
+  std::vector<int64_t> ids;  // [M]
+  std::vector<int64_t>
+      offsets;  // [B + 1]: those of sequence b are offsets[b] to offsets[b + 1] - 1
+  // [depth - 1][M]: of each node its ancestor among the nodes of depth 1, of depth 2, ...
+  std::vector<std::vector<int64_t>> ancestors;
+};
+
 // A decoder-only language model. Immutable after Load; Forward is thread-safe (each call uses
 // ATen's intra-op threads).
 class Network {
@@ -40,6 +59,16 @@ class Network {
   at::Tensor Forward(const PackedBatch& batch, absl::Span<const AdapterWeights* const> adapters,
                      const LoraDropout* dropout = nullptr) const;
 
+  // The same without gradients, keeping in `cache` what ForwardNodes needs.
+  at::Tensor Forward(const PackedBatch& batch, absl::Span<const AdapterWeights* const> adapters,
+                     KvCache* cache) const;
+
+  // Final-norm hidden states [M, H] of nodes one depth below those in `cache`, which are added to
+  // it. `adapters` are those of the batch. No gradient is recorded. Throws c10::Error where a node
+  // lies beyond the base's context. REQUIRES: M >= 1.
+  at::Tensor ForwardNodes(const NodeLevel& nodes, absl::Span<const AdapterWeights* const> adapters,
+                          KvCache* cache) const;
+
   // The language model's head on hidden states [B, H]: [B, V] fp32.
   at::Tensor Logits(const at::Tensor& hidden) const;
 
@@ -53,6 +82,8 @@ class Network {
 
  private:
   Network() = default;
+  at::Tensor Run(const PackedBatch& batch, absl::Span<const AdapterWeights* const> adapters,
+                 const LoraDropout* dropout, KvCache* cache) const;
 
   ModelConfig config_;
   NetworkOptions options_;

@@ -31,21 +31,47 @@ absl::StatusOr<DecoderLayer> DecoderLayer::Load(const Checkpoint& checkpoint,
   return out;
 }
 
-Stream DecoderLayer::Forward(const Stream& in, const ForwardContext& context) const {
+Stream DecoderLayer::Forward(const Stream& in, const ForwardContext& context,
+                             LayerCache* cache) const {
   const AddRmsNormOutput x = AddRmsNorm(in.residual, in.delta, input_norm_, epsilon_);
   const at::Tensor qkv = qkv_.Forward(x.normed, context.tokens);
   const at::Tensor attended = PackedAttention(qkv, context.layout, shape_, *context.rotary);
+  // Attention has rotated the keys in place.
+  if (cache != nullptr) cache->prompt_kv = KeysAndValues(qkv);
   return Mlp(x.sum, output_.Forward(attended, context.tokens), context.tokens);
 }
 
-Stream DecoderLayer::ForwardAnswers(const Stream& in, const ForwardContext& context) const {
+Stream DecoderLayer::ForwardAnswers(const Stream& in, const ForwardContext& context,
+                                    LayerCache* cache) const {
   const AddRmsNormOutput x = AddRmsNorm(in.residual, in.delta, input_norm_, epsilon_);
   const at::Tensor answers = x.normed.index_select(0, context.answer_tokens);
   const at::Tensor q = qkv_.Forward(answers, context.answers, 0, 1);
   const at::Tensor kv = qkv_.Forward(x.normed, context.tokens, 1, 2);
   const at::Tensor attended = AnswerAttention(q, kv, context.layout, shape_, *context.rotary);
+  if (cache != nullptr) cache->prompt_kv = kv;
   return Mlp(x.sum.index_select(0, context.answer_tokens),
              output_.Forward(attended, context.answers), context.answers);
+}
+
+at::Tensor DecoderLayer::KeysAndValues(const at::Tensor& qkv) const {
+  return qkv.narrow(1, shape_.heads * shape_.head_dim, 2 * shape_.kv_heads * shape_.head_dim)
+      .contiguous();
+}
+
+Stream DecoderLayer::ForwardNodes(const Stream& in, const NodeContext& context,
+                                  LayerCache* cache) const {
+  const AddRmsNormOutput x = AddRmsNorm(in.residual, in.delta, input_norm_, epsilon_);
+  const at::Tensor qkv = qkv_.Forward(x.normed, context.rows);
+  RotateInPlace(qkv, context.positions, *context.rotary, shape_.heads + shape_.kv_heads);
+  std::vector<at::Tensor> path;
+  for (size_t depth = 0; depth < context.ancestors.size(); ++depth) {
+    path.push_back(cache->node_kv[depth].index_select(0, context.ancestors[depth]));
+  }
+  path.push_back(KeysAndValues(qkv));
+  cache->node_kv.push_back(path.back());
+  const at::Tensor attended = NodeAttention(qkv, cache->prompt_kv, at::stack(path, 1),
+                                            context.prompt_offsets, context.node_offsets, shape_);
+  return Mlp(x.sum, output_.Forward(attended, context.rows), context.rows);
 }
 
 Stream DecoderLayer::Mlp(const at::Tensor& residual, const at::Tensor& attended,

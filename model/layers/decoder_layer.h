@@ -3,6 +3,7 @@
 #include <ATen/ATen.h>
 
 #include <cstdint>
+#include <vector>
 
 #include "absl/status/statusor.h"
 #include "model/checkpoint.h"
@@ -17,6 +18,22 @@ namespace pricer {
 struct Stream {
   at::Tensor residual;  // [T, H]
   at::Tensor delta;     // [T, H]; undefined before the first block
+};
+
+// What one layer keeps of the tokens that were computed, for those that are added behind them.
+struct LayerCache {
+  at::Tensor prompt_kv;             // [T, 2 K D], keys rotated
+  std::vector<at::Tensor> node_kv;  // [depth] [M, 2 K D], likewise
+};
+
+// The nodes of one depth, behind the sequences of a packed batch.
+struct NodeContext {
+  const RotaryTable* rotary = nullptr;
+  at::Tensor positions;                 // [M] int64
+  std::vector<int64_t> prompt_offsets;  // [B + 1]
+  std::vector<int64_t> node_offsets;    // [B + 1]
+  std::vector<at::Tensor> ancestors;    // [depth - 1] [M] int64: rows of the depths before
+  AdapterRows rows;                     // of [M, ...]
 };
 
 // What every layer of one forward pass shares.
@@ -34,16 +51,21 @@ class DecoderLayer {
   static absl::StatusOr<DecoderLayer> Load(const Checkpoint& checkpoint,
                                            const NetworkOptions& options, int64_t layer);
 
-  // All tokens: [T, H] to [T, H].
-  Stream Forward(const Stream& in, const ForwardContext& context) const;
+  // All tokens: [T, H] to [T, H]. Fills the prompt_kv of `cache`, which may be null.
+  Stream Forward(const Stream& in, const ForwardContext& context, LayerCache* cache) const;
 
   // The last layer: keys and values for all tokens, everything else for the answers alone: [T, H]
   // to [A, H].
-  Stream ForwardAnswers(const Stream& in, const ForwardContext& context) const;
+  Stream ForwardAnswers(const Stream& in, const ForwardContext& context, LayerCache* cache) const;
+
+  // Nodes one depth below those that the cache holds: [M, H] to [M, H]. Their keys and values are
+  // added to it.
+  Stream ForwardNodes(const Stream& in, const NodeContext& context, LayerCache* cache) const;
 
   int64_t bytes() const;
 
  private:
+  at::Tensor KeysAndValues(const at::Tensor& qkv) const;
   Stream Mlp(const at::Tensor& residual, const at::Tensor& attended, const AdapterRows& rows) const;
 
   AttentionShape shape_;

@@ -2,10 +2,12 @@
 
 #include <torch/csrc/autograd/custom_function.h>
 
+#include <cmath>
 #include <limits>
 #include <numeric>
 #include <optional>
 #include <tuple>
+#include <utility>
 
 namespace pricer {
 namespace {
@@ -194,7 +196,56 @@ struct AnswerFunction : torch::autograd::Function<AnswerFunction> {
   }
 };
 
+// Over the prompts: [M, N, D], and the log-sum-exp of the scores, [M, N] fp32.
+std::pair<at::Tensor, at::Tensor> PromptAttention(const at::Tensor& q, const at::Tensor& prompt_kv,
+                                                  const std::vector<int64_t>& prompt_offsets,
+                                                  const std::vector<int64_t>& node_offsets,
+                                                  const AttentionShape& shape) {
+  const int64_t d = shape.head_dim;
+  at::Tensor out = at::empty({q.size(0), shape.heads, d}, q.options());
+  at::Tensor log_sum_exp = at::empty({q.size(0), shape.heads}, at::kFloat);
+  for (size_t b = 0; b + 1 < prompt_offsets.size(); ++b) {
+    const int64_t first = node_offsets[b];
+    const int64_t nodes = node_offsets[b + 1] - first;
+    if (nodes == 0) continue;
+    const int64_t begin = prompt_offsets[b];
+    const int64_t end = prompt_offsets[b + 1];
+    auto [attended, lse] = at::_scaled_dot_product_flash_attention_for_cpu(
+        AsHeads(q, first, first + nodes, 0, shape.heads, d),
+        AsHeads(prompt_kv, begin, end, 0, shape.kv_heads, d),
+        AsHeads(prompt_kv, begin, end, shape.kv_heads, shape.kv_heads, d));
+    out.narrow(0, first, nodes).copy_(attended.squeeze(0).transpose(0, 1));
+    log_sum_exp.narrow(0, first, nodes).copy_(lse.squeeze(0).t());
+  }
+  return {out, log_sum_exp};
+}
+
 }  // namespace
+
+at::Tensor NodeAttention(const at::Tensor& q, const at::Tensor& prompt_kv,
+                         const at::Tensor& path_kv, const std::vector<int64_t>& prompt_offsets,
+                         const std::vector<int64_t>& node_offsets, const AttentionShape& shape) {
+  const int64_t nodes = q.size(0);
+  const int64_t depth = path_kv.size(1);
+  const int64_t d = shape.head_dim;
+  const auto [prompt, prompt_lse] =
+      PromptAttention(q, prompt_kv, prompt_offsets, node_offsets, shape);
+  // The few keys of the path by the formula, in fp32; heads that share a key side by side: G of K.
+  const int64_t group = shape.heads / shape.kv_heads;
+  const at::Tensor kv =
+      path_kv.to(at::kFloat).view({nodes, depth, 2, shape.kv_heads, d}).permute({2, 0, 3, 1, 4});
+  const at::Tensor queries =
+      q.narrow(1, 0, shape.heads * d).to(at::kFloat).reshape({nodes, shape.kv_heads, group, d});
+  const at::Tensor scores =  // [M, K, G, depth]
+      at::matmul(queries, kv[0].transpose(2, 3)) / std::sqrt(static_cast<double>(d));
+  const at::Tensor path = at::matmul(at::softmax(scores, -1), kv[1]);
+  const at::Tensor path_lse = at::logsumexp(scores, {-1}).view({nodes, shape.heads});
+  // Two softmaxes over parts of the keys make that over all by their shares of the sum.
+  const at::Tensor prompt_share = at::sigmoid(prompt_lse - path_lse).unsqueeze(-1);
+  const at::Tensor both =
+      at::lerp(path.view({nodes, shape.heads, d}), prompt.to(at::kFloat), prompt_share);
+  return both.to(q.scalar_type()).flatten(1);
+}
 
 at::Tensor PackedAttention(const at::Tensor& qkv, const PackedLayout& layout,
                            const AttentionShape& shape, const RotaryTable& rotary) {

@@ -35,4 +35,14 @@ at::Tensor AnswerAttention(const at::Tensor& q,   // [A, N D]
                            const PackedLayout& layout, const AttentionShape& shape,
                            const RotaryTable& rotary);  // -> [A, N D]
 
+// Attention of tokens that follow a packed batch's sequences as the nodes of trees, [M] of one
+// depth: each sees its sequence's prompt, its ancestors and itself. Queries and keys are rotated
+// already. No gradient is recorded.
+at::Tensor NodeAttention(const at::Tensor& q,          // [M, N D or more], rows contiguous
+                         const at::Tensor& prompt_kv,  // [T, 2 K D]
+                         const at::Tensor& path_kv,    // [M, depth, 2 K D], itself last
+                         const std::vector<int64_t>& prompt_offsets,  // [B + 1], of T
+                         const std::vector<int64_t>& node_offsets,    // [B + 1], of M
+                         const AttentionShape& shape);                // -> [M, N D]
+
 }  // namespace pricer

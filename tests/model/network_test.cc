@@ -98,6 +98,42 @@ TEST(NetworkTest, SeveralAnswersOfASequenceAreWhatItsPrefixesGive) {
   }
 }
 
+// Two sequences of different adapters, two levels of nodes; each node must give what the sequence
+// with the path behind it gives.
+TEST(NetworkTest, NodesGiveWhatTheirWholeSequencesGive) {
+  const at::NoGradGuard no_grad;
+  const auto checkpoint = OpenCheckpoint("models/gqa");
+  const auto network = LoadNetwork(*checkpoint, WeightsKind::kFp32);
+  const PeftAdapter adapter = LoadAdapter("adapters/causal-all-linear", checkpoint->config());
+  const AdapterWeights* const weights[] = {&adapter.weights};
+  const auto all = GoldenSequences(GoldenJson("models/gqa/golden.json"));
+  const std::vector<std::vector<int32_t>> prompts = {all[3], all[1], all[2]};
+  const PackedBatch batch = Pack({{prompts[0], -1}, {prompts[1], 0}, {prompts[2], 0}});
+  KvCache cache;
+  EXPECT_EQ(
+      MaxAbsDifference(network->Forward(batch, weights, &cache), network->Forward(batch, weights)),
+      0.0);
+  const NodeLevel first{.ids = {11, 12, 13}, .offsets = {0, 2, 2, 3}, .ancestors = {}};
+  const NodeLevel second{
+      .ids = {21, 22, 23, 24}, .offsets = {0, 3, 3, 4}, .ancestors = {{1, 0, 1, 2}}};
+  const at::Tensor hidden[] = {network->ForwardNodes(first, weights, &cache),
+                               network->ForwardNodes(second, weights, &cache)};
+  const auto expect = [&](const at::Tensor& node, size_t prompt, std::vector<int32_t> path) {
+    std::vector<int32_t> ids = prompts[prompt];
+    ids.insert(ids.end(), path.begin(), path.end());
+    const at::Tensor whole = network->Forward(Pack({{ids, prompt == 0 ? -1 : 0}}), weights);
+    EXPECT_LE(MaxAbsDifference(node, whole[0]), 2e-5) << prompt << " " << path.back();
+  };
+  expect(hidden[0][0], 0, {11});
+  expect(hidden[0][1], 0, {12});
+  expect(hidden[0][2], 2, {13});
+  expect(hidden[1][0], 0, {12, 21});
+  expect(hidden[1][1], 0, {11, 22});
+  expect(hidden[1][2], 0, {12, 23});
+  expect(hidden[1][3], 2, {13, 24});
+  EXPECT_GT(cache.bytes(), 0);
+}
+
 TEST(NetworkTest, APromptMayFillTheContextAndNotMore) {
   const at::NoGradGuard no_grad;
   const auto checkpoint = OpenCheckpoint("models/gqa");
