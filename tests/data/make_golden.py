@@ -1,10 +1,10 @@
 #!/usr/bin/env python3
-"""Makes the golden files of this folder with transformers, PEFT, bitsandbytes and gguf.
+"""Makes the golden files of this folder with transformers, PEFT, TRL, bitsandbytes and gguf.
 
     pip install -r requirements.txt          (in a virtual environment; Python 3.11)
     python make_golden.py                    writes every group beside this script
     python make_golden.py --only nf4 gguf    some groups; those they build on must be there
-    python make_golden.py --check            makes all in a temporary folder and compares bytes
+    python make_golden.py --check            makes all in a temporary folder and compares bytes; --only narrows it
 
 Everything is seeded. README.md says what each group holds.
 """
@@ -57,21 +57,27 @@ def make(output, groups):
             importlib.import_module("golden_makers." + module).make(output)
 
 
-def data_files(root):
+def folders(groups):
+    return [*groups, *(["adapters-refused"] if "adapters" in groups else [])]
+
+
+def data_files(root, groups):
     found = {}
-    for group in (*GROUPS, "adapters-refused"):
+    for group in folders(groups):
         for path in sorted((root / group).rglob("*")):
             if path.is_file():
                 found[str(path.relative_to(root))] = path
     return found
 
 
-def check(root):
-    """Makes everything anew and compares; the exit status."""
+def check(root, groups):
+    """Makes the groups anew, on a copy of the others, and compares; the exit status."""
     scratch = pathlib.Path(tempfile.mkdtemp(prefix="golden-"))
     try:
-        make(scratch, GROUPS)
-        old, new = data_files(root), data_files(scratch)
+        for folder in set(folders(GROUPS)) - set(folders(groups)):
+            shutil.copytree(root / folder, scratch / folder)
+        make(scratch, groups)
+        old, new = data_files(root, groups), data_files(scratch, groups)
         bad = sorted(set(old) ^ set(new))
         bad += [name for name in old if name in new and old[name].read_bytes() != new[name].read_bytes()]
     finally:
@@ -91,7 +97,7 @@ def main():
     arguments = parser.parse_args()
     restart_with_environment()
     if arguments.check:
-        sys.exit(check(arguments.output))
+        sys.exit(check(arguments.output.resolve(), arguments.only))
     make(arguments.output.resolve(), arguments.only)
 
 

@@ -1,125 +1,136 @@
-"""Short training runs of the bins head: PEFT's SEQ_CLS model, plain PyTorch, fp32, no dropout."""
+"""Loss curves of both heads by the libraries' own trainers, in fp32, without dropout.
+
+Each is run with one batch of 16 rows a step and with four of 4, and compared with a plain loop over single rows.
+"""
 
 import math
 
 import torch
-from peft import LoraConfig, get_peft_model
+from peft import PeftModel
 
-from golden_makers import adapters, common
+from golden_makers import adapters, common, curve_rows, curve_trainers
 
-ROWS, BINS, STEPS, BATCH = 64, 32, 30, 8
 OPTIONS = {
     "learning_rate": 5e-3,
-    "head_learning_rate": 2e-3,
+    "schedule": "cosine",
     "warmup_steps": 3,
-    "total_steps": STEPS,
+    "total_steps": curve_rows.STEPS,
     "betas": [0.9, 0.999],
     "epsilon": 1e-8,
     "weight_decay": 0.0,
     "max_gradient_norm": 1.0,
 }
-# name: (base, what differs, whether B and the class head start at random values instead of zero)
+# name: (rows, base, what differs, whether B and the class head start at random values instead of zero). Of every one some
+# steps are clipped and some are not.
 VARIANTS = {
-    "fp32": ("models/gqa", {}, False),
-    # Some steps are clipped, some are not.
-    "nf4": ("nf4/checkpoint", {"weight_decay": 0.01, "max_gradient_norm": 2.6}, True),
+    "token-fp32": (curve_rows.TokenRows, "models/gqa", {"max_gradient_norm": 2.2}, False),
+    "token-nf4": (
+        curve_rows.TokenRows,
+        "nf4/checkpoint",
+        {"schedule": "linear", "weight_decay": 0.1, "max_gradient_norm": 3.0},
+        True,
+    ),
+    "bins-fp32": (
+        curve_rows.BinsRows,
+        "models/gqa",
+        {"head_learning_rate": 2e-3, "schedule": "constant_with_warmup", "warmup_steps": 5},
+        False,
+    ),
+    "bins-nf4": (
+        curve_rows.BinsRows,
+        "nf4/checkpoint",
+        {"learning_rate": 3e-3, "head_learning_rate": 2e-3, "weight_decay": 0.1, "max_gradient_norm": 1.5},
+        True,
+    ),
 }
-
-
-def make_rows():
-    """Token ids, and targets as the trainer makes them: a bell over the bins around a place that the ids decide."""
-    random = common.generator("curves/rows")
-    lengths = torch.randint(2, 41, (ROWS,), generator=random).tolist()
-    ids = [torch.randint(common.FIRST_PLAIN_ID, 256, (n,), generator=random) for n in lengths]
-    centre = torch.stack([row.double().mean() for row in ids])
-    centre = 4 + (BINS - 8) * (centre - centre.min()) / (centre.max() - centre.min())
-    bell = torch.exp(-0.5 * ((torch.arange(BINS).double() + 0.5 - centre.unsqueeze(1)) / 0.75) ** 2)
-    return ids, (bell / bell.sum(1, keepdim=True)).float()
-
-
-def make_order():
-    random = common.generator("curves/order")
-    epochs = math.ceil(STEPS * BATCH / ROWS)
-    order = torch.cat([torch.randperm(ROWS, generator=random) for _ in range(epochs)])
-    return order[: STEPS * BATCH].reshape(STEPS, BATCH).tolist()
-
-
-def make_model(output, name, base, random_start):
-    common.seed("curves/" + name)
-    config = LoraConfig(task_type="SEQ_CLS", r=4, lora_alpha=8, lora_dropout=0.0, target_modules="all-linear")
-    model = get_peft_model(adapters.load_base(output, base, BINS), config).eval()
-    with torch.no_grad():
-        head = model.base_model.model.score.modules_to_save["default"].weight
-        head.zero_()
-    if random_start:
-        adapters.randomize(model, "curves/" + name)
-    return model
+# Folder: micro-batches of a step.
+SPLITS = {"1x16": 1, "4x4": 4}
+LOSS_TOLERANCE, NORM_TOLERANCE = 1e-5, 1e-4
 
 
 def scale(step, options):
+    """Of the rates at one step, counted from 0: written down here to compare with the libraries' schedules."""
     warmup, total = options["warmup_steps"], options["total_steps"]
     if step < warmup:
         return step / warmup
-    return 0.5 * (1 + math.cos(math.pi * (step - warmup) / (total - warmup)))
-
-
-def batch_loss(model, rows, ids, targets):
-    """One row at a time, unpadded; sum of the cross-entropies over the rows of the batch."""
-    logits = torch.cat([model(input_ids=ids[row].unsqueeze(0)).logits for row in rows])
-    return torch.nn.functional.cross_entropy(logits, targets[rows], reduction="sum") / len(rows)
-
-
-def make_optimizer(model, options):
-    head = [p for key, p in model.named_parameters() if p.requires_grad and "score" in key]
-    lora = adapters.lora_parameters(model)
-    groups = [
-        {"params": lora, "lr": options["learning_rate"]},
-        {"params": head, "lr": options["head_learning_rate"]},
+    progress = (step - warmup) / (total - warmup)
+    return {"cosine": 0.5 * (1 + math.cos(math.pi * progress)), "linear": 1 - progress, "constant_with_warmup": 1.0}[
+        options["schedule"]
     ]
-    return torch.optim.AdamW(
-        groups, betas=tuple(options["betas"]), eps=options["epsilon"], weight_decay=options["weight_decay"], foreach=False
-    )
 
 
-def train_step(model, optimizer, step, options, rows, ids, targets):
-    rates = [options["learning_rate"], options["head_learning_rate"]]
+def plain_step(model, optimizer, rates, step_rows, rows, options):
     for group, rate in zip(optimizer.param_groups, rates):
-        group["lr"] = rate * scale(step, options)
+        group["lr"] = rate
     optimizer.zero_grad()
-    loss = batch_loss(model, rows, ids, targets)
+    losses = [rows.loss_sum(model, row) for row in step_rows]
+    loss = sum(losses) / sum(rows.count(row) for row in step_rows)
     loss.backward()
     parameters = [p for group in optimizer.param_groups for p in group["params"]]
     norm = torch.nn.utils.clip_grad_norm_(parameters, options["max_gradient_norm"], foreach=False)
     optimizer.step()
-    return {
-        "loss": loss.item(),
-        "gradient_norm": norm.item(),
-        "learning_rate": optimizer.param_groups[0]["lr"],
-        "head_learning_rate": optimizer.param_groups[1]["lr"],
-    }
+    return {"loss": loss.item(), "gradient_norm": norm.item()}
 
 
-def make_variant(output, name, base, changes, random_start, ids, targets):
+def plain_loop(output, folder, base, rows, order, options):
+    """The same run without any trainer, one unpadded row at a time; an NF4 base is replaced by its decoded weights."""
+    model = PeftModel.from_pretrained(adapters.load_base(output, base, rows.bins), folder / "initial", is_trainable=True)
+    optimizer = curve_trainers.make_optimizer(model, options)
+    steps = []
+    for k, step_rows in enumerate(order):
+        rates = [options[key] * scale(k, options) for key in ("learning_rate", "head_learning_rate") if key in options]
+        step = plain_step(model, optimizer, rates, step_rows, rows, options)
+        steps.append({**step, **dict(zip(("learning_rate", "head_learning_rate"), rates))})
+    return steps
+
+
+def check_equal(what, steps, expected):
+    tolerances = {"loss": LOSS_TOLERANCE, "gradient_norm": NORM_TOLERANCE}
+    largest = {}
+    for key in expected[0]:
+        differences = [abs(a[key] - b[key]) / max(abs(b[key]), 1e-12) for a, b in zip(steps, expected, strict=True)]
+        largest[key] = max(differences)
+        assert largest[key] < tolerances.get(key, 1e-12), (what, key, differences)
+    print(f"  {what}: " + ", ".join(f"{key} within {value:.1e}" for key, value in largest.items()), flush=True)
+
+
+def check_course(name, steps, options):
+    """The loss falls, and some steps are clipped."""
+    norms, losses = [s["gradient_norm"] for s in steps], [s["loss"] for s in steps]
+    clipped = sum(norm > options["max_gradient_norm"] for norm in norms)
+    print(f"  {name}: loss {losses[0]:.3f} to {losses[-1]:.3f}, norm {min(norms):.3f} to {max(norms):.3f}, {clipped} clipped")
+    assert sum(losses[-5:]) < sum(losses[:5]) and 0 < clipped < len(steps), name
+
+
+def make_split(output, folder, split, rows, order, base, options, random_start):
+    options = {**options, "micro_batches": SPLITS[split]}
+    initial = folder / "initial" / "adapter_model.safetensors"
+
+    def save_initial(model):
+        before = initial.read_bytes() if initial.exists() else None
+        adapters.save(model, initial.parent, base)
+        assert before in (None, initial.read_bytes()), folder
+
+    model, steps = curve_trainers.run(output, folder.name, base, rows, order, options, random_start, save_initial)
+    adapters.save(model, folder / split / "final", base)
+    values = {"base": base, "head": rows.head, "options": options, "order": order, "steps": steps}
+    common.write_json(folder / split / "golden.json", values)
+    return steps
+
+
+def make_variant(output, name, kind, order, base, changes, random_start):
     folder = common.fresh_folder(output / "curves" / name)
-    options = {**OPTIONS, **changes}
-    model = make_model(output, name, base, random_start)
-    adapters.save(model, folder / "initial", base)
-    optimizer, order = make_optimizer(model, options), make_order()
-    for parameter in model.parameters():
-        assert parameter.dtype == torch.float32
-    steps = [train_step(model, optimizer, k, options, rows, ids, targets) for k, rows in enumerate(order)]
-    adapters.save(model, folder / "final", base)
-    norms = [s["gradient_norm"] for s in steps]
-    assert max(norms) > options["max_gradient_norm"] and (name != "nf4" or min(norms) < options["max_gradient_norm"])
-    assert steps[-1]["loss"] < steps[0]["loss"]
-    common.write_json(folder / "golden.json", {"base": base, "options": options, "order": order, "steps": steps})
+    options, rows = {**OPTIONS, **changes}, kind()
+    steps = {split: make_split(output, folder, split, rows, order, base, options, random_start) for split in SPLITS}
+    check_course(name, steps["1x16"], options)
+    check_equal(f"{name} 4x4 and 1x16", steps["4x4"], steps["1x16"])
+    check_equal(f"{name} plain and 1x16", plain_loop(output, folder, base, rows, order, options), steps["1x16"])
 
 
 def make(output):
     root = common.fresh_folder(output / "curves")
-    ids, targets = make_rows()
-    offsets = torch.tensor([0, *[len(row) for row in ids]]).cumsum(0)
-    tensors = {"ids": torch.cat(ids).int(), "offsets": offsets, "targets": targets}
-    common.write_tensors(root / "rows.safetensors", tensors)
-    for name, (base, changes, random_start) in VARIANTS.items():
-        make_variant(output, name, base, changes, random_start, ids, targets)
+    order = curve_rows.make_order()
+    for kind in (curve_rows.TokenRows, curve_rows.BinsRows):
+        common.write_tensors(root / f"{kind.head}_rows.safetensors", kind().tensors())
+    for name, (kind, *variant) in VARIANTS.items():
+        make_variant(output, name, kind, order, *variant)
