@@ -40,6 +40,7 @@ GROUPS = {
     "adapters": "adapters",
     "gguf": "gguf_files",
     "curves": "curves",
+    "token_prices": "token_prices",
 }
 
 

@@ -45,16 +45,16 @@ def smollm():
     return json.loads(tokenizer.to_str()), config
 
 
-def with_whole_pieces(tokenizer_json):
+def with_whole_pieces(tokenizer_json, pieces):
     vocabulary = tokenizer_json["model"]["vocab"]
-    for piece in WHOLE_PIECES:
+    for piece in pieces:
         if piece not in vocabulary:
             vocabulary[piece] = len(vocabulary)
     tokenizer_json["model"]["ignore_merges"] = True
     return Tokenizer.from_str(json.dumps(tokenizer_json))
 
 
-def llama3():
+def llama3(whole_pieces=WHOLE_PIECES):
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.Sequence([
         pre_tokenizers.Split(Regex(LLAMA3_PATTERN), behavior="isolated"),
@@ -62,7 +62,7 @@ def llama3():
     ])
     tokenizer.decoder = decoders.ByteLevel()
     tokenizer.train_from_iterator(text.corpus(3000, 2), byte_trainer(620, []))
-    tokenizer = with_whole_pieces(json.loads(tokenizer.to_str()))
+    tokenizer = with_whole_pieces(json.loads(tokenizer.to_str()), whole_pieces)
     specials = ["<|begin_of_text|>", "<|end_of_text|>", "<|eot_id|>"]
     tokenizer.add_special_tokens([AddedToken(token, normalized=False, special=True) for token in specials])
     begin = (specials[0], tokenizer.token_to_id(specials[0]))
@@ -120,6 +120,11 @@ def llama2_flags():
 TOKENIZERS = {"smollm": smollm, "llama3": llama3, "llama2": llama2, "llama2-flags": llama2_flags}
 
 
+def write_tokenizer(folder, tokenizer, config):
+    (folder / "tokenizer.json").write_text(json.dumps(tokenizer, ensure_ascii=False), encoding="utf-8")
+    (folder / "tokenizer_config.json").write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
+
+
 def write_ids(folder, lines):
     tokenizer = AutoTokenizer.from_pretrained(folder)
     plain = Tokenizer.from_file(str(folder / "tokenizer.json"))
@@ -141,7 +146,5 @@ def make(output):
     (root / "lines.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines), encoding="ascii")
     for name, build in TOKENIZERS.items():
         folder = common.fresh_folder(root / name)
-        tokenizer, config = build()
-        (folder / "tokenizer.json").write_text(json.dumps(tokenizer, ensure_ascii=False), encoding="utf-8")
-        (folder / "tokenizer_config.json").write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
+        write_tokenizer(folder, *build())
         write_ids(folder, lines[:200] if name == "llama2-flags" else lines)
