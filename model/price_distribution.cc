@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <limits>
 #include <numeric>
 #include <utility>
 
@@ -12,6 +13,15 @@
 
 namespace pricer {
 namespace {
+
+// What the price 0 counts as.
+constexpr double kZeroPrice = 0.5;
+
+// price * exp(exponent), in two factors: the whole range of a double is too much for one.
+double ScaledByExp(double price, double exponent) {
+  const double root = std::exp(exponent / 2.0);
+  return price * root * root;
+}
 
 // The integrals over y in [0, 1] of exp(h y) times (1 - y)^2, y (1 - y) and y^2.
 struct QuadraticWeights {
@@ -80,13 +90,37 @@ absl::StatusOr<Estimator> Estimator::Parse(absl::string_view text) {
 
 PriceDistribution::PriceDistribution(double min_price, double max_price,
                                      std::vector<double> probabilities)
-    : min_price_(min_price),
-      max_price_(max_price),
-      log_min_(std::log(min_price)),
-      probabilities_(std::move(probabilities)) {
+    : min_price_(min_price), max_price_(max_price), probabilities_(std::move(probabilities)) {
   PRICER_CHECK(min_price > 0.0 && min_price < max_price && std::isfinite(max_price));
   PRICER_CHECK(!probabilities_.empty());
   bin_width_ = LogPriceRatio(min_price, max_price) / bin_count();
+  starts_.reserve(probabilities_.size());
+  offsets_.reserve(probabilities_.size());
+  for (int i = 0; i < bin_count(); ++i) {
+    offsets_.push_back(i * bin_width_);
+    starts_.push_back(std::clamp(ScaledByExp(min_price, offsets_[i]), min_price, max_price));
+  }
+  Normalise();
+}
+
+PriceDistribution::PriceDistribution(std::vector<double> masses)
+    : min_price_(kZeroPrice), bin_width_(0.0), probabilities_(std::move(masses)) {
+  PRICER_CHECK(!probabilities_.empty());
+  starts_.reserve(probabilities_.size());
+  offsets_.reserve(probabilities_.size());
+  for (int i = 0; i < bin_count(); ++i) {
+    starts_.push_back(i == 0 ? kZeroPrice : i);
+    offsets_.push_back(LogPriceRatio(min_price_, starts_[i]));
+  }
+  max_price_ = starts_.back();
+  Normalise();
+}
+
+PriceDistribution PriceDistribution::OfWholePrices(std::vector<double> masses) {
+  return PriceDistribution(std::move(masses));
+}
+
+void PriceDistribution::Normalise() {
   cumulative_.reserve(probabilities_.size() + 1);
   cumulative_.push_back(0.0);
   for (const double probability : probabilities_) {
@@ -124,25 +158,30 @@ absl::StatusOr<PriceDistribution> PriceDistribution::FromLogits(double min_price
   return PriceDistribution(min_price, max_price, std::move(probabilities));
 }
 
-double PriceDistribution::PriceAt(double bins_from_low) const {
-  return std::clamp(std::exp(log_min_ + bins_from_low * bin_width_), min_price_, max_price_);
+double PriceDistribution::PriceAt(size_t bin, double share) const {
+  return std::clamp(ScaledByExp(starts_[bin], share * bin_width_), min_price_, max_price_);
 }
 
 std::vector<double> PriceDistribution::Edges() const {
-  std::vector<double> edges(bin_count() + 1);
-  for (int i = 0; i < bin_count(); ++i) edges[i] = PriceAt(i);
-  edges.front() = min_price_;
-  edges.back() = max_price_;
+  std::vector<double> edges = starts_;
+  if (IsOfWholePrices()) {
+    for (int i = 0; i < bin_count(); ++i) edges[i] = std::max(i - 0.5, 0.0);
+    edges.push_back(bin_count() - 0.5);
+  } else {
+    edges.push_back(max_price_);
+  }
   return edges;
 }
 
 double PriceDistribution::Cdf(double price) const {
-  if (!(price > min_price_)) return 0.0;
+  if (!(price >= min_price_)) return 0.0;
   if (price >= max_price_) return 1.0;
-  const double position = LogPriceRatio(min_price_, price) / bin_width_;
-  const int bin = std::min(static_cast<int>(position), bin_count() - 1);
-  const double share = std::min(position - bin, 1.0);
-  return cumulative_[bin] + (cumulative_[bin + 1] - cumulative_[bin]) * share;
+  const auto next = std::upper_bound(starts_.begin(), starts_.end(), price);
+  const auto bin = static_cast<size_t>(next - starts_.begin() - 1);
+  const double inside = std::max(LogPriceRatio(min_price_, price) - offsets_[bin], 0.0);
+  const double share = inside < bin_width_ ? inside / bin_width_ : 1.0;
+  // At a share of 1 it is the partial sum in every bit, as Quantile takes it.
+  return std::lerp(cumulative_[bin], cumulative_[bin + 1], share);
 }
 
 double PriceDistribution::Quantile(double level) const {
@@ -151,30 +190,30 @@ double PriceDistribution::Quantile(double level) const {
   // The first bin at whose end the CDF reaches the level; it rises there, since it was below at the
   // start.
   const auto end = std::lower_bound(cumulative_.begin() + 1, cumulative_.end(), level);
-  const auto bin = static_cast<double>(end - cumulative_.begin() - 1);
+  const auto bin = static_cast<size_t>(end - cumulative_.begin() - 1);
   const double below = *(end - 1);
-  return PriceAt(bin + (level - below) / (*end - below));
+  return PriceAt(bin, (level - below) / (*end - below));
 }
 
 double PriceDistribution::Mean() const {
   // exp(u) averaged over a bin that begins at price x is x * expm1(w) / w.
-  const double average = std::expm1(bin_width_) / bin_width_;
-  double sum = 0.0;
-  for (int i = 0; i < bin_count(); ++i) {
-    sum += probabilities_[i] * std::exp(log_min_ + i * bin_width_);
-  }
+  const double average = IsOfWholePrices() ? 1.0 : std::expm1(bin_width_) / bin_width_;
+  const double sum =
+      std::inner_product(probabilities_.begin(), probabilities_.end(), starts_.begin(), 0.0);
   return std::clamp(sum * average, min_price_, max_price_);
 }
 
 double PriceDistribution::Geomean() const {
-  double position = 0.0;
-  for (int i = 0; i < bin_count(); ++i) position += probabilities_[i] * (i + 0.5);
-  return PriceAt(position);
+  double offset = 0.0;
+  for (int i = 0; i < bin_count(); ++i) {
+    offset += probabilities_[i] * (offsets_[i] + 0.5 * bin_width_);
+  }
+  return std::clamp(ScaledByExp(min_price_, offset), min_price_, max_price_);
 }
 
 double PriceDistribution::Mode() const {
   const auto likeliest = std::max_element(probabilities_.begin(), probabilities_.end());
-  return PriceAt(static_cast<double>(likeliest - probabilities_.begin()) + 0.5);
+  return PriceAt(static_cast<size_t>(likeliest - probabilities_.begin()), 0.5);
 }
 
 double PriceDistribution::Estimate(const Estimator& estimator) const {
@@ -205,30 +244,36 @@ PriceInterval PriceDistribution::CentralInterval(double coverage, double conform
 }
 
 double PriceDistribution::Confidence(double price, double share) const {
-  return Cdf(price * (1.0 + share)) - Cdf(price * (1.0 - share));
+  // Rounded outward past the products' own rounding: a mass may lie at either end.
+  constexpr double kRounding = 4.0 * std::numeric_limits<double>::epsilon();
+  return Cdf(price * (1.0 + share) * (1.0 + kRounding)) -
+         Cdf(price * (1.0 - share) * (1.0 - kRounding));
 }
 
 double PriceDistribution::Crps(double truth) const {
   const double inside = std::clamp(truth, min_price_, max_price_);
-  const double position =
-      std::min(LogPriceRatio(min_price_, inside) / bin_width_, static_cast<double>(bin_count()));
+  const double offset = LogPriceRatio(min_price_, inside);
   const QuadraticWeights whole = WeightsOf(bin_width_);
   double score = std::fabs(truth - inside);
   for (int i = 0; i < bin_count(); ++i) {
-    const double price = std::exp(log_min_ + i * bin_width_);
     const double from = cumulative_[i];
     const double to = cumulative_[i + 1];
-    if (position >= i + 1) {
-      score += SquareIntegral(price, bin_width_, whole, from, to);
-    } else if (position <= i) {
-      score += SquareIntegral(price, bin_width_, whole, 1.0 - from, 1.0 - to);
+    const double below = std::clamp(offset - offsets_[i], 0.0, bin_width_);
+    const double above = bin_width_ - below;
+    if (above == 0.0) {
+      score += SquareIntegral(starts_[i], bin_width_, whole, from, to);
+    } else if (below == 0.0) {
+      score += SquareIntegral(starts_[i], bin_width_, whole, 1.0 - from, 1.0 - to);
     } else {
-      const double below = (position - i) * bin_width_;
-      const double above = bin_width_ - below;
-      const double at = from + (to - from) * (position - i);
-      score += SquareIntegral(price, below, WeightsOf(below), from, at);
+      const double at = std::lerp(from, to, below / bin_width_);
+      score += SquareIntegral(starts_[i], below, WeightsOf(below), from, at);
       score += SquareIntegral(inside, above, WeightsOf(above), 1.0 - at, 1.0 - to);
     }
+    // The step up to the next bin.
+    const double next = i + 1 < bin_count() ? starts_[i + 1] : max_price_;
+    const double end = IsOfWholePrices() ? starts_[i] : next;
+    const double step_below = std::clamp(inside, end, next) - end;
+    score += to * to * step_below + (1.0 - to) * (1.0 - to) * (next - end - step_below);
   }
   return score;
 }

@@ -1,5 +1,6 @@
 #pragma once
 
+#include <cstddef>
 #include <string>
 #include <vector>
 
@@ -36,13 +37,21 @@ struct PriceInterval {
 // REQUIRES: 0 < low <= high.
 double LogPriceRatio(double low, double high);
 
-// A histogram over price whose bins are of equal width in ln(price); the density is uniform in
-// ln(price) inside a bin. Prices are in one currency. Immutable; thread-safe.
+// A distribution over prices in one currency: masses of bins in ascending order, all of one width
+// in ln(price), and nothing between them. Two kinds:
+//   bins over a range: each begins where the last ends; the density is uniform in ln(price) inside;
+//   whole prices: of width 0, each mass lies at one price, and the CDF is a staircase.
+// Immutable; thread-safe.
 class PriceDistribution {
  public:
-  // REQUIRES: 0 < min_price < max_price, at least one probability, all >= 0 with a positive sum
-  // (they are normalised).
+  // Bins over a range. REQUIRES: 0 < min_price < max_price, at least one probability, all >= 0 with
+  // a positive sum (they are normalised).
   PriceDistribution(double min_price, double max_price, std::vector<double> probabilities);
+
+  // Masses of the prices 0, 1, 2, ..., normalised. The price 0 counts as 0.5: what rounds to it is
+  // at most that, and unlike 0 it has a logarithm. So the range is 0.5 to masses.size() - 1. Same
+  // requirements of the masses.
+  static PriceDistribution OfWholePrices(std::vector<double> masses);
 
   // Softmax of logits / temperature over the bins. InvalidArgument where a logit is not finite or
   // there is none, and for a range or temperature out of bounds.
@@ -54,39 +63,47 @@ class PriceDistribution {
   double max_price() const { return max_price_; }
   int bin_count() const { return static_cast<int>(probabilities_.size()); }
   const std::vector<double>& probabilities() const { return probabilities_; }
-  // bin_count() + 1 ascending prices.
+  // bin_count() + 1 ascending prices. Between those of a whole price lies what rounds to it: they
+  // are 0, 0.5, 1.5, ...
   std::vector<double> Edges() const;
 
   // P(price <= x): 0 below min_price, 1 above max_price.
   double Cdf(double price) const;
   // Smallest price whose CDF reaches `level`, from min_price for 0 to the end of the last bin with
-  // mass for 1. Levels outside [0, 1] count as its ends.
+  // mass for 1. Levels outside [0, 1] count as its ends. Of whole prices always one of them.
   double Quantile(double level) const;
   // Exact: integral of exp(u) over the uniform density in u = ln(price).
   double Mean() const;
   // exp(E ln price).
   double Geomean() const;
-  // Geometric middle of the likeliest bin (the lowest of equals).
+  // Geometric middle of the likeliest bin (the lowest of equals): of whole prices the price itself.
   double Mode() const;
   double Estimate(const Estimator& estimator) const;
   // Central interval: quantiles (1 - coverage) / 2 and (1 + coverage) / 2. `conformal_offset`
   // widens (or, negative, narrows) it by that many units of ln(price) on both sides, kept within
   // the range; narrowed below nothing, both ends are its geometric middle.
   PriceInterval CentralInterval(double coverage, double conformal_offset = 0.0) const;
-  // Mass within `share` of `price`, by default the 20 % that hit rates use.
+  // Mass within `share` of `price`, both ends included, by default the 20 % that hit rates use.
   double Confidence(double price, double share = 0.2) const;
   // Continuous ranked probability score of the truth, exact: the integral over price x of
   // (Cdf(x) - [x >= truth])^2.
   double Crps(double truth) const;
 
  private:
-  // The price that many bin widths above min_price, within the range.
-  double PriceAt(double bins_from_low) const;
+  // Whole prices.
+  explicit PriceDistribution(std::vector<double> masses);
+  // Of `probabilities_`, and their partial sums.
+  void Normalise();
+
+  // The price at that share, 0 to 1, of a bin's width.
+  double PriceAt(size_t bin, double share) const;
+  bool IsOfWholePrices() const { return bin_width_ == 0.0; }
 
   double min_price_;
   double max_price_;
-  double log_min_;
-  double bin_width_;  // in ln(price)
+  double bin_width_;             // in ln(price)
+  std::vector<double> starts_;   // of the bins, prices
+  std::vector<double> offsets_;  // ln(start / min_price): keeps the digits that narrow bins need
   std::vector<double> probabilities_;
   std::vector<double> cumulative_;  // bin_count() + 1, from 0 to 1
 };

@@ -413,6 +413,238 @@ TEST(PriceDistributionDeathTest, BrokenPreconditionsEndTheProcess) {
   EXPECT_DEATH(PriceDistribution(1.0, 2.0, {std::nan("")}), "check failed");
 }
 
+// What a whole price counts as.
+double WholePrice(size_t i) { return i == 0 ? 0.5 : static_cast<double>(i); }
+
+// Masses of up to 1000 whole prices; a third of them have none.
+std::vector<double> RandomMasses(uint64_t seed) {
+  std::mt19937_64 random(seed);
+  std::vector<double> masses(1 + random() % 1000);
+  for (double& mass : masses) {
+    mass = random() % 3 == 0 ? 0.0 : std::exp(Uniform(random, -8, 2));
+  }
+  masses[random() % masses.size()] += 0.5;
+  const double sum = std::accumulate(masses.begin(), masses.end(), 0.0);
+  for (double& mass : masses) mass /= sum;
+  return masses;
+}
+
+// The sum of what `value` makes of each whole price, weighted by its mass.
+double Expectation(const std::vector<double>& masses, const std::function<double(double)>& value) {
+  double sum = 0;
+  for (size_t i = 0; i < masses.size(); ++i) sum += masses[i] * value(WholePrice(i));
+  return sum;
+}
+
+double PlainCdf(const std::vector<double>& masses, double price) {
+  return Expectation(masses, [price](double x) { return x <= price ? 1.0 : 0.0; });
+}
+
+TEST(WholePricesTest, MassesAreNormalisedAndLieBetweenWhatRoundsToThem) {
+  const auto distribution = PriceDistribution::OfWholePrices({1, 0, 2, 5});
+  EXPECT_THAT(distribution.probabilities(), ElementsAre(0.125, 0, 0.25, 0.625));
+  EXPECT_THAT(distribution.Edges(), ElementsAre(0, 0.5, 1.5, 2.5, 3.5));
+  EXPECT_EQ(distribution.min_price(), 0.5);
+  EXPECT_EQ(distribution.max_price(), 3);
+}
+
+TEST(WholePricesTest, CdfIsAStaircaseThatStepsAtThePrices) {
+  const auto distribution = PriceDistribution::OfWholePrices({1, 0, 2, 4, 1});
+  const auto before = [](double price) { return std::nextafter(price, 0.0); };
+  EXPECT_EQ(distribution.Cdf(-1), 0);
+  EXPECT_EQ(distribution.Cdf(0), 0);
+  EXPECT_EQ(distribution.Cdf(before(0.5)), 0);
+  EXPECT_EQ(distribution.Cdf(0.5), 0.125);
+  EXPECT_EQ(distribution.Cdf(1), 0.125);
+  EXPECT_EQ(distribution.Cdf(before(2)), 0.125);
+  EXPECT_EQ(distribution.Cdf(2), 0.375);
+  EXPECT_EQ(distribution.Cdf(2.7), 0.375);
+  EXPECT_EQ(distribution.Cdf(before(3)), 0.375);
+  EXPECT_EQ(distribution.Cdf(3), 0.875);
+  EXPECT_EQ(distribution.Cdf(before(4)), 0.875);
+  EXPECT_EQ(distribution.Cdf(4), 1);
+  EXPECT_EQ(distribution.Cdf(1e9), 1);
+}
+
+TEST(WholePricesTest, CdfIsTheSumOfTheMassUpToAPrice) {
+  for (uint64_t seed = 0; seed < kSeeds; ++seed) {
+    const std::vector<double> masses = RandomMasses(seed);
+    const auto distribution = PriceDistribution::OfWholePrices(masses);
+    std::mt19937_64 random(seed);
+    for (int i = 0; i < 20; ++i) {
+      const double price = Uniform(random, 0, static_cast<double>(masses.size()) + 2);
+      EXPECT_NEAR(distribution.Cdf(price), PlainCdf(masses, price), 1e-12) << seed;
+      EXPECT_NEAR(distribution.Cdf(std::floor(price)), PlainCdf(masses, std::floor(price)), 1e-12);
+    }
+  }
+}
+
+TEST(WholePricesTest, QuantileIsTheFirstPriceThatReachesItsLevel) {
+  const auto distribution = PriceDistribution::OfWholePrices({0, 1, 0, 2, 0, 1, 0});
+  EXPECT_EQ(distribution.Quantile(-1), 0.5);
+  EXPECT_EQ(distribution.Quantile(0), 0.5);
+  EXPECT_EQ(distribution.Quantile(1e-300), 1);
+  EXPECT_EQ(distribution.Quantile(0.25), 1);
+  EXPECT_EQ(distribution.Quantile(std::nextafter(0.25, 1.0)), 3);
+  EXPECT_EQ(distribution.Quantile(0.75), 3);
+  EXPECT_EQ(distribution.Quantile(std::nextafter(0.75, 1.0)), 5);
+  EXPECT_EQ(distribution.Quantile(1), 5);
+  EXPECT_EQ(distribution.Quantile(7), 5);
+}
+
+TEST(WholePricesTest, EveryQuantileIsAWholePriceWithMass) {
+  for (uint64_t seed = 0; seed < kSeeds; ++seed) {
+    const std::vector<double> masses = RandomMasses(seed);
+    const auto distribution = PriceDistribution::OfWholePrices(masses);
+    for (int i = 1; i <= 1000; ++i) {
+      const double level = i / 1000.0;
+      const double price = distribution.Quantile(level);
+      const auto index = static_cast<size_t>(price);
+      ASSERT_EQ(price, WholePrice(index)) << seed;
+      EXPECT_GT(masses[index], 0) << seed;
+      EXPECT_GE(distribution.Cdf(price), level) << seed;
+      EXPECT_LT(distribution.Cdf(std::nextafter(price, 0.0)), level) << seed;
+      EXPECT_GE(PlainCdf(masses, price), level - 1e-12) << seed;
+    }
+  }
+}
+
+TEST(WholePricesTest, MeansAreTheSumsOverThePrices) {
+  for (uint64_t seed = 0; seed < kSeeds; ++seed) {
+    const std::vector<double> masses = RandomMasses(seed);
+    const auto distribution = PriceDistribution::OfWholePrices(masses);
+    const double mean = Expectation(masses, [](double x) { return x; });
+    const double mean_log = Expectation(masses, [](double x) { return std::log(x); });
+    EXPECT_NEAR(distribution.Mean() / mean, 1.0, 1e-12) << seed;
+    EXPECT_NEAR(distribution.Geomean() / std::exp(mean_log), 1.0, 1e-12) << seed;
+  }
+}
+
+TEST(WholePricesTest, ModeIsTheLikeliestPriceItself) {
+  EXPECT_EQ(PriceDistribution::OfWholePrices({3, 0, 2, 1}).Mode(), 0.5);
+  EXPECT_EQ(PriceDistribution::OfWholePrices({1, 2, 0, 2}).Mode(), 1);
+  std::vector<double> masses(1000, 1.0);
+  masses[997] = 1.5;
+  EXPECT_EQ(PriceDistribution::OfWholePrices(masses).Mode(), 997);
+}
+
+TEST(WholePricesTest, CentralIntervalEndsAtPricesUnlessItIsMoved) {
+  for (uint64_t seed = 0; seed < kSeeds; ++seed) {
+    const std::vector<double> masses = RandomMasses(seed);
+    const auto distribution = PriceDistribution::OfWholePrices(masses);
+    const PriceInterval interval = distribution.CentralInterval(0.8);
+    EXPECT_EQ(interval.low, distribution.Quantile((1 - 0.8) / 2));
+    EXPECT_EQ(interval.high, distribution.Quantile((1 + 0.8) / 2));
+    const double inside = Expectation(
+        masses, [&](double x) { return interval.low <= x && x <= interval.high ? 1.0 : 0.0; });
+    EXPECT_GE(inside, 0.8 - 1e-12) << seed;
+  }
+  const auto distribution = PriceDistribution::OfWholePrices(std::vector<double>(100, 1.0));
+  const PriceInterval wide = distribution.CentralInterval(0.8, 0.1);
+  EXPECT_NEAR(wide.low, 9 * std::exp(-0.1), 1e-12);
+  EXPECT_NEAR(wide.high, 89 * std::exp(0.1), 1e-12);
+  EXPECT_EQ(distribution.CentralInterval(0.8, 9).low, 0.5);
+  EXPECT_EQ(distribution.CentralInterval(0.8, 9).high, 99);
+}
+
+// Decided in whole numbers, where 1.2 and 0.8 are exact.
+TEST(WholePricesTest, ConfidenceHoldsThePricesAtBothEnds) {
+  for (uint64_t seed = 0; seed < 3; ++seed) {
+    std::vector<double> masses = RandomMasses(seed);
+    masses.resize(1000, 1e-3);
+    const double sum = std::accumulate(masses.begin(), masses.end(), 0.0);
+    const auto distribution = PriceDistribution::OfWholePrices(masses);
+    for (const int percent : {1, 7, 10, 20, 25, 30, 50, 100}) {
+      for (int price = 1; price < 1000; ++price) {
+        double mass = (100 - percent) * price <= 50 ? masses[0] : 0.0;
+        for (int i = 1; i < 1000; ++i) {
+          if (100 * std::abs(i - price) <= percent * price) mass += masses[i];
+        }
+        ASSERT_NEAR(distribution.Confidence(price, percent / 100.0), mass / sum, 1e-12)
+            << price << " " << percent;
+      }
+    }
+  }
+}
+
+TEST(WholePricesTest, ConfidenceOfTheNextPricesEndsBetweenThem) {
+  const auto distribution = PriceDistribution::OfWholePrices({1, 1, 1, 1, 1, 1, 1, 1});
+  EXPECT_EQ(distribution.Confidence(0.5), 0.125);
+  EXPECT_EQ(distribution.Confidence(4), 0.125);
+  EXPECT_EQ(distribution.Confidence(5), 0.375);
+  EXPECT_EQ(distribution.Confidence(4.9), 0.25);
+  EXPECT_EQ(distribution.Confidence(1.5), 0);
+  EXPECT_EQ(distribution.Confidence(3, 5.0), 1);
+}
+
+// E|X - truth| - E|X - X'| / 2 (Gneiting and Raftery 2007, equation 21).
+TEST(WholePricesTest, CrpsIsTheDistanceLessHalfTheSpread) {
+  for (uint64_t seed = 0; seed < 20; ++seed) {
+    std::vector<double> masses = RandomMasses(seed);
+    const auto distribution = PriceDistribution::OfWholePrices(masses);
+    const auto distance_to = [&](double y) {
+      return Expectation(masses, [y](double x) { return std::abs(x - y); });
+    };
+    const double spread = Expectation(masses, distance_to);
+    std::mt19937_64 random(seed);
+    const auto size = static_cast<double>(masses.size());
+    const double inside = Uniform(random, 0.5, size);
+    for (const double truth :
+         {inside, std::ceil(inside), 0.01, 0.5, 0.7, 1.0, size - 1, size + 7}) {
+      const double score = distance_to(truth) - spread / 2;
+      EXPECT_NEAR(distribution.Crps(truth), score, 1e-12 * size) << seed << " " << truth;
+    }
+  }
+}
+
+TEST(WholePricesTest, CrpsIsTheIntegralOverPrice) {
+  // F = 1/4 on [0.5, 1), 3/4 on [1, 3), 1 from 3 on.
+  const auto distribution = PriceDistribution::OfWholePrices({1, 2, 0, 1});
+  EXPECT_NEAR(distribution.Crps(0.5), 0.5 * 9 / 16 + 2.0 / 16, 1e-15);
+  EXPECT_NEAR(distribution.Crps(2.5), 0.5 / 16 + 1.5 * 9 / 16 + 0.5 / 16, 1e-15);
+  EXPECT_NEAR(distribution.Crps(3), 0.5 / 16 + 2.0 * 9 / 16, 1e-15);
+  EXPECT_NEAR(distribution.Crps(5), 0.5 / 16 + 2.0 * 9 / 16 + 2, 1e-15);
+}
+
+TEST(WholePricesTest, ACertainPriceIsEveryEstimate) {
+  for (const size_t price : {0, 1, 7, 63, 999}) {
+    std::vector<double> masses(1000, 0.0);
+    masses[price] = 3;
+    const auto distribution = PriceDistribution::OfWholePrices(masses);
+    const double expected = WholePrice(price);
+    for (const char* name : {"median", "mean", "mode", "quantile:0.001", "quantile:0.999"}) {
+      EXPECT_EQ(distribution.Estimate(*Estimator::Parse(name)), expected) << name;
+    }
+    EXPECT_NEAR(distribution.Geomean() / expected, 1.0, 1e-14);
+    EXPECT_EQ(distribution.CentralInterval(0.8).low, expected);
+    EXPECT_EQ(distribution.CentralInterval(0.8).high, expected);
+    EXPECT_EQ(distribution.Confidence(expected), 1);
+    EXPECT_EQ(distribution.Crps(expected), 0);
+    EXPECT_EQ(distribution.Crps(expected + 2.25), 2.25);
+    EXPECT_EQ(distribution.Crps(expected / 4), expected * 3 / 4);
+  }
+}
+
+TEST(WholePricesTest, TheOnlyPriceMayBeNought) {
+  const auto distribution = PriceDistribution::OfWholePrices({2});
+  EXPECT_EQ(distribution.min_price(), 0.5);
+  EXPECT_EQ(distribution.max_price(), 0.5);
+  EXPECT_THAT(distribution.Edges(), ElementsAre(0, 0.5));
+  EXPECT_EQ(distribution.Cdf(0.4), 0);
+  EXPECT_EQ(distribution.Cdf(0.5), 1);
+  EXPECT_EQ(distribution.Quantile(0.3), 0.5);
+  EXPECT_EQ(distribution.Mean(), 0.5);
+  EXPECT_EQ(distribution.Crps(3), 2.5);
+}
+
+TEST(WholePricesDeathTest, BrokenPreconditionsEndTheProcess) {
+  EXPECT_DEATH(PriceDistribution::OfWholePrices({}), "check failed");
+  EXPECT_DEATH(PriceDistribution::OfWholePrices({0, 0}), "check failed");
+  EXPECT_DEATH(PriceDistribution::OfWholePrices({2, -1}), "check failed");
+  EXPECT_DEATH(PriceDistribution::OfWholePrices({std::nan("")}), "check failed");
+  EXPECT_DEATH(PriceDistribution::OfWholePrices({HUGE_VAL, 1}), "check failed");
+}
+
 TEST(EstimatorTest, EveryNameIsParsed) {
   EXPECT_EQ(Estimator::Parse("")->kind, Estimator::Kind::kMedian);
   EXPECT_EQ(Estimator::Parse("median")->kind, Estimator::Kind::kMedian);
