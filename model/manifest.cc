@@ -8,13 +8,15 @@
 #include "absl/strings/str_cat.h"
 #include "base/status_macros.h"
 #include "model/json_fields.h"
+#include "model/token_trie.h"
 
 namespace pricer {
 namespace {
 
 using Json = nlohmann::json;
 
-constexpr absl::string_view kHeadKind = "bins";
+constexpr absl::string_view kBinsKind = "bins";
+constexpr absl::string_view kTokenKind = "token";
 
 absl::Status CheckVersion(const JsonFields& fields) {
   std::string version;
@@ -78,12 +80,21 @@ absl::Status ReadPrompt(const JsonFields& root, Manifest* manifest) {
 
 absl::Status ReadHead(const JsonFields& root, Manifest* manifest) {
   ASSIGN_OR_RETURN(const JsonFields head, root.Object("head"));
+  ASSIGN_OR_RETURN(const JsonFields space, root.Object("price_space"));
+  RETURN_IF_ERROR(space.Require("currency", &manifest->currency));
+  if (const absl::Status status = WordsOfCurrency(manifest->currency).status(); !status.ok()) {
+    return space.Error("currency", status.message());
+  }
   std::string kind;
   RETURN_IF_ERROR(head.Require("kind", &kind));
-  if (kind != kHeadKind) {
-    return head.Error(
-        absl::StatusCode::kUnimplemented, "kind",
-        absl::StrCat("head ", Quoted(kind), " is not supported; expected ", kHeadKind));
+  if (kind == kTokenKind) {
+    manifest->head = HeadKind::kToken;
+    return absl::OkStatus();
+  }
+  if (kind != kBinsKind) {
+    return head.Error(absl::StatusCode::kUnimplemented, "kind",
+                      absl::StrCat("head ", Quoted(kind), " is not supported; expected ", kBinsKind,
+                                   " or ", kTokenKind));
   }
   int64_t bins = 0;
   RETURN_IF_ERROR(head.Require("bins", &bins));
@@ -92,11 +103,6 @@ absl::Status ReadHead(const JsonFields& root, Manifest* manifest) {
   }
   manifest->bins.bins = static_cast<int>(bins);
   RETURN_IF_ERROR(RequirePositive(head, "sigma", &manifest->bins.sigma));
-  ASSIGN_OR_RETURN(const JsonFields space, root.Object("price_space"));
-  RETURN_IF_ERROR(space.Require("currency", &manifest->currency));
-  if (const absl::Status status = WordsOfCurrency(manifest->currency).status(); !status.ok()) {
-    return space.Error("currency", status.message());
-  }
   RETURN_IF_ERROR(RequirePositive(space, "min", &manifest->bins.min_price));
   RETURN_IF_ERROR(RequirePositive(space, "max", &manifest->bins.max_price));
   if (const absl::Status status = manifest->bins.Validate(); !status.ok()) {
@@ -163,7 +169,36 @@ std::map<std::string, double> Finite(const std::map<std::string, double>& values
   return finite;
 }
 
+Json HeadJson(const Manifest& manifest) {
+  if (manifest.head == HeadKind::kToken) return {{"kind", std::string(kTokenKind)}};
+  return {{"bins", manifest.bins.bins},
+          {"kind", std::string(kBinsKind)},
+          {"sigma", manifest.bins.sigma}};
+}
+
+// What rounds to the lowest whole price, and the highest.
+double MinPrice(const Manifest& manifest) {
+  return manifest.head == HeadKind::kToken ? 0.5 : manifest.bins.min_price;
+}
+double MaxPrice(const Manifest& manifest) {
+  return manifest.head == HeadKind::kToken ? kWholePriceCount - 1 : manifest.bins.max_price;
+}
+
 }  // namespace
+
+absl::StatusOr<PriceDistribution> Manifest::Distribution(absl::Span<const float> scores) const {
+  if (head == HeadKind::kBins) {
+    return PriceDistribution::FromLogits(bins.min_price, bins.max_price, scores, temperature);
+  }
+  double sum = 0;
+  for (const float mass : scores) sum += mass;
+  if (scores.size() == kWholePriceCount && sum > 0 && std::isfinite(sum)) {
+    return PriceDistribution::OfWholePrices({scores.begin(), scores.end()});
+  }
+  return absl::InvalidArgumentError(absl::StrCat("masses of whole prices: expected ",
+                                                 kWholePriceCount, " with a sum above 0, got ",
+                                                 scores.size(), " with the sum ", sum));
+}
 
 std::string Manifest::ToJson() const {
   Json items = Json::array();
@@ -180,8 +215,8 @@ std::string Manifest::ToJson() const {
       {"format_version", std::string(kManifestFormatVersion)},
       {"golden", items},
       {"golden_tolerance", golden_tolerance},
-      {"head", {{"bins", bins.bins}, {"kind", std::string(kHeadKind)}, {"sigma", bins.sigma}}},
-      {"price_space", {{"currency", currency}, {"max", bins.max_price}, {"min", bins.min_price}}},
+      {"head", HeadJson(*this)},
+      {"price_space", {{"currency", currency}, {"max", MaxPrice(*this)}, {"min", MinPrice(*this)}}},
       {"prompt",
        {{"max_prompt_tokens", prompt.max_prompt_tokens},
         {"prefix", prompt.prefix},

@@ -10,6 +10,7 @@
 #include "absl/status/statusor.h"
 #include "absl/strings/numbers.h"
 #include "absl/strings/string_view.h"
+#include "absl/types/span.h"
 #include "model/price_distribution.h"
 #include "model/price_head.h"
 #include "model/prompt.h"
@@ -17,6 +18,10 @@
 namespace pricer {
 
 inline constexpr absl::string_view kManifestFormatVersion = "1.0";
+
+// What prices are read from: a head of bins that was trained with the adapter, or the base's own
+// head, of which the whole prices 0 to 999 are read.
+enum class HeadKind { kBins, kToken };
 
 // What its prices should be, to check a loaded adapter with: the median of the distribution and its
 // interval of kDefaultIntervalCoverage, both with the manifest's calibration.
@@ -36,7 +41,8 @@ struct Manifest {
   std::string dtype;    // fp32 or bf16: what it was tuned in; empty = unknown
   PromptTemplate prompt;
   std::string currency;
-  // min_price and max_price stand under price_space in the file.
+  HeadKind head = HeadKind::kBins;
+  // Of kBins. min_price and max_price stand under price_space in the file.
   BinsSpec bins;
   double temperature = 1.0;
   std::map<std::string, double> conformal;  // coverage, as text -> offset in ln(price)
@@ -57,6 +63,10 @@ struct Manifest {
     }
     return 0;
   }
+
+  // What the scores of one item say: of kBins the logits of the bins, tempered; of kToken the
+  // masses of the whole prices. InvalidArgument where they are not finite or without mass.
+  absl::StatusOr<PriceDistribution> Distribution(absl::Span<const float> scores) const;
 
   // Sorted keys, UTF-8, two-space indent, newline at the end. Same manifest, same bytes.
   std::string ToJson() const;

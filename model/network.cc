@@ -82,7 +82,8 @@ ForwardContext MakeContext(const PackedBatch& batch,
 
 NodeContext MakeNodeContext(const NodeLevel& nodes, const KvCache& cache,
                             absl::Span<const AdapterWeights* const> adapters,
-                            const RotaryTable& rotary, int64_t limit) {
+                            const RotaryTable& rotary) {
+  const int64_t limit = rotary.cos.size(0);
   const PackedBatch& batch = cache.batch;
   TORCH_CHECK(static_cast<int64_t>(nodes.ancestors.size()) == cache.depth, "nodes of depth ",
               nodes.ancestors.size() + 1, " behind nodes of depth ", cache.depth);
@@ -186,15 +187,33 @@ at::Tensor Network::Forward(const PackedBatch& batch,
 at::Tensor Network::ForwardNodes(const NodeLevel& nodes,
                                  absl::Span<const AdapterWeights* const> adapters,
                                  KvCache* cache) const {
+  std::vector<at::Tensor> kept;
+  at::Tensor hidden = RunNodes(nodes, adapters, *cache, &kept);
+  for (size_t layer = 0; layer < layers_.size(); ++layer) {
+    cache->layers[layer].node_kv.push_back(kept[layer]);
+  }
+  ++cache->depth;
+  return hidden;
+}
+
+at::Tensor Network::ForwardLeaves(const NodeLevel& nodes,
+                                  absl::Span<const AdapterWeights* const> adapters,
+                                  const KvCache& cache) const {
+  return RunNodes(nodes, adapters, cache, /*kept=*/nullptr);
+}
+
+at::Tensor Network::RunNodes(const NodeLevel& nodes,
+                             absl::Span<const AdapterWeights* const> adapters, const KvCache& cache,
+                             std::vector<at::Tensor>* kept) const {
   const at::NoGradGuard no_grad;
-  const NodeContext context =
-      MakeNodeContext(nodes, *cache, adapters, rotary_, rotary_.cos.size(0));
+  const NodeContext context = MakeNodeContext(nodes, cache, adapters, rotary_);
   const at::Tensor ids = at::tensor(nodes.ids, at::kLong);
   Stream stream{.residual = embedding_.index_select(0, ids), .delta = {}};
   for (size_t layer = 0; layer < layers_.size(); ++layer) {
-    stream = layers_[layer].ForwardNodes(stream, context, &cache->layers[layer]);
+    at::Tensor kv;
+    stream = layers_[layer].ForwardNodes(stream, context, cache.layers[layer], &kv);
+    if (kept != nullptr) kept->push_back(kv);
   }
-  ++cache->depth;
   return AddRmsNorm(stream.residual, stream.delta, final_norm_, config_.rms_norm_epsilon).normed;
 }
 

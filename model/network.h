@@ -68,6 +68,9 @@ class Network {
   // lies beyond the base's context. REQUIRES: M >= 1.
   at::Tensor ForwardNodes(const NodeLevel& nodes, absl::Span<const AdapterWeights* const> adapters,
                           KvCache* cache) const;
+  // The same for nodes that nothing will follow: `cache` stays as it is.
+  at::Tensor ForwardLeaves(const NodeLevel& nodes, absl::Span<const AdapterWeights* const> adapters,
+                           const KvCache& cache) const;
 
   // The language model's head on hidden states [B, H]: [B, V] fp32.
   at::Tensor Logits(const at::Tensor& hidden) const;
@@ -84,6 +87,8 @@ class Network {
   Network() = default;
   at::Tensor Run(const PackedBatch& batch, absl::Span<const AdapterWeights* const> adapters,
                  const LoraDropout* dropout, KvCache* cache) const;
+  at::Tensor RunNodes(const NodeLevel& nodes, absl::Span<const AdapterWeights* const> adapters,
+                      const KvCache& cache, std::vector<at::Tensor>* kept) const;
 
   ModelConfig config_;
   NetworkOptions options_;

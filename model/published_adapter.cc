@@ -90,10 +90,14 @@ absl::Status CheckContext(const std::string& directory, const Manifest& manifest
 absl::Status CheckHead(const std::string& directory, const Manifest& manifest,
                        const PeftAdapter& adapter) {
   const std::string path = absl::StrCat(directory, "/", kManifestFile);
-  if (adapter.config.task != PeftTask::kSeqCls) {
+  const bool token = manifest.head == HeadKind::kToken;
+  if (token != (adapter.config.task == PeftTask::kCausalLm)) {
     return absl::DataLossError(absl::StrCat(
-        path, ": field 'head.kind': bins need task_type SEQ_CLS in ", kAdapterConfigFile));
+        path, ": field 'head.kind': ",
+        token ? "the token head needs task_type CAUSAL_LM" : "bins need task_type SEQ_CLS", " in ",
+        kAdapterConfigFile));
   }
+  if (token) return absl::OkStatus();
   const int64_t rows = adapter.weights.score.size(0);
   if (rows == manifest.bins.bins) return absl::OkStatus();
   return absl::DataLossError(absl::StrCat(path, ": field 'head.bins': expected ", rows,

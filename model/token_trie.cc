@@ -194,6 +194,7 @@ absl::Status PriceTree::SetRoot(std::span<const double, 10> digit_probabilities)
   RETURN_IF_ERROR(CheckProbabilities(digit_probabilities, 0.0, "behind the prompt"));
   const double sum = Sum(digit_probabilities);
   const double scale = 1.0 / std::max(sum, 1.0);
+  pruned_mass_ = prune_ * sum * scale;
   result_.not_a_price = std::max(1.0 - sum, 0.0);
   for (int32_t digit = 0; digit < 10; ++digit) {
     Add({.depth = 1, .prefix = digit}, digit_probabilities[digit] * scale);
@@ -240,7 +241,7 @@ void PriceTree::Spread(int32_t index, const NextTokenProbabilities& next) {
 }
 
 void PriceTree::Add(PriceNode node, double mass) {
-  if (mass < prune_) {
+  if (mass < pruned_mass_) {
     result_.pruned += mass;
     return;
   }

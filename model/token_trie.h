@@ -59,9 +59,11 @@ struct NextTokenProbabilities {
   double comma = 0;
 };
 
-// Nodes with less mass are not evaluated. A price then has its exact mass, or none where it or the
-// digits that it begins with were pruned; what it lacks is less than this.
-inline constexpr double kDefaultPrunedMass = 1e-5;
+// Nodes with a smaller share of the mass of all numbers (of the ten first digits) are not
+// evaluated. A price then has its exact mass, or none where it or the digits that it begins with
+// were pruned; what it lacks is less than this share. A share, because a base that was never tuned
+// may hardly say numbers at all.
+inline constexpr double kDefaultPrunedShare = 1e-5;
 
 // Collects the probabilities of the whole prices of one item, level by level, where digits are
 // tokens:
@@ -73,21 +75,21 @@ class PriceTree {
   // Parts of 1, to within 1e-12.
   struct Result {
     std::vector<double> prices;  // [1000]
-    double pruned = 0;           // in nodes that were not evaluated; less than `prune` for each
+    double pruned = 0;           // in nodes that were not evaluated
     double overflow = 0;         // a comma behind one to three digits, or a fourth digit
     double not_a_price = 0;      // no digit behind the prompt, or one behind a leading zero
   };
 
   // At most 1 / prune nodes of a level are evaluated, and not more than 10, 90 and 900. REQUIRES:
   // tokens of kDigits, 0 <= prune <= 1.
-  explicit PriceTree(const PriceTokens& tokens, double prune = kDefaultPrunedMass);
+  explicit PriceTree(const PriceTokens& tokens, double prune = kDefaultPrunedShare);
 
   // Probabilities of the ten digits at the prompt's last token. InvalidArgument where one is not a
   // number of at least 0 or their sum exceeds 1 by more than rounding to single precision explains;
   // by less, they are scaled down to it. REQUIRES: called once.
   absl::Status SetRoot(std::span<const double, 10> digit_probabilities);
 
-  // The nodes to evaluate at depth 1 to kMaxPriceDigits: those with a mass of at least `prune`, in
+  // The nodes to evaluate at depth 1 to kMaxPriceDigits: those with a share of at least `prune`, in
   // ascending order. May be empty; then so are all below. REQUIRES: the level above is set.
   const std::vector<PriceNode>& Level(int depth) const;
 
@@ -110,7 +112,8 @@ class PriceTree {
   void Spread(int32_t index, const NextTokenProbabilities& next);
 
   std::vector<int32_t> digit_ids_;
-  double prune_;
+  const double prune_;
+  double pruned_mass_ = 0;                     // below which a node is not evaluated
   std::array<Nodes, kMaxPriceDigits> levels_;  // by depth - 1
   int depth_ = 0;                              // to set next; 0 is the root
   Result result_;

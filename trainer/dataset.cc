@@ -16,12 +16,20 @@ absl::Status CheckWording(const PromptTemplate& prompt, const Tokenizer& tokeniz
   return EncodePrompt(prompt, tokenizer, "x").status();
 }
 
+// `encoder` may be absent: no completions.
 absl::Status AddExample(const Item& item, const PromptTemplate& prompt, const Tokenizer& tokenizer,
-                        bool keep_texts, Dataset* dataset) {
+                        std::optional<CompletionEncoder>& encoder, bool keep_texts,
+                        Dataset* dataset) {
   std::string text = ItemText(item);
   ASSIGN_OR_RETURN(EncodedPrompt encoded, EncodePrompt(prompt, tokenizer, text));
+  Example example{.ids = std::move(encoded.ids), .price = *item.price};
+  if (encoder.has_value()) {
+    ASSIGN_OR_RETURN(const std::vector<int32_t> completion, encoder->EncodePrice(*item.price));
+    example.ids.insert(example.ids.end(), completion.begin(), completion.end());
+    example.completion_tokens = static_cast<int64_t>(completion.size());
+  }
   if (encoded.truncated) ++dataset->truncated;
-  dataset->examples.push_back({.ids = std::move(encoded.ids), .price = *item.price});
+  dataset->examples.push_back(std::move(example));
   dataset->item_ids.push_back(item.id);
   if (keep_texts) dataset->texts.push_back(std::move(text));
   return absl::OkStatus();
@@ -55,6 +63,10 @@ absl::StatusOr<Dataset> LoadDataset(const std::string& path, const PromptTemplat
   Dataset dataset;
   dataset.path = path;
   RETURN_IF_ERROR(CheckWording(prompt, tokenizer));
+  std::optional<CompletionEncoder> encoder;
+  if (options.completion.has_value()) {
+    ASSIGN_OR_RETURN(encoder, CompletionEncoder::Create(prompt, tokenizer, *options.completion));
+  }
   ASSIGN_OR_RETURN(const std::unique_ptr<ItemReader> reader,
                    ItemReader::Open(path, options.reader));
   Item item;
@@ -62,7 +74,8 @@ absl::StatusOr<Dataset> LoadDataset(const std::string& path, const PromptTemplat
     ASSIGN_OR_RETURN(const bool found, reader->Next(&item));
     if (!found) break;
     if (InterruptRequested()) return absl::CancelledError(absl::StrCat("reading ", path));
-    const absl::Status status = AddExample(item, prompt, tokenizer, options.keep_texts, &dataset);
+    const absl::Status status =
+        AddExample(item, prompt, tokenizer, encoder, options.keep_texts, &dataset);
     if (absl::IsInvalidArgument(status)) {
       RETURN_IF_ERROR(reader->RejectRow({.field = "", .reason = std::string(status.message())}));
     } else if (!status.ok()) {

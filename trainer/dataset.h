@@ -1,6 +1,7 @@
 #pragma once
 
 #include <cstdint>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -8,6 +9,7 @@
 #include "catalog/item_reader.h"
 #include "model/prompt.h"
 #include "model/tokenizer.h"
+#include "trainer/completion.h"
 
 namespace pricer {
 
@@ -24,6 +26,8 @@ struct DatasetOptions {
   int64_t limit = 0;
   // Also keep the texts.
   bool keep_texts = false;
+  // Also make completions, for the token head; rows whose price has none are rejected.
+  std::optional<CompletionFormat> completion = std::nullopt;
 };
 
 // The items of a file, tokenized once.

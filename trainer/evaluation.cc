@@ -23,14 +23,21 @@
 namespace pricer {
 namespace {
 
+constexpr absl::string_view kGenerate = "generate";
+
 // What prices the items.
 struct Pricer {
   std::optional<PeftAdapter> adapter;
   std::optional<Manifest> manifest;  // of a published adapter
   PromptTemplate prompt;
   std::string currency;
+  // Where the base's own head is read.
+  std::optional<PriceTokens> tokens;
 
-  bool reads_bins() const { return manifest.has_value(); }
+  bool reads_bins() const { return manifest.has_value() && manifest->head == HeadKind::kBins; }
+  double conformal_offset() const {
+    return manifest.has_value() ? manifest->ConformalOffset(kDefaultIntervalCoverage) : 0.0;
+  }
   const AdapterWeights* weights() const {
     return adapter.has_value() ? &adapter->weights : nullptr;
   }
@@ -75,7 +82,9 @@ absl::StatusOr<Pricer> PublishedPricer(const EvaluationOptions& options, const B
   return pricer;
 }
 
-absl::StatusOr<Pricer> MakePricer(const EvaluationOptions& options, const BaseModel& base) {
+bool Generates(const EvaluationOptions& options) { return options.estimator == kGenerate; }
+
+absl::StatusOr<Pricer> OpenPricer(const EvaluationOptions& options, const BaseModel& base) {
   if (!options.adapter.empty() && std::filesystem::exists(options.adapter + "/pricer.json")) {
     return PublishedPricer(options, base);
   }
@@ -91,6 +100,24 @@ absl::StatusOr<Pricer> MakePricer(const EvaluationOptions& options, const BaseMo
     return absl::FailedPreconditionError(absl::StrCat(
         options.adapter, ": a SEQ_CLS adapter without pricer.json has no price range"));
   }
+  return pricer;
+}
+
+absl::StatusOr<Pricer> MakePricer(const EvaluationOptions& options, const BaseModel& base) {
+  ASSIGN_OR_RETURN(Pricer pricer, OpenPricer(options, base));
+  if (pricer.reads_bins()) {
+    if (!Generates(options)) return pricer;
+    return absl::InvalidArgumentError(absl::StrCat("--estimator is generate, but ", options.adapter,
+                                                   " has a bins head and writes no text"));
+  }
+  if (Generates(options)) return pricer;
+  absl::StatusOr<PriceTokens> tokens = ProbePriceTokens(pricer.prompt, *base.tokenizer);
+  if (!tokens.ok()) {
+    return absl::Status(tokens.status().code(),
+                        absl::StrCat(options.base.directory, ": ", tokens.status().message(),
+                                     "; --estimator generate does without"));
+  }
+  pricer.tokens = *std::move(tokens);
   return pricer;
 }
 
@@ -125,7 +152,8 @@ absl::StatusOr<Baseline> FindBaseline(const EvaluationOptions& options, const Pr
     ASSIGN_OR_RETURN(const std::vector<double> prices,
                      ReadAllPrices(options.train_data, ReaderOptions(options, pricer.currency)));
     baseline.median = Median(prices);
-  } else if (pricer.reads_bins() && pricer.manifest->evaluation.count("training_median") > 0) {
+  } else if (pricer.manifest.has_value() &&
+             pricer.manifest->evaluation.count("training_median") > 0) {
     baseline.median = pricer.manifest->evaluation.at("training_median");
   } else {
     baseline.median_of = "evaluated items";
@@ -135,22 +163,55 @@ absl::StatusOr<Baseline> FindBaseline(const EvaluationOptions& options, const Pr
   return baseline;
 }
 
-absl::StatusOr<std::vector<ScoredPrice>> ReadPrices(const Network& network, const Pricer& pricer,
-                                                    absl::Span<const Prompt> prompts,
-                                                    const std::vector<double>& truths,
-                                                    int64_t batch_tokens,
-                                                    const BatchObserver& observer) {
-  const Manifest& manifest = *pricer.manifest;
-  ASSIGN_OR_RETURN(const std::vector<std::vector<float>> logits,
-                   ComputeBinLogits(network, *pricer.weights(), prompts, batch_tokens, observer));
+absl::StatusOr<std::vector<ScoredPrice>> ReadBins(const Network& network, const Pricer& pricer,
+                                                  absl::Span<const Prompt> prompts,
+                                                  const std::vector<double>& truths,
+                                                  const EvaluationOptions& options,
+                                                  const BatchObserver& observer) {
+  ASSIGN_OR_RETURN(const Estimator estimator, Estimator::Parse(options.estimator));
+  ASSIGN_OR_RETURN(
+      const std::vector<std::vector<float>> logits,
+      ComputeBinLogits(network, *pricer.weights(), prompts, options.batch_tokens, observer));
   std::vector<ScoredPrice> scores;
   for (size_t i = 0; i < logits.size(); ++i) {
     ASSIGN_OR_RETURN(const PriceDistribution distribution,
-                     PriceDistribution::FromLogits(manifest.bins.min_price, manifest.bins.max_price,
-                                                   logits[i], manifest.temperature));
-    scores.push_back(ScoreDistribution(
-        distribution, manifest.ConformalOffset(kDefaultIntervalCoverage), truths[i]));
+                     pricer.manifest->Distribution(logits[i]));
+    scores.push_back(
+        ScoreDistribution(distribution, pricer.conformal_offset(), truths[i], estimator));
   }
+  return scores;
+}
+
+absl::StatusOr<std::vector<ScoredPrice>> ReadTokens(const Network& network, const Pricer& pricer,
+                                                    absl::Span<const Prompt> prompts,
+                                                    const std::vector<double>& truths,
+                                                    const EvaluationOptions& options,
+                                                    const BatchObserver& observer, double fallback,
+                                                    std::optional<TokenMass>* token_mass,
+                                                    int64_t* unparsable) {
+  ASSIGN_OR_RETURN(const Estimator estimator, Estimator::Parse(options.estimator));
+  ASSIGN_OR_RETURN(const std::vector<PriceTree::Result> results,
+                   ComputeTokenPrices(network, pricer.weights(), *pricer.tokens, prompts,
+                                      options.batch_tokens, observer));
+  Manifest reader;  // of a base or adapter without one
+  reader.head = HeadKind::kToken;
+  const auto share = 1.0 / static_cast<double>(results.size());
+  TokenMass mass;
+  std::vector<ScoredPrice> scores;
+  for (size_t i = 0; i < results.size(); ++i) {
+    const PriceTree::Result& result = results[i];
+    ASSIGN_OR_RETURN(const PriceDistribution distribution, reader.Distribution(MassesOf(result)));
+    const bool says_prices = PriceMass(result) > 0;
+    if (!says_prices) ++*unparsable;
+    scores.push_back(says_prices ? ScoreDistribution(distribution, pricer.conformal_offset(),
+                                                     truths[i], estimator)
+                                 : ScorePoint(fallback, truths[i]));
+    mass.pruned += share * result.pruned;
+    mass.overflow += share * result.overflow;
+    mass.not_a_price += share * result.not_a_price;
+  }
+  mass.prices = 1.0 - mass.pruned - mass.overflow - mass.not_a_price;
+  *token_mass = mass;
   return scores;
 }
 
@@ -170,7 +231,7 @@ absl::StatusOr<std::vector<ScoredPrice>> GenerateScores(
 }
 
 void WarnOfDifferences(const Pricer& pricer, const Network& network) {
-  if (!pricer.reads_bins()) return;
+  if (!pricer.manifest.has_value()) return;
   const absl::string_view weights = WeightsKindName(network.options().weights);
   const absl::string_view dtype = ComputeDtypeName(network.options().dtype);
   if (weights == pricer.manifest->weights && dtype == pricer.manifest->dtype) return;
@@ -223,6 +284,12 @@ absl::Status EvaluationOptions::Validate() const {
   RETURN_IF_ERROR(CheckOutputFile("--json", json));
   RETURN_IF_ERROR(CheckOutputs(*this));
   RETURN_IF_ERROR(MakePrompt(prompt, CurrencyOf(*this)).status());
+  if (!Generates(*this)) {
+    if (const absl::Status status = Estimator::Parse(estimator).status(); !status.ok()) {
+      return absl::InvalidArgumentError(
+          absl::StrCat("--", status.message(), "; or generate, where there is no bins head"));
+    }
+  }
   RETURN_IF_ERROR(CheckBounds("--max-reject-share", max_reject_share, 0.0, 1.0));
   RETURN_IF_ERROR(CheckBounds<int64_t>("--limit", limit, 0, kManyItems));
   return CheckBounds<int64_t>("--batch-tokens", batch_tokens, 1, kManyItems);
@@ -232,8 +299,9 @@ absl::StatusOr<EvaluationOutcome> RunEvaluation(const EvaluationOptions& options
   RETURN_IF_ERROR(options.Validate());
   ASSIGN_OR_RETURN(const BaseModel base, OpenBase(options.base, /*needs_tokenizer=*/true));
   ASSIGN_OR_RETURN(const Pricer pricer, MakePricer(options, base));
-  RETURN_IF_ERROR(CheckContext(pricer.prompt, pricer.reads_bins() ? 0 : kMaxGeneratedTokens,
-                               base.checkpoint->config()));
+  const int64_t answer_tokens =
+      pricer.reads_bins() ? 0 : (pricer.tokens.has_value() ? kMaxPriceDigits : kMaxGeneratedTokens);
+  RETURN_IF_ERROR(CheckContext(pricer.prompt, answer_tokens, base.checkpoint->config()));
   DatasetOptions dataset{.reader = ReaderOptions(options, pricer.currency),
                          .limit = options.limit,
                          .keep_texts = true};
@@ -244,9 +312,9 @@ absl::StatusOr<EvaluationOutcome> RunEvaluation(const EvaluationOptions& options
   EvaluationOutcome outcome;
   outcome.rejects = data.summary.rejects;
   ASSIGN_OR_RETURN(outcome.baseline, FindBaseline(options, pricer, truths));
-  ASSIGN_OR_RETURN(
-      const std::unique_ptr<Network> network,
-      LoadNetwork(base, options.base, pricer.reads_bins() ? pricer.manifest->weights : "nf4"));
+  ASSIGN_OR_RETURN(const std::unique_ptr<Network> network,
+                   LoadNetwork(base, options.base,
+                               pricer.manifest.has_value() ? pricer.manifest->weights : "nf4"));
   WarnOfDifferences(pricer, *network);
 
   std::vector<Prompt> prompts;
@@ -258,11 +326,16 @@ absl::StatusOr<EvaluationOutcome> RunEvaluation(const EvaluationOptions& options
     return InterruptRequested() ? absl::CancelledError("evaluation") : absl::OkStatus();
   };
   int64_t unparsable = 0;
-  auto scores =
-      pricer.reads_bins()
-          ? ReadPrices(*network, pricer, prompts, truths, options.batch_tokens, observe)
-          : GenerateScores(*network, pricer, *base.tokenizer, prompts, truths,
-                           outcome.baseline.median, options.batch_tokens, observe, &unparsable);
+  absl::StatusOr<std::vector<ScoredPrice>> scores;
+  if (pricer.reads_bins()) {
+    scores = ReadBins(*network, pricer, prompts, truths, options, observe);
+  } else if (pricer.tokens.has_value()) {
+    scores = ReadTokens(*network, pricer, prompts, truths, options, observe,
+                        outcome.baseline.median, &outcome.token_mass, &unparsable);
+  } else {
+    scores = GenerateScores(*network, pricer, *base.tokenizer, prompts, truths,
+                            outcome.baseline.median, options.batch_tokens, observe, &unparsable);
+  }
   RETURN_IF_ERROR(scores.status());
   outcome.metrics = Measure(*scores);
   outcome.metrics.unparsable = unparsable;

@@ -2,6 +2,7 @@
 
 #include <cstdint>
 #include <map>
+#include <optional>
 #include <string>
 
 #include "absl/status/status.h"
@@ -16,9 +17,12 @@ namespace pricer {
 
 struct EvaluationOptions {
   BaseOptions base;
-  // A published version or a plain PEFT directory; empty = the base alone. With a bins head prices
-  // are read from it; otherwise they are generated as text.
+  // A published version or a plain PEFT directory; empty = the base alone. Prices are read from the
+  // adapter's bins head, or else from the base's own head.
   std::string adapter;
+  // As Estimator::Parse, or "generate": the first number of text that is generated greedily, where
+  // there is no bins head.
+  std::string estimator = "median";
   std::string data;
   // Whose median is the baseline where the adapter does not know its own training median; empty =
   // `data`.
@@ -44,8 +48,17 @@ struct EvaluationOptions {
 // no file: rejects are then only counted.
 std::string RejectsPath(const std::string& predictions);
 
+// Where the mass of the base's own head went, means over the items.
+struct TokenMass {
+  double prices = 0;  // the whole prices that were read
+  double pruned = 0;
+  double overflow = 0;     // higher prices
+  double not_a_price = 0;  // whatever else
+};
+
 struct EvaluationOutcome {
   Metrics metrics;
+  std::optional<TokenMass> token_mass;  // where the token head was read
   Baseline baseline;
   int64_t rejects = 0;
 };

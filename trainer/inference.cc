@@ -4,6 +4,7 @@
 
 #include <numeric>
 
+#include "absl/strings/str_cat.h"
 #include "base/status_macros.h"
 #include "model/torch_status.h"
 #include "trainer/sampler.h"
@@ -20,15 +21,19 @@ std::vector<std::vector<float>> RowsOf(const at::Tensor& matrix) {
   return rows;
 }
 
-absl::Status ForEachBatch(
-    const Network& network, const AdapterWeights* weights, absl::Span<const Prompt> prompts,
-    int64_t batch_tokens,
-    const std::function<absl::Status(int64_t first, const at::Tensor& hidden)>& consume) {
+namespace {
+
+using Adapters = absl::Span<const AdapterWeights* const>;
+
+// Packs consecutive prompts, `first` being the index of the first of them.
+absl::Status ForEachPack(
+    const AdapterWeights* weights, absl::Span<const Prompt> prompts, int64_t batch_tokens,
+    const std::function<absl::Status(int64_t first, const PackedBatch&, Adapters)>& run_pack) {
   std::vector<int64_t> lengths;
   for (Prompt prompt : prompts) lengths.push_back(static_cast<int64_t>(prompt.size()));
   std::vector<int64_t> order(prompts.size());
   std::iota(order.begin(), order.end(), 0);
-  const absl::Span<const AdapterWeights* const> adapters(&weights, weights == nullptr ? 0 : 1);
+  const Adapters adapters(&weights, weights == nullptr ? 0 : 1);
   return CatchTorch("forward pass", [&]() -> absl::Status {
     const at::NoGradGuard no_grad;
     for (const std::vector<int64_t>& run : SplitByTokens(order, lengths, batch_tokens)) {
@@ -36,10 +41,58 @@ absl::Status ForEachBatch(
       for (int64_t index : run) {
         sequences.push_back({.ids = prompts[index], .adapter = weights == nullptr ? -1 : 0});
       }
-      RETURN_IF_ERROR(consume(run.front(), network.Forward(Pack(sequences), adapters)));
+      RETURN_IF_ERROR(run_pack(run.front(), Pack(sequences), adapters));
     }
     return absl::OkStatus();
   });
+}
+
+}  // namespace
+
+absl::Status ForEachBatch(
+    const Network& network, const AdapterWeights* weights, absl::Span<const Prompt> prompts,
+    int64_t batch_tokens,
+    const std::function<absl::Status(int64_t first, const at::Tensor& hidden)>& consume) {
+  return ForEachPack(weights, prompts, batch_tokens,
+                     [&](int64_t first, const PackedBatch& batch, Adapters adapters) {
+                       return consume(first, network.Forward(batch, adapters));
+                     });
+}
+
+absl::StatusOr<std::vector<PriceTree::Result>> ComputeTokenPrices(
+    const Network& network, const AdapterWeights* weights, const PriceTokens& tokens,
+    absl::Span<const Prompt> prompts, int64_t batch_tokens, const BatchObserver& observer) {
+  std::vector<PriceTree::Result> prices;
+  const auto run_pack = [&](int64_t first, const PackedBatch& batch,
+                            Adapters adapters) -> absl::Status {
+    std::vector<TokenReading> readings;
+    for (int64_t b = 0; b < batch.sequence_count(); ++b) readings.push_back({b, &tokens});
+    KvCache cache;
+    const at::Tensor hidden = network.Forward(batch, adapters, &cache);
+    absl::StatusOr<std::vector<PriceTree::Result>> results =
+        ReadTokenPrices(network, hidden, adapters, readings, &cache);
+    if (!results.ok()) {
+      return absl::Status(
+          results.status().code(),
+          absl::StrCat("prompts from ", first, " on: ", results.status().message()));
+    }
+    prices.insert(prices.end(), results->begin(), results->end());
+    return observer(static_cast<int64_t>(prices.size()));
+  };
+  RETURN_IF_ERROR(ForEachPack(weights, prompts, batch_tokens, run_pack));
+  return prices;
+}
+
+double PriceMass(const PriceTree::Result& result) {
+  return std::accumulate(result.prices.begin(), result.prices.end(), 0.0);
+}
+
+std::vector<float> MassesOf(const PriceTree::Result& result) {
+  const double sum = PriceMass(result);
+  if (!(sum > 0)) return std::vector<float>(result.prices.size(), 1.0f / kWholePriceCount);
+  std::vector<float> masses;
+  for (double price : result.prices) masses.push_back(static_cast<float>(price / sum));
+  return masses;
 }
 
 absl::StatusOr<std::vector<std::vector<float>>> ComputeBinLogits(const Network& network,

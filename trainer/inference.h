@@ -8,6 +8,7 @@
 #include "absl/status/statusor.h"
 #include "absl/types/span.h"
 #include "model/network.h"
+#include "model/token_head.h"
 
 // Forward passes over many prompts, without gradients.
 
@@ -33,6 +34,18 @@ absl::StatusOr<std::vector<std::vector<float>>> ComputeBinLogits(const Network& 
                                                                  absl::Span<const Prompt> prompts,
                                                                  int64_t batch_tokens,
                                                                  const BatchObserver& observer);
+
+// The prices that the base's own head gives, as `tokens` says of the prompts' template; `weights`
+// may be null.
+absl::StatusOr<std::vector<PriceTree::Result>> ComputeTokenPrices(
+    const Network& network, const AdapterWeights* weights, const PriceTokens& tokens,
+    absl::Span<const Prompt> prompts, int64_t batch_tokens, const BatchObserver& observer);
+
+// The masses of its prices in shares of their sum, as Manifest::Distribution takes them. A base
+// that gives prices no mass at all knows nothing of them: then all are alike.
+std::vector<float> MassesOf(const PriceTree::Result& result);
+// The sum of the masses of its prices.
+double PriceMass(const PriceTree::Result& result);
 
 // Rows of a [b, N] fp32 tensor.
 std::vector<std::vector<float>> RowsOf(const at::Tensor& matrix);

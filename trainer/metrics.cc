@@ -28,9 +28,9 @@ double MeanPinball(const ScoredPrice& score) {
 }  // namespace
 
 ScoredPrice ScoreDistribution(const PriceDistribution& distribution, double conformal_offset,
-                              double truth) {
+                              double truth, const Estimator& estimator) {
   ScoredPrice score;
-  score.price = distribution.Estimate(Estimator{});
+  score.price = distribution.Estimate(estimator);
   score.truth = truth;
   score.interval = distribution.CentralInterval(kDefaultIntervalCoverage, conformal_offset);
   score.quantiles.emplace();

@@ -28,10 +28,10 @@ struct ScoredPrice {
   double crps = 0;
 };
 
-// The median of `distribution`, its quantiles, its CRPS and its interval widened by
+// What `estimator` says of `distribution`, its quantiles, its CRPS and its interval widened by
 // `conformal_offset` (in ln price).
 ScoredPrice ScoreDistribution(const PriceDistribution& distribution, double conformal_offset,
-                              double truth);
+                              double truth, const Estimator& estimator = {});
 ScoredPrice ScorePoint(double price, double truth);
 
 struct Metrics {
@@ -43,9 +43,10 @@ struct Metrics {
   double within_20_percent = 0;      // share with |price - truth| <= truth / 5
   // Share of truths inside the interval; absent without intervals.
   std::optional<double> coverage_80;
-  double pinball = 0;      // mean over items and kQuantileLevels; a price alone is every quantile
-  double crps = 0;         // mean
-  int64_t unparsable = 0;  // items without a price in the generated text
+  double pinball = 0;  // mean over items and kQuantileLevels; a price alone is every quantile
+  double crps = 0;     // mean
+  // Items of which nothing could be read: no number in the generated text, no mass on prices.
+  int64_t unparsable = 0;
 };
 
 // REQUIRES: not empty; truths > 0. `unparsable` is left 0.

@@ -7,6 +7,7 @@
 #include <nlohmann/json.hpp>
 #include <numeric>
 #include <optional>
+#include <set>
 #include <utility>
 #include <vector>
 
@@ -26,6 +27,7 @@ using Json = nlohmann::ordered_json;
 
 struct ProbeLine {
   Json id;
+  std::string prompt;  // empty where tokens were given
   std::vector<int32_t> ids;
 };
 
@@ -77,6 +79,7 @@ absl::StatusOr<ProbeLine> ParseLine(absl::string_view text, const BaseModel& bas
         absl::StrCat("the prompt has ", line.ids.size(), " tokens; expected 1 to ", limit));
   }
   line.id = std::move(json["id"]);
+  if (json.contains("prompt")) line.prompt = json["prompt"].get<std::string>();
   return line;
 }
 
@@ -152,6 +155,52 @@ absl::StatusOr<std::string> ProbeAll(const ProbeOptions& options, const Network&
   return output;
 }
 
+// What prices are behind the prompts; the same tokens behind all of them.
+absl::StatusOr<PriceTokens> PriceTokensOf(const std::vector<ProbeLine>& lines,
+                                          const Tokenizer* tokenizer) {
+  std::optional<PriceTokens> first;
+  // Tokens do not reach across a line's beginning, so the last line decides.
+  std::set<std::string> known;
+  for (const ProbeLine& line : lines) {
+    if (line.prompt.empty() || tokenizer == nullptr) {
+      return absl::InvalidArgumentError(
+          absl::StrCat("line ", line.id.dump(), ": --prices needs a \"prompt\", not \"tokens\""));
+    }
+    if (!known.insert(line.prompt.substr(line.prompt.rfind('\n') + 1)).second) continue;
+    ASSIGN_OR_RETURN(const PriceTokens tokens, PriceTokens::Probe(*tokenizer, line.prompt));
+    if (!first.has_value()) first = tokens;
+    if (tokens.ids != first->ids || tokens.comma != first->comma) {
+      return absl::InvalidArgumentError(absl::StrCat("line ", line.id.dump(),
+                                                     ": prices are other tokens than behind line ",
+                                                     lines[0].id.dump()));
+    }
+  }
+  return *first;
+}
+
+absl::StatusOr<std::string> ProbePrices(const ProbeOptions& options, const Network& network,
+                                        const AdapterWeights* weights, const PriceTokens& tokens,
+                                        const std::vector<ProbeLine>& lines) {
+  std::vector<Prompt> prompts;
+  for (const ProbeLine& line : lines) prompts.push_back(line.ids);
+  const auto observe = [](int64_t) {
+    return InterruptRequested() ? absl::CancelledError("probe") : absl::OkStatus();
+  };
+  ASSIGN_OR_RETURN(
+      const std::vector<PriceTree::Result> results,
+      ComputeTokenPrices(network, weights, tokens, prompts, options.batch_tokens, observe));
+  std::string output;
+  for (size_t i = 0; i < results.size(); ++i) {
+    const Json json = {{"id", lines[i].id},
+                       {"prices", results[i].prices},
+                       {"pruned", results[i].pruned},
+                       {"overflow", results[i].overflow},
+                       {"not_a_price", results[i].not_a_price}};
+    absl::StrAppend(&output, json.dump(), "\n");
+  }
+  return output;
+}
+
 absl::Status WriteStandardOutput(const std::string& text) {
   const bool written =
       std::fwrite(text.data(), 1, text.size(), stdout) == text.size() && std::fflush(stdout) == 0;
@@ -175,11 +224,20 @@ absl::StatusOr<int64_t> RunProbe(const ProbeOptions& options) {
   ASSIGN_OR_RETURN(const BaseModel base, OpenBase(options.base, /*needs_tokenizer=*/false));
   ASSIGN_OR_RETURN(const std::vector<ProbeLine> lines, ReadLines(options.input, base));
   ASSIGN_OR_RETURN(const std::optional<PeftAdapter> adapter, LoadAdapter(options, base));
+  const AdapterWeights* const weights = adapter.has_value() ? &adapter->weights : nullptr;
+  std::optional<PriceTokens> tokens;
+  if (options.prices) {
+    if (weights != nullptr && weights->score.defined()) {
+      return absl::InvalidArgumentError(absl::StrCat("--prices reads the base's own head, but ",
+                                                     options.adapter, " has a bins head"));
+    }
+    ASSIGN_OR_RETURN(tokens, PriceTokensOf(lines, base.tokenizer.get()));
+  }
   ASSIGN_OR_RETURN(const std::unique_ptr<Network> network,
                    LoadNetwork(base, options.base, /*weights=*/"fp32"));
-  ASSIGN_OR_RETURN(
-      const std::string output,
-      ProbeAll(options, *network, adapter.has_value() ? &adapter->weights : nullptr, lines));
+  ASSIGN_OR_RETURN(const std::string output,
+                   tokens.has_value() ? ProbePrices(options, *network, weights, *tokens, lines)
+                                      : ProbeAll(options, *network, weights, lines));
   RETURN_IF_ERROR(options.output.empty() ? WriteStandardOutput(output)
                                          : WriteFileAtomically(options.output, output));
   return static_cast<int64_t>(lines.size());

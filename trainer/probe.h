@@ -22,6 +22,9 @@ struct ProbeOptions {
   std::string input;
   std::string output;  // empty = standard output
   int64_t top = 20;
+  // Reads the whole prices 0 to 999 behind each prompt, which end in a price prefix, instead of the
+  // likeliest tokens. Lines with a prompt alone; not with a bins head.
+  bool prices = false;
   int64_t batch_tokens = 2048;
 
   // InvalidArgument names the option.
@@ -30,8 +33,9 @@ struct ProbeOptions {
 
 // Writes one line for every input line, in their order: {"id","tokens","log_probabilities"} of the
 // `top` likeliest next tokens, likeliest first, of equals the lower id; or {"id","bin_logits"}
-// where the adapter has a bins head. The output is written when all is done; returns the number of
-// lines. InvalidArgument names file, line and field; Cancelled once InterruptRequested().
+// where the adapter has a bins head; or, of `prices`, {"id","prices","pruned","overflow",
+// "not_a_price"}, masses that add up to 1. The output is written when all is done; returns the
+// number of lines. InvalidArgument names file, line and field; Cancelled once InterruptRequested().
 absl::StatusOr<int64_t> RunProbe(const ProbeOptions& options);
 
 }  // namespace pricer

@@ -16,12 +16,11 @@ namespace {
 constexpr std::array<double, 4> kConformalCoverages = {0.5, 0.8, 0.9, 0.95};
 
 absl::StatusOr<std::vector<PriceDistribution>> Distributions(
-    const Manifest& manifest, absl::Span<const std::vector<float>> logits) {
+    const Manifest& manifest, absl::Span<const std::vector<float>> scores) {
   std::vector<PriceDistribution> distributions;
-  distributions.reserve(logits.size());
-  for (const std::vector<float>& row : logits) {
-    auto distribution = PriceDistribution::FromLogits(
-        manifest.bins.min_price, manifest.bins.max_price, row, manifest.temperature);
+  distributions.reserve(scores.size());
+  for (const std::vector<float>& row : scores) {
+    auto distribution = manifest.Distribution(row);
     if (!distribution.ok()) return absl::InternalError(distribution.status().message());
     distributions.push_back(*std::move(distribution));
   }
@@ -58,7 +57,7 @@ std::map<std::string, double> EvaluationMap(const Metrics& metrics, double train
 
 }  // namespace
 
-absl::Status Calibrate(const Dataset& validation, absl::Span<const std::vector<float>> logits,
+absl::Status Calibrate(const Dataset& validation, absl::Span<const std::vector<float>> scores,
                        double training_median, Manifest* manifest) {
   const std::vector<double> prices = validation.Prices();
   if (static_cast<int64_t>(prices.size()) < kMinGoldenItems) {
@@ -66,25 +65,27 @@ absl::Status Calibrate(const Dataset& validation, absl::Span<const std::vector<f
         absl::StrCat(validation.path, ": ", prices.size(), " items; at least ", kMinGoldenItems,
                      " are needed to calibrate and check an adapter"));
   }
-  std::vector<HeldOutItem> items;
-  for (size_t i = 0; i < prices.size(); ++i) items.push_back({logits[i], prices[i]});
-  manifest->temperature = FitTemperature(manifest->bins, items);
+  if (manifest->head == HeadKind::kBins) {
+    std::vector<HeldOutItem> items;
+    for (size_t i = 0; i < prices.size(); ++i) items.push_back({scores[i], prices[i]});
+    manifest->temperature = FitTemperature(manifest->bins, items);
+  }
   ASSIGN_OR_RETURN(const std::vector<PriceDistribution> distributions,
-                   Distributions(*manifest, logits));
+                   Distributions(*manifest, scores));
   manifest->conformal = FitConformal(distributions, prices, kConformalCoverages);
 
   const double offset = manifest->ConformalOffset(kDefaultIntervalCoverage);
-  std::vector<ScoredPrice> scores;
+  std::vector<ScoredPrice> predictions;
   for (size_t i = 0; i < prices.size(); ++i) {
-    scores.push_back(ScoreDistribution(distributions[i], offset, prices[i]));
+    predictions.push_back(ScoreDistribution(distributions[i], offset, prices[i]));
   }
-  manifest->evaluation = EvaluationMap(Measure(scores), training_median, prices);
+  manifest->evaluation = EvaluationMap(Measure(predictions), training_median, prices);
   manifest->golden.clear();
   for (int64_t i : SpreadByPrice(prices, kGoldenItems)) {
     manifest->golden.push_back({.item = validation.texts[i],
-                                .price = scores[i].price,
-                                .low = scores[i].interval->low,
-                                .high = scores[i].interval->high});
+                                .price = predictions[i].price,
+                                .low = predictions[i].interval->low,
+                                .high = predictions[i].interval->high});
   }
   return absl::OkStatus();
 }

@@ -143,7 +143,8 @@ struct TrainPlan {
 // What the adapter makes of the held-out items.
 struct Validation {
   Metrics metrics;
-  std::vector<std::vector<float>> logits;  // [items][bins]
+  // What the metrics were measured from; [items][bins or whole prices].
+  std::vector<std::vector<float>> scores;
 };
 
 struct TrainOutcome {

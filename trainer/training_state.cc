@@ -22,7 +22,7 @@ namespace {
 constexpr absl::string_view kFile = "state.safetensors";
 constexpr absl::string_view kTrainerPrefix = "trainer/";
 constexpr absl::string_view kBestPrefix = "best/";
-constexpr absl::string_view kBestLogits = "best_logits";
+constexpr absl::string_view kBestScores = "best_scores";
 constexpr absl::string_view kIdentityPrefix = "identity/";
 
 std::string ShapeText(const at::Tensor& tensor) {
@@ -102,7 +102,7 @@ absl::Status WriteTrainingState(const TrainingState& state, const std::string& d
       hold(absl::StrCat(kTrainerPrefix, name), tensor);
     }
     for (const auto& [name, tensor] : state.best) hold(absl::StrCat(kBestPrefix, name), tensor);
-    if (state.best_logits.defined()) hold(std::string(kBestLogits), state.best_logits);
+    if (state.best_scores.defined()) hold(std::string(kBestScores), state.best_scores);
     return absl::OkStatus();
   }));
   std::vector<NamedTensor> tensors;
@@ -144,8 +144,8 @@ absl::StatusOr<TrainingState> ReadTrainingState(const std::string& directory) {
         state.trainer[std::string(rest)] = ToTensor(view);
       } else if (absl::ConsumePrefix(&rest, kBestPrefix)) {
         state.best[std::string(rest)] = ToTensor(view);
-      } else if (name == kBestLogits) {
-        state.best_logits = ToTensor(view);
+      } else if (name == kBestScores) {
+        state.best_scores = ToTensor(view);
       } else {
         return absl::DataLossError(
             absl::StrCat(file->path(), ": tensor ", Quoted(name), " is extra"));
@@ -153,11 +153,11 @@ absl::StatusOr<TrainingState> ReadTrainingState(const std::string& directory) {
     }
     return absl::OkStatus();
   }));
-  const bool has_logits = state.best_logits.defined() && state.best_logits.dim() == 2 &&
-                          state.best_logits.scalar_type() == at::kFloat;
-  if ((state.best_step > 0) != has_logits) {
+  const bool has_scores = state.best_scores.defined() && state.best_scores.dim() == 2 &&
+                          state.best_scores.scalar_type() == at::kFloat;
+  if ((state.best_step > 0) != has_scores) {
     return absl::DataLossError(absl::StrCat(file->path(), ": best_step is ", state.best_step, ", ",
-                                            has_logits ? "with" : "without", " fp32 logits"));
+                                            has_scores ? "with" : "without", " fp32 scores"));
   }
   return state;
 }

@@ -35,7 +35,7 @@ struct TrainingState {
   StateTensors trainer;  // Trainer::State
   // Of the best validation so far; empty, undefined and 0 before the first.
   StateTensors best;
-  at::Tensor best_logits;  // [items, bins] fp32
+  at::Tensor best_scores;  // [items, bins or whole prices] fp32
   int64_t best_step = 0;
   // What the run was started with, as texts by name: options, digests of base and data, threads.
   std::map<std::string, std::string> identity;

@@ -32,9 +32,14 @@ std::string PatternsText(const std::map<std::string, double>& patterns) {
 
 }  // namespace
 
+std::string CompletionSuffix(const TuningOptions& options) {
+  if (options.completion_suffix.has_value()) return *options.completion_suffix;
+  return options.prompt.preset == "reference" ? ".00" : "";
+}
+
 PeftConfig LoraConfigOf(const TuningOptions& options) {
   PeftConfig config;
-  config.task = PeftTask::kSeqCls;
+  config.task = options.head == "token" ? PeftTask::kCausalLm : PeftTask::kSeqCls;
   config.r = options.lora_rank;
   config.alpha = options.lora_alpha;
   config.dropout = options.lora_dropout;
@@ -63,6 +68,9 @@ NamedTexts ResultOptions(const TuningOptions& options) {
           {"lora_layers", absl::StrJoin(options.lora_layers, ",")},
           {"rank_pattern", absl::StrJoin(options.rank_pattern, ",", absl::PairFormatter("="))},
           {"alpha_pattern", PatternsText(options.alpha_pattern)},
+          {"head", options.head},
+          {"completion_suffix", CompletionSuffix(options)},
+          {"train_end_token", options.train_end_token ? "true" : "false"},
           {"bins", absl::StrCat(options.bins)},
           {"sigma", RoundTripText(options.sigma)},
           {"head_basis", options.head_basis},
@@ -129,6 +137,9 @@ absl::Status TuningOptions::Validate() const {
   RETURN_IF_ERROR(CheckBounds("--lora-alpha", lora_alpha, 1e-6, 1e6));
   RETURN_IF_ERROR(CheckBounds("--lora-dropout", lora_dropout, 0.0, 0.99));
   RETURN_IF_ERROR(LoraConfigOf(*this).Validate());
+  if (head != "bins" && head != "token") {
+    return absl::InvalidArgumentError(absl::StrCat("--head is ", head, "; expected bins or token"));
+  }
   RETURN_IF_ERROR(CheckBounds("--bins", bins, 2, 4096));
   RETURN_IF_ERROR(CheckBounds("--sigma", sigma, 1e-3, 100.0));
   if (head_basis != "cosine" && head_basis != "rows") {

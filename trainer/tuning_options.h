@@ -2,6 +2,7 @@
 
 #include <cstdint>
 #include <map>
+#include <optional>
 #include <string>
 #include <utility>
 #include <vector>
@@ -49,6 +50,13 @@ struct TuningOptions {
   std::vector<int64_t> lora_layers;  // empty = all
   std::map<std::string, int64_t> rank_pattern;
   std::map<std::string, double> alpha_pattern;
+  // "bins": a head of price bins is trained with LoRA. "token": LoRA alone, towards the price as
+  // text behind the prompt, read from the base's own head.
+  std::string head = "bins";
+  // Of the token head: what is said behind the whole price; absent = ".00" with the preset
+  // "reference", else nothing.
+  std::optional<std::string> completion_suffix;
+  bool train_end_token = true;  // the completion ends with the base's end token
   int bins = kDefaultBinCount;
   double sigma = kDefaultSigmaBins;
   // "cosine" or "rows": the coordinates in which the price head is trained (head_basis.h).
@@ -70,6 +78,8 @@ struct TuningOptions {
   // Bounds of all numbers, existence of files; InvalidArgument names the option.
   absl::Status Validate() const;
 };
+
+std::string CompletionSuffix(const TuningOptions& options);
 
 // The adapter that the options describe, without the base's name.
 PeftConfig LoraConfigOf(const TuningOptions& options);

@@ -41,23 +41,60 @@ struct Inputs {
   std::string fingerprint;
   Dataset train;
   Dataset validation;
+  // With a token head; else `bins` is set.
+  std::optional<PriceTokens> tokens;
+  std::optional<CompletionFormat> completion;
   BinsSpec bins;
   std::string data_digest;
+
+  // Only with what says how prices are read.
+  Manifest Reader() const {
+    Manifest manifest;
+    manifest.head = tokens.has_value() ? HeadKind::kToken : HeadKind::kBins;
+    manifest.bins = bins;
+    return manifest;
+  }
 };
+
+// What the base's own head is to say, and where prices are read.
+absl::Status OpenTokenHead(const TuningOptions& options, Inputs* inputs) {
+  absl::StatusOr<PriceTokens> tokens = ProbePriceTokens(inputs->prompt, *inputs->base.tokenizer);
+  if (!tokens.ok()) {
+    return absl::Status(tokens.status().code(),
+                        absl::StrCat(options.base.directory, ": ", tokens.status().message(),
+                                     "; --head bins does with any tokenizer"));
+  }
+  inputs->tokens = *std::move(tokens);
+  inputs->completion.emplace();
+  inputs->completion->suffix = CompletionSuffix(options);
+  if (!options.train_end_token) return absl::OkStatus();
+  const std::vector<int64_t>& ends = inputs->base.checkpoint->config().eos_token_ids;
+  if (ends.empty()) {
+    return absl::FailedPreconditionError(
+        absl::StrCat(options.base.directory,
+                     ": config.json names no eos_token_id to end a "
+                     "completion with; --no-train-end-token does without"));
+  }
+  inputs->completion->end_token = static_cast<int32_t>(ends[0]);
+  return absl::OkStatus();
+}
 
 absl::StatusOr<Inputs> OpenInputs(const TuningOptions& options) {
   Inputs inputs;
   ASSIGN_OR_RETURN(inputs.prompt, MakePrompt(options.prompt, options.currency));
   ASSIGN_OR_RETURN(inputs.base, OpenBase(options.base, /*needs_tokenizer=*/true));
-  RETURN_IF_ERROR(
-      CheckContext(inputs.prompt, /*answer_tokens=*/0, inputs.base.checkpoint->config()));
+  if (options.head == "token") RETURN_IF_ERROR(OpenTokenHead(options, &inputs));
+  // Of a completion and of the digits that are read.
+  constexpr int64_t kAnswerTokens = 16;
+  RETURN_IF_ERROR(CheckContext(inputs.prompt, inputs.tokens.has_value() ? kAnswerTokens : 0,
+                               inputs.base.checkpoint->config()));
   ASSIGN_OR_RETURN(inputs.fingerprint, inputs.base.checkpoint->Fingerprint());
   return inputs;
 }
 
 absl::StatusOr<Dataset> LoadPart(const TuningOptions& options, const Inputs& inputs,
                                  const std::string& path, const std::string& rejects_path,
-                                 int64_t limit) {
+                                 int64_t limit, const std::optional<CompletionFormat>& completion) {
   DatasetOptions dataset;
   dataset.reader.columns = options.columns;
   dataset.reader.currency = options.currency;
@@ -65,6 +102,7 @@ absl::StatusOr<Dataset> LoadPart(const TuningOptions& options, const Inputs& inp
   dataset.reader.rejects_path = rejects_path;
   dataset.limit = limit;
   dataset.keep_texts = limit > 0;
+  dataset.completion = completion;
   return LoadDataset(path, inputs.prompt, *inputs.base.tokenizer, dataset);
 }
 
@@ -72,16 +110,20 @@ absl::Status LoadData(const TuningOptions& options, const std::string& run_direc
                       Inputs* inputs) {
   ASSIGN_OR_RETURN(inputs->validation,
                    LoadPart(options, *inputs, options.validation,
-                            run_directory + "/rejects-validation.jsonl", options.validation_items));
+                            run_directory + "/rejects-validation.jsonl", options.validation_items,
+                            /*completion=*/std::nullopt));
   if (static_cast<int64_t>(inputs->validation.examples.size()) < kMinGoldenItems) {
     return absl::FailedPreconditionError(
         absl::StrCat(options.validation, ": ", inputs->validation.examples.size(),
                      " items; at least ", kMinGoldenItems, " are needed"));
   }
-  ASSIGN_OR_RETURN(inputs->train, LoadPart(options, *inputs, options.data,
-                                           run_directory + "/rejects-train.jsonl", /*limit=*/0));
-  ASSIGN_OR_RETURN(inputs->bins,
-                   BinsSpec::FromPrices(inputs->train.Prices(), options.bins, options.sigma));
+  ASSIGN_OR_RETURN(inputs->train,
+                   LoadPart(options, *inputs, options.data, run_directory + "/rejects-train.jsonl",
+                            /*limit=*/0, inputs->completion));
+  if (!inputs->tokens.has_value()) {
+    ASSIGN_OR_RETURN(inputs->bins,
+                     BinsSpec::FromPrices(inputs->train.Prices(), options.bins, options.sigma));
+  }
   ASSIGN_OR_RETURN(const std::string train_digest, Sha256HexOfFile(options.data));
   ASSIGN_OR_RETURN(const std::string validation_digest, Sha256HexOfFile(options.validation));
   inputs->data_digest = Sha256Hex(absl::StrCat(train_digest, "\n", validation_digest, "\n"));
@@ -91,7 +133,8 @@ absl::Status LoadData(const TuningOptions& options, const std::string& run_direc
 absl::StatusOr<PeftAdapter> NewAdapter(const TuningOptions& options, const BaseModel& base) {
   PeftConfig config = LoraConfigOf(options);
   config.base_model_name = base.name;
-  return MakeAdapter(config, base.checkpoint->config(), options.bins, options.seed);
+  const int bins = config.task == PeftTask::kSeqCls ? options.bins : 0;
+  return MakeAdapter(config, base.checkpoint->config(), bins, options.seed);
 }
 
 // Of the base's answer states, over the first training items.
@@ -114,7 +157,7 @@ absl::StatusOr<at::Tensor> MeanAnswerState(const Network& network, const Inputs&
 
 absl::StatusOr<HeadBasis> MakeHeadBasis(const TuningOptions& options, const Inputs& inputs,
                                         const Network& network) {
-  if (options.head_basis == "rows") return HeadBasis::Rows();
+  if (inputs.tokens.has_value() || options.head_basis == "rows") return HeadBasis::Rows();
   ASSIGN_OR_RETURN(const at::Tensor mean,
                    MeanAnswerState(network, inputs, options.micro_batch_tokens));
   return CatchTorch("head coordinates", [&]() -> absl::StatusOr<HeadBasis> {
@@ -122,19 +165,20 @@ absl::StatusOr<HeadBasis> MakeHeadBasis(const TuningOptions& options, const Inpu
   });
 }
 
-using Logits = std::vector<std::vector<float>>;  // [items][bins]
+// As Manifest::Distribution takes them.
+using Scores = std::vector<std::vector<float>>;  // [items][bins or whole prices]
 
-at::Tensor ToMatrix(const Logits& logits) {
-  const auto columns = static_cast<int64_t>(logits[0].size());
-  at::Tensor matrix = at::empty({static_cast<int64_t>(logits.size()), columns}, at::kFloat);
-  for (size_t i = 0; i < logits.size(); ++i) {
-    std::copy(logits[i].begin(), logits[i].end(), matrix.data_ptr<float>() + i * columns);
+at::Tensor ToMatrix(const Scores& scores) {
+  const auto columns = static_cast<int64_t>(scores[0].size());
+  at::Tensor matrix = at::empty({static_cast<int64_t>(scores.size()), columns}, at::kFloat);
+  for (size_t i = 0; i < scores.size(); ++i) {
+    std::copy(scores[i].begin(), scores[i].end(), matrix.data_ptr<float>() + i * columns);
   }
   return matrix;
 }
 
-Logits ToRows(const at::Tensor& matrix) {
-  Logits rows;
+Scores ToRows(const at::Tensor& matrix) {
+  Scores rows;
   const float* values = matrix.const_data_ptr<float>();
   for (int64_t i = 0; i < matrix.size(0); ++i, values += matrix.size(1)) {
     rows.emplace_back(values, values + matrix.size(1));
@@ -142,36 +186,49 @@ Logits ToRows(const at::Tensor& matrix) {
   return rows;
 }
 
-// What the logits of the validation items are worth.
-absl::StatusOr<Validation> Score(const Inputs& inputs, Logits logits) {
+// What the scores of the validation items are worth.
+absl::StatusOr<Validation> Score(const Inputs& inputs, Scores scores) {
   const std::vector<Example>& examples = inputs.validation.examples;
-  if (logits.size() != examples.size()) {
-    return absl::DataLossError(absl::StrCat("logits of ", logits.size(), " validation items; ",
+  if (scores.size() != examples.size()) {
+    return absl::DataLossError(absl::StrCat("scores of ", scores.size(), " validation items; ",
                                             examples.size(), " expected"));
   }
-  std::vector<ScoredPrice> scores;
+  const Manifest reader = inputs.Reader();
+  std::vector<ScoredPrice> prices;
   for (size_t i = 0; i < examples.size(); ++i) {
-    const auto distribution =
-        PriceDistribution::FromLogits(inputs.bins.min_price, inputs.bins.max_price, logits[i]);
+    const auto distribution = reader.Distribution(scores[i]);
     if (!distribution.ok()) {
       return absl::InternalError(absl::StrCat("validation: ", distribution.status().message(),
                                               "; a lower learning rate may help"));
     }
-    scores.push_back(ScoreDistribution(*distribution, /*conformal_offset=*/0.0, examples[i].price));
+    prices.push_back(ScoreDistribution(*distribution, /*conformal_offset=*/0.0, examples[i].price));
   }
-  return Validation{.metrics = Measure(scores), .logits = std::move(logits)};
+  return Validation{.metrics = Measure(prices), .scores = std::move(scores)};
+}
+
+absl::StatusOr<Scores> ComputeScores(const Network& network, const Inputs& inputs,
+                                     const AdapterWeights& weights, int64_t batch_tokens,
+                                     const BatchObserver& observe) {
+  std::vector<Prompt> prompts;
+  for (const Example& example : inputs.validation.examples) prompts.push_back(example.ids);
+  if (!inputs.tokens.has_value()) {
+    return ComputeBinLogits(network, weights, prompts, batch_tokens, observe);
+  }
+  ASSIGN_OR_RETURN(
+      const std::vector<PriceTree::Result> results,
+      ComputeTokenPrices(network, &weights, *inputs.tokens, prompts, batch_tokens, observe));
+  Scores scores;
+  for (const PriceTree::Result& result : results) scores.push_back(MassesOf(result));
+  return scores;
 }
 
 absl::StatusOr<Validation> Validate(const Network& network, const Inputs& inputs,
                                     const AdapterWeights& weights, int64_t batch_tokens) {
-  std::vector<Prompt> prompts;
-  for (const Example& example : inputs.validation.examples) prompts.push_back(example.ids);
   const auto observe = [](int64_t) -> absl::Status {
     return InterruptRequested() ? absl::CancelledError("validation") : absl::OkStatus();
   };
-  ASSIGN_OR_RETURN(Logits logits,
-                   ComputeBinLogits(network, weights, prompts, batch_tokens, observe));
-  return Score(inputs, std::move(logits));
+  ASSIGN_OR_RETURN(Scores scores, ComputeScores(network, inputs, weights, batch_tokens, observe));
+  return Score(inputs, std::move(scores));
 }
 
 // Checkpoints of a run, and what it goes on from.
@@ -194,7 +251,7 @@ absl::Status SaveState(const Resumption& run, const Trainer& trainer, const Trai
   if (outcome.best_validation.has_value()) {
     state.best = NamedTensors(outcome.best);
     state.best_step = outcome.best_step;
-    state.best_logits = ToMatrix(outcome.best_validation->logits);
+    state.best_scores = ToMatrix(outcome.best_validation->scores);
   }
   return run.store.Save(state.step, [&](const std::string& directory) {
     return WriteTrainingState(state, directory);
@@ -209,7 +266,7 @@ absl::StatusOr<TrainPosition> Restore(const TrainingState& state, const Inputs& 
     outcome->best = trainer->CopyWeights();
     RETURN_IF_ERROR(FillTensors(state.best, NamedTensors(outcome->best)));
     outcome->best_step = state.best_step;
-    ASSIGN_OR_RETURN(outcome->best_validation, Score(inputs, ToRows(state.best_logits)));
+    ASSIGN_OR_RETURN(outcome->best_validation, Score(inputs, ToRows(state.best_scores)));
   }
   return TrainPosition{.total_steps = state.total_steps,
                        .step_time = state.step_time,
@@ -254,7 +311,9 @@ absl::Status TrainAdapter(const TuningOptions& options, const Inputs& inputs,
     return reporter.Validated(step, metrics);
   };
   hooks.make_micro_batch = [&](absl::Span<const int64_t> indices) {
-    return MakeBinsMicroBatch(inputs.train.examples, indices, inputs.bins);
+    return inputs.tokens.has_value()
+               ? MakeTokenMicroBatch(inputs.train.examples, indices)
+               : MakeBinsMicroBatch(inputs.train.examples, indices, inputs.bins);
   };
   hooks.name_row = [&](int64_t index) { return inputs.train.NameOf(index); };
   hooks.stop = InterruptRequested;
@@ -263,14 +322,13 @@ absl::Status TrainAdapter(const TuningOptions& options, const Inputs& inputs,
 
 Manifest NewManifest(const TuningOptions& options, const Inputs& inputs, const Network& network,
                      const TrainOutcome& outcome) {
-  Manifest manifest;
+  Manifest manifest = inputs.Reader();
   manifest.base_fingerprint = inputs.fingerprint;
   manifest.base_name = inputs.base.name;
   manifest.weights = std::string(WeightsKindName(network.options().weights));
   manifest.dtype = std::string(ComputeDtypeName(network.options().dtype));
   manifest.prompt = inputs.prompt;
   manifest.currency = options.currency;
-  manifest.bins = inputs.bins;
   manifest.data_digest = inputs.data_digest;
   manifest.trainer_version = std::string(BuildVersion());
   for (auto& [name, value] : ResultOptions(options)) manifest.trainer_options[name] = value;
@@ -282,6 +340,13 @@ Manifest NewManifest(const TuningOptions& options, const Inputs& inputs, const N
 void DescribeInputs(const TuningOptions& options, const Inputs& inputs) {
   absl::FPrintF(stderr, "training: %s\nvalidation: %s\n", DescribeDataset(inputs.train),
                 DescribeDataset(inputs.validation));
+  if (inputs.tokens.has_value()) {
+    absl::FPrintF(stderr, "prices: 0 to 999 %s as the base's own %s, \"%s\" behind them\n",
+                  options.currency,
+                  inputs.tokens->kind == PriceTokens::Kind::kWhole ? "tokens" : "digits",
+                  inputs.completion->suffix);
+    return;
+  }
   absl::FPrintF(stderr, "prices: %d bins from %.2f to %.2f %s\n", inputs.bins.bins,
                 inputs.bins.min_price, inputs.bins.max_price, options.currency);
 }
@@ -384,7 +449,7 @@ absl::Status TuneAndPublish(const TuningOptions& options, Inputs inputs, PeftAda
   outcome->best_step = trained.best_step;
   outcome->validation = trained.best_validation->metrics;
   Manifest manifest = NewManifest(options, inputs, *network, trained);
-  RETURN_IF_ERROR(Calibrate(inputs.validation, trained.best_validation->logits,
+  RETURN_IF_ERROR(Calibrate(inputs.validation, trained.best_validation->scores,
                             Median(inputs.train.Prices()), &manifest));
   const PeftAdapter tuned{.config = config, .weights = std::move(trained.best)};
   if (status.ok()) {

@@ -59,17 +59,17 @@ at::Tensor DecoderLayer::KeysAndValues(const at::Tensor& qkv) const {
 }
 
 Stream DecoderLayer::ForwardNodes(const Stream& in, const NodeContext& context,
-                                  LayerCache* cache) const {
+                                  const LayerCache& cache, at::Tensor* kv) const {
   const AddRmsNormOutput x = AddRmsNorm(in.residual, in.delta, input_norm_, epsilon_);
   const at::Tensor qkv = qkv_.Forward(x.normed, context.rows);
   RotateInPlace(qkv, context.positions, *context.rotary, shape_.heads + shape_.kv_heads);
   std::vector<at::Tensor> path;
   for (size_t depth = 0; depth < context.ancestors.size(); ++depth) {
-    path.push_back(cache->node_kv[depth].index_select(0, context.ancestors[depth]));
+    path.push_back(cache.node_kv[depth].index_select(0, context.ancestors[depth]));
   }
-  path.push_back(KeysAndValues(qkv));
-  cache->node_kv.push_back(path.back());
-  const at::Tensor attended = NodeAttention(qkv, cache->prompt_kv, at::stack(path, 1),
+  *kv = KeysAndValues(qkv);
+  path.push_back(*kv);
+  const at::Tensor attended = NodeAttention(qkv, cache.prompt_kv, at::stack(path, 1),
                                             context.prompt_offsets, context.node_offsets, shape_);
   return Mlp(x.sum, output_.Forward(attended, context.rows), context.rows);
 }

@@ -58,9 +58,10 @@ class DecoderLayer {
   // to [A, H].
   Stream ForwardAnswers(const Stream& in, const ForwardContext& context, LayerCache* cache) const;
 
-  // Nodes one depth below those that the cache holds: [M, H] to [M, H]. Their keys and values are
-  // added to it.
-  Stream ForwardNodes(const Stream& in, const NodeContext& context, LayerCache* cache) const;
+  // Nodes one depth below those that the cache holds: [M, H] to [M, H]. `kv` becomes what it would
+  // hold of them.
+  Stream ForwardNodes(const Stream& in, const NodeContext& context, const LayerCache& cache,
+                      at::Tensor* kv) const;
 
   int64_t bytes() const;
 

@@ -197,8 +197,41 @@ TEST(ManifestTest, RefusesAnotherMajorVersionByName) {
 }
 
 TEST(ManifestTest, RefusesAnotherHeadByName) {
-  EXPECT_THAT(ErrorWith("/head/kind", "token"),
-              StatusIs(kUnimplemented, AllOf(HasSubstr("head.kind"), HasSubstr("'token'"))));
+  EXPECT_THAT(ErrorWith("/head/kind", "regression"),
+              StatusIs(kUnimplemented, AllOf(HasSubstr("head.kind"), HasSubstr("'regression'"),
+                                             HasSubstr("expected bins or token"))));
+}
+
+TEST(ManifestTest, ATokenHeadHasNoBinsAndAFixedRange) {
+  Manifest manifest = Example();
+  manifest.head = HeadKind::kToken;
+  const Json json = Json::parse(manifest.ToJson());
+  EXPECT_EQ(json.at("head"), Json({{"kind", "token"}}));
+  EXPECT_EQ(json.at("price_space"), Json({{"currency", "USD"}, {"min", 0.5}, {"max", 999}}));
+  ASSERT_OK_AND_ASSIGN(const Manifest read, Manifest::FromJson(manifest.ToJson(), "source"));
+  EXPECT_EQ(read.head, HeadKind::kToken);
+  EXPECT_EQ(read.ToJson(), manifest.ToJson());
+}
+
+TEST(ManifestTest, ItsHeadSaysWhatScoresMean) {
+  Manifest manifest = Example();
+  const std::vector<float> logits = {0, 1, 0, 0};
+  ASSERT_OK_AND_ASSIGN(const PriceDistribution bins, manifest.Distribution(logits));
+  EXPECT_EQ(bins.bin_count(), 4);
+  EXPECT_NEAR(bins.probabilities()[1] / bins.probabilities()[0], std::exp(1 / 1.25), 1e-6);
+  manifest.head = HeadKind::kToken;
+  std::vector<float> masses(1000);
+  masses[149] = 0.75;
+  masses[20] = 0.25;
+  ASSERT_OK_AND_ASSIGN(const PriceDistribution whole, manifest.Distribution(masses));
+  EXPECT_EQ(whole.Quantile(0.5), 149);
+  EXPECT_THAT(manifest.Distribution(logits),
+              StatusIs(absl::StatusCode::kInvalidArgument, HasSubstr("expected 1000")));
+  masses[20] = NAN;
+  EXPECT_THAT(manifest.Distribution(masses),
+              StatusIs(absl::StatusCode::kInvalidArgument, HasSubstr("sum nan")));
+  EXPECT_THAT(manifest.Distribution(std::vector<float>(1000)),
+              StatusIs(absl::StatusCode::kInvalidArgument, HasSubstr("sum 0")));
 }
 
 TEST(ManifestTest, NamesAnyMissingField) {

@@ -363,16 +363,19 @@ TEST(PriceTreeTest, PruningTakesWholePricesBelowTheLimitAndCountsTheirMass) {
       ASSERT_NO_FATAL_FAILURE(Evaluate(table, &tree));
       const PriceTree::Result all = BruteForce(table);
       const PriceTree::Result& result = tree.result();
+      double numbers = 0;
+      for (int digit = 0; digit < 10; ++digit) numbers += MassOf(table, std::to_string(digit));
+      const double limit = prune * numbers;
       double pruned = 0;
       for (int price = 0; price < 1000; ++price) {
         const std::string digits = std::to_string(price);
         const bool parent_is_cut =
-            digits.size() > 1 && MassOf(table, digits.substr(0, digits.size() - 1)) < prune;
-        const bool is_cut = MassOf(table, digits) < prune;
+            digits.size() > 1 && MassOf(table, digits.substr(0, digits.size() - 1)) < limit;
+        const bool is_cut = MassOf(table, digits) < limit;
         if (is_cut && !parent_is_cut) pruned += MassOf(table, digits);
         const double expected = is_cut ? 0.0 : all.prices[price];
         EXPECT_NEAR(result.prices[price], expected, 1e-15) << price << " " << prune;
-        EXPECT_LT(all.prices[price] - result.prices[price], prune);
+        EXPECT_LT(all.prices[price] - result.prices[price], limit);
       }
       EXPECT_GT(pruned, 0);
       EXPECT_NEAR(result.pruned, pruned, 1e-12);

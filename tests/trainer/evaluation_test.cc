@@ -145,6 +145,7 @@ TEST_F(EvaluationTest, RefusesAnotherPromptOrCurrencyThanTheAdapters) {
 
 TEST_F(EvaluationTest, TheBaseGeneratesAndUnparsableRowsScoreAsTheMedian) {
   EvaluationOptions options = Options();
+  options.estimator = "generate";
   ASSERT_OK_AND_ASSIGN(const EvaluationOutcome outcome, RunEvaluation(options));
   // A random model rarely writes digits.
   EXPECT_GT(outcome.metrics.unparsable, 0);
@@ -163,6 +164,33 @@ TEST_F(EvaluationTest, TheBaseGeneratesAndUnparsableRowsScoreAsTheMedian) {
   EXPECT_EQ(json.at("baseline_median_of"), "evaluated items");
 }
 
+TEST_F(EvaluationTest, ReadsTheBasesOwnHead) {
+  EvaluationOptions options = Options();
+  options.base.directory = GoldenPath("token_prices/digits");
+  options.base.weights = "fp32";
+  ASSERT_OK_AND_ASSIGN(const EvaluationOutcome outcome, RunEvaluation(options));
+  ASSERT_TRUE(outcome.token_mass.has_value());
+  const TokenMass& mass = *outcome.token_mass;
+  EXPECT_GT(mass.prices, 0.2);
+  EXPECT_GT(mass.overflow, 0);
+  EXPECT_GT(mass.not_a_price, 0);
+  EXPECT_NEAR(mass.prices + mass.pruned + mass.overflow + mass.not_a_price, 1.0, 1e-9);
+  EXPECT_EQ(outcome.metrics.unparsable, 0);
+  for (const nlohmann::json& prediction : Predictions()) {
+    const double price = prediction.at("price");
+    EXPECT_EQ(price, prediction.at("quantiles").at("0.5").get<double>());
+    EXPECT_TRUE(price == 0.5 || price == std::floor(price)) << price;
+    EXPECT_LE(prediction.at("low").get<double>(), price);
+  }
+  options.estimator = "quantile:0.9";
+  ASSERT_OK(RunEvaluation(options));
+  for (const nlohmann::json& prediction : Predictions()) {
+    EXPECT_EQ(prediction.at("price"), prediction.at("quantiles").at("0.9"));
+  }
+  options.estimator = "modus";
+  EXPECT_THAT(RunEvaluation(options), StatusIs(kInvalid, HasSubstr("--estimator 'modus'")));
+}
+
 TEST_F(EvaluationTest, TakesTheBaselineFromTrainingItemsWhereGiven) {
   ASSERT_OK(WriteFile(dir_.File("train.jsonl"),
                       "{\"title\":\"a\",\"price\":30}\n{\"title\":\"b\",\"price\":50}\n"));
@@ -177,6 +205,7 @@ TEST_F(EvaluationTest, TakesTheBaselineFromTrainingItemsWhereGiven) {
 
 TEST_F(EvaluationTest, ACausalAdapterGeneratesToo) {
   EvaluationOptions options = Options();
+  options.estimator = "generate";
   const auto checkpoint = Checkpoint::Open(dir_.File("base"));
   ASSERT_OK(checkpoint);
   PeftConfig config;
@@ -249,6 +278,7 @@ TEST_F(EvaluationTest, RefusesToReplaceItsInputsOrItsOtherOutput) {
 
 TEST_F(EvaluationTest, AGeneratedAnswerNeedsRoomInTheContext) {
   EvaluationOptions options = Options();
+  options.estimator = "generate";
   options.prompt.max_prompt_tokens = 2041;
   EXPECT_THAT(RunEvaluation(options), StatusIs(kInvalid, HasSubstr("has room for 2040")));
 }

@@ -57,6 +57,40 @@ class ProbeTest : public ::testing::Test {
   TempDir dir_;
 };
 
+TEST_F(ProbeTest, PricesEqualTheReferencesEnumeration) {
+  for (const std::string kind : {"digits", "whole"}) {
+    const std::string folder = "token_prices/" + kind;
+    std::string text;
+    const nlohmann::json golden_json = GoldenJson(folder + "/golden.json");
+    for (const auto& prompt : golden_json.at("prompts")) {
+      absl::StrAppend(&text, nlohmann::json{{"id", "x"}, {"prompt", prompt}}.dump(), "\n");
+    }
+    WriteInput(text);
+    ProbeOptions options = Options(GoldenPath(folder));
+    options.prices = true;
+    EXPECT_THAT(RunProbe(options), testing::IsOkAndHolds(4));
+    const std::vector<nlohmann::json> lines = ReadOutput();
+    const GoldenTensors golden(folder + "/golden.safetensors");
+    for (size_t i = 0; i < lines.size(); ++i) {
+      const auto prices = lines[i].at("prices").get<std::vector<double>>();
+      double sum = lines[i].at("pruned").get<double>() + lines[i].at("overflow").get<double>() +
+                   lines[i].at("not_a_price").get<double>();
+      for (int n = 0; n < 1000; ++n) {
+        EXPECT_NEAR(prices[n], golden.Get("probabilities")[i][n].item<double>(), 2e-5);
+        sum += prices[n];
+      }
+      EXPECT_NEAR(sum, 1.0, 1e-9);
+    }
+  }
+}
+
+TEST_F(ProbeTest, PricesNeedPromptsAsText) {
+  ProbeOptions options = Options(GoldenPath("token_prices/digits"));
+  options.prices = true;
+  WriteInput("{\"id\":1,\"tokens\":[5,6]}\n");
+  EXPECT_THAT(RunProbe(options), StatusIs(kInvalid, HasSubstr("--prices needs a \"prompt\"")));
+}
+
 TEST_F(ProbeTest, LogProbabilitiesEqualTransformersWithoutATokenizer) {
   const nlohmann::json golden = GoldenJson("models/gqa/golden.json");
   WriteSequences(golden);

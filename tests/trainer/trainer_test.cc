@@ -357,7 +357,7 @@ class TrainLoopTest : public TrainerTest {
       }
       Validation validation;
       validation.metrics.mae = maes_.empty() ? 1.0 : maes_[validations_.size()];
-      validation.logits = {{static_cast<float>(validation.metrics.mae)}};
+      validation.scores = {{static_cast<float>(validation.metrics.mae)}};
       return validation;
     };
     hooks.on_step = [this](const StepResult& result, int64_t total) {
@@ -437,7 +437,7 @@ TEST_F(TrainLoopTest, KeepsTheTensorsWithTheLowestError) {
   ASSERT_OK_AND_ASSIGN(const TrainOutcome outcome, RunTrain({.max_steps = 8}, 2));
   EXPECT_EQ(outcome.best_step, 4);
   EXPECT_EQ(outcome.best_validation->metrics.mae, 3.0);
-  EXPECT_EQ(outcome.best_validation->logits[0][0], 3.0f);
+  EXPECT_EQ(outcome.best_validation->scores[0][0], 3.0f);
   EXPECT_EQ(MaxDifference(outcome.best, weights_[1]), 0.0);
   EXPECT_GT(MaxDifference(outcome.best, weights_[3]), 0.0);
 }

@@ -27,7 +27,7 @@ TrainingState Example() {
   state.trainer["lora.0.1.a"] = at::arange(6, at::kFloat).view({2, 3}) + 0.1;
   state.trainer["head"] = at::arange(8, at::kFloat).view({4, 2}).t();  // not contiguous
   state.best["score"] = at::full({2, 2}, -0.0f);
-  state.best_logits = at::rand({3, 5});
+  state.best_scores = at::rand({3, 5});
   state.best_step = 8;
   state.identity = {{"lr", "0.0002"}, {"question", "How much, caf\u00e9?\n"}};
   return state;
@@ -49,19 +49,19 @@ TEST(TrainingStateTest, ReadsWhatItWrites) {
   EXPECT_TRUE(at::equal(read.trainer.at("lora.0.1.a"), state.trainer.at("lora.0.1.a")));
   EXPECT_TRUE(at::equal(read.trainer.at("head"), state.trainer.at("head")));
   EXPECT_TRUE(at::signbit(read.best.at("score")).all().item<bool>());
-  EXPECT_TRUE(at::equal(read.best_logits, state.best_logits));
+  EXPECT_TRUE(at::equal(read.best_scores, state.best_scores));
 }
 
 TEST(TrainingStateTest, BeforeTheFirstValidationThereIsNoBest) {
   const TempDir dir;
   TrainingState state = Example();
   state.best.clear();
-  state.best_logits = at::Tensor();
+  state.best_scores = at::Tensor();
   state.best_step = 0;
   ASSERT_OK(WriteTrainingState(state, dir.path()));
   ASSERT_OK_AND_ASSIGN(const TrainingState read, ReadTrainingState(dir.path()));
   EXPECT_TRUE(read.best.empty());
-  EXPECT_FALSE(read.best_logits.defined());
+  EXPECT_FALSE(read.best_scores.defined());
 }
 
 TEST(TrainingStateTest, ATruncatedFileIsNamed) {

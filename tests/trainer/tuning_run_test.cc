@@ -237,6 +237,69 @@ TEST_F(TuningRunTest, LeavesOptionsAndOneMetricsLinePerStepAndValidation) {
   EXPECT_EQ(validations, 2);
 }
 
+TEST_F(TuningRunTest, TheTokenHeadLearnsToSayPrices) {
+  TuningOptions options = Options();
+  options.head = "token";
+  options.completion_suffix = ".";
+  options.train_end_token = false;
+  options.training.learning_rate = 1e-2;
+  options.lora_rank = 16;
+  options.lora_alpha = 64;
+  options.epochs = 40;
+  options.validation_every = 20;
+  ASSERT_OK_AND_ASSIGN(const TuningOutcome outcome, RunTuning(options));
+  const nlohmann::json manifest = ReadManifest(outcome);
+  EXPECT_EQ(manifest.at("head").at("kind"), "token");
+  EXPECT_EQ(manifest.at("price_space").at("max"), 999);
+  EXPECT_EQ(manifest.at("calibration").at("temperature"), 1);
+  EXPECT_LT(outcome.validation.mae,
+            0.5 * manifest.at("evaluation").at("training_median_mae").get<double>());
+  ASSERT_OK_AND_ASSIGN(const auto checkpoint, Checkpoint::Open(dir_.File("base")));
+  ASSERT_OK_AND_ASSIGN(const std::string fingerprint, checkpoint->Fingerprint());
+  ASSERT_OK_AND_ASSIGN(
+      const PublishedAdapter published,
+      LoadPublishedAdapter(outcome.published.directory, checkpoint->config(), fingerprint));
+  EXPECT_EQ(published.adapter.config.task, PeftTask::kCausalLm);
+  EXPECT_FALSE(published.adapter.weights.score.defined());
+}
+
+TEST_F(TuningRunTest, ATokenHeadRunThatGoesOnPublishesTheSameBytes) {
+  TuningOptions options = Options();
+  options.head = "token";
+  options.train_end_token = false;
+  options.lora_dropout = 0.1;
+  options.epochs = 2;
+  options.save_minutes = 0;
+  options.keep_checkpoints = 100;
+  ASSERT_OK_AND_ASSIGN(const TuningOutcome whole, RunTuning(options));
+  const std::string stopped = dir_.File("stopped");
+  std::filesystem::copy(whole.run_directory, stopped, std::filesystem::copy_options::recursive);
+  std::filesystem::remove(stopped + "/published.json");
+  for (int64_t step = 4; step <= whole.steps; ++step) {
+    std::filesystem::remove_all(absl::StrCat(stopped, "/checkpoints/step-", step));
+  }
+  options.resume = stopped;
+  ASSERT_OK_AND_ASSIGN(const TuningOutcome resumed, RunTuning(options));
+  for (const char* file : {"/pricer.json", "/adapter_model.safetensors"}) {
+    EXPECT_EQ(*ReadFile(whole.published.directory + file),
+              *ReadFile(resumed.published.directory + file))
+        << file;
+  }
+}
+
+TEST_F(TuningRunTest, RejectsPricesThatTheTokenHeadCannotSay) {
+  ASSERT_OK(
+      WriteFile(dir_.File("train.jsonl"), Items(300) + "{\"title\":\"z\",\"price\":999.5}\n"));
+  TuningOptions options = Options();
+  options.head = "token";
+  options.train_end_token = false;
+  options.max_steps = 1;
+  ASSERT_OK_AND_ASSIGN(const TuningOutcome outcome, RunTuning(options));
+  EXPECT_EQ(outcome.rejects, 1);
+  EXPECT_THAT(*ReadFile(outcome.run_directory + "/rejects-train.jsonl"),
+              HasSubstr("the price 999.5 is beyond 999"));
+}
+
 TEST_F(TuningRunTest, PublishesTheLoraThatTheOptionsDescribe) {
   TuningOptions options = Options();
   options.max_steps = 2;
@@ -344,6 +407,9 @@ TEST_F(TuningRunTest, ChecksEveryOptionBeforeAnythingIsMade) {
   refuses("--bins", [](TuningOptions& o) { o.bins = 1; });
   refuses("--sigma", [](TuningOptions& o) { o.sigma = -1; });
   refuses("--head-basis is sine", [](TuningOptions& o) { o.head_basis = "sine"; });
+  refuses("--head is text", [](TuningOptions& o) { o.head = "text"; });
+  refuses("--lora-dropout", [](TuningOptions& o) { o.lora_dropout = 1; });
+  refuses("--patience", [](TuningOptions& o) { o.patience = -1; });
   refuses("--epochs", [](TuningOptions& o) { o.epochs = -1; });
   refuses("--batch-tokens", [](TuningOptions& o) { o.batch_tokens = 0; });
   refuses("--micro-batch-tokens", [](TuningOptions& o) { o.micro_batch_tokens = 0; });

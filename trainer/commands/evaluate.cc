@@ -32,6 +32,14 @@ absl::StatusOr<int> Run(const EvaluationOptions& options) {
   RETURN_IF_ERROR(outcome.status());
   absl::PrintF("%s", EvaluationTable(options.adapter.empty() ? "base" : "adapter", outcome->metrics,
                                      outcome->baseline));
+  if (outcome->token_mass.has_value()) {
+    const TokenMass& mass = *outcome->token_mass;
+    absl::PrintF(
+        "mass of the base's own head: %.2f %% on prices to 999, %.2f %% on higher ones, %.2f %% "
+        "not "
+        "a price, %.2f %% not followed\n",
+        100 * mass.prices, 100 * mass.overflow, 100 * mass.not_a_price, 100 * mass.pruned);
+  }
   absl::PrintF("predictions: %s\nmetrics: %s\n", options.predictions, options.json);
   if (outcome->rejects == 0) return kExitDone;
   const std::string rejects = RejectsPath(options.predictions);
@@ -49,7 +57,11 @@ Command AddEvaluateCommand(CLI::App& parent) {
       "evaluate", "Price the items of a file with a base or an adapter and measure the errors");
   AddBaseOptions(app, &options->base, "if not given, what the adapter was tuned on, else nf4");
   app->add_option("--adapter", options->adapter,
-                  "Directory of an adapter; without one the base writes prices as text");
+                  "Directory of an adapter; without one the base's own head is read");
+  app->add_option("--estimator", options->estimator,
+                  "What is said of the distribution: median, mean, geomean, mode, quantile:Q; or "
+                  "generate: the first number of generated text, where there is no bins head")
+      ->capture_default_str();
   app->add_option("--data", options->data, "Items with prices: JSON lines, plain or .gz")
       ->required();
   app->add_option("--train-data", options->train_data,

@@ -38,6 +38,8 @@ Command AddProbeCommand(CLI::App& parent) {
   app->add_option("--output", options->output, "Writes here instead of to standard output");
   app->add_option("--top", options->top, "How many tokens of each prompt, likeliest first")
       ->capture_default_str();
+  app->add_flag("--prices", options->prices,
+                "Instead of tokens: the masses of the whole prices 0 to 999 behind each prompt");
   app->add_option("--batch-tokens", options->batch_tokens, "Tokens of one forward pass")
       ->capture_default_str();
   return {app, [options] { return options->Validate(); }, [options] { return Run(*options); }};

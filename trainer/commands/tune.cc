@@ -90,6 +90,18 @@ void AddAdapterOptions(CLI::App* app, TuningOptions* options) {
                    &options->rank_pattern);
   AddPatternOption(app, "--alpha-pattern", "PATTERN=ALPHA: likewise for alpha",
                    &options->alpha_pattern);
+  app->add_option(
+         "--head", options->head,
+         "bins: a head of price bins is trained too; token: prices are read from the base's "
+         "own head, which learns to say them behind the prompt")
+      ->capture_default_str()
+      ->check(CLI::IsMember({"bins", "token"}));
+  app->add_option("--completion-suffix", options->completion_suffix,
+                  "Of the token head: what follows the whole price [.00 with --preset reference, "
+                  "else nothing]");
+  app->add_flag("--train-end-token,!--no-train-end-token", options->train_end_token,
+                "Of the token head: whether the base's end token ends a completion")
+      ->default_str("true");
   app->add_option("--bins", options->bins, "Bins of the price head, even in ln(price)")
       ->capture_default_str();
   app->add_option("--sigma", options->sigma, "Width of the smoothed target, in bins")
