@@ -30,6 +30,13 @@ void PortableBits(const DropoutRowKey& row, absl::Span<uint32_t> bits) {
   }
 }
 
+template <typename T>
+void PortableKeep(const uint32_t* bits, const T* x, T* out, int64_t begin, int64_t n) {
+  for (int64_t c = begin; c < n; ++c) {
+    out[c] = (bits[c / 32] >> (c % 32) & 1) != 0 ? x[c] : T{0};
+  }
+}
+
 #if defined(__x86_64__)
 
 // Each word of a counter stands in a lane of 64 bits, so that one instruction multiplies it to all
@@ -116,20 +123,93 @@ __attribute__((target("avx2"))) void Avx2Bits(const DropoutRowKey& row, absl::Sp
   }
 }
 
+// The following take whole words of bits and return how many values they did.
+
+__attribute__((target("avx512f"))) int64_t Avx512Keep(const uint32_t* bits, const uint32_t* x,
+                                                      uint32_t* out, int64_t n) {
+  int64_t c = 0;
+  for (; c + 32 <= n; c += 32, ++bits) {
+    const auto low = static_cast<__mmask16>(*bits);
+    const auto high = static_cast<__mmask16>(*bits >> 16);
+    _mm512_storeu_si512(out + c, _mm512_maskz_loadu_epi32(low, x + c));
+    _mm512_storeu_si512(out + c + 16, _mm512_maskz_loadu_epi32(high, x + c + 16));
+  }
+  return c;
+}
+
+__attribute__((target("avx512bw"))) int64_t Avx512Keep(const uint32_t* bits, const uint16_t* x,
+                                                       uint16_t* out, int64_t n) {
+  int64_t c = 0;
+  for (; c + 32 <= n; c += 32, ++bits) {
+    _mm512_storeu_si512(out + c, _mm512_maskz_loadu_epi16(*bits, x + c));
+  }
+  return c;
+}
+
+__attribute__((target("avx2"))) int64_t Avx2Keep(const uint32_t* bits, const uint32_t* x,
+                                                 uint32_t* out, int64_t n) {
+  const __m256i places = _mm256_set_epi32(128, 64, 32, 16, 8, 4, 2, 1);
+  int64_t c = 0;
+  for (; c + 32 <= n; c += 32, ++bits) {
+    for (int part = 0; part < 4; ++part) {
+      const __m256i word = _mm256_set1_epi32(static_cast<int>(*bits >> (8 * part)));
+      const __m256i kept = _mm256_cmpeq_epi32(_mm256_and_si256(word, places), places);
+      const auto* in = reinterpret_cast<const __m256i*>(x + c + 8 * part);
+      _mm256_storeu_si256(reinterpret_cast<__m256i*>(out + c + 8 * part),
+                          _mm256_and_si256(_mm256_loadu_si256(in), kept));
+    }
+  }
+  return c;
+}
+
+__attribute__((target("avx2"))) int64_t Avx2Keep(const uint32_t* bits, const uint16_t* x,
+                                                 uint16_t* out, int64_t n) {
+  const __m256i places = _mm256_set_epi16(-32768, 16384, 8192, 4096, 2048, 1024, 512, 256, 128, 64,
+                                          32, 16, 8, 4, 2, 1);
+  int64_t c = 0;
+  for (; c + 32 <= n; c += 32, ++bits) {
+    for (int part = 0; part < 2; ++part) {
+      const __m256i word = _mm256_set1_epi16(static_cast<int16_t>(*bits >> (16 * part)));
+      const __m256i kept = _mm256_cmpeq_epi16(_mm256_and_si256(word, places), places);
+      const auto* in = reinterpret_cast<const __m256i*>(x + c + 16 * part);
+      _mm256_storeu_si256(reinterpret_cast<__m256i*>(out + c + 16 * part),
+                          _mm256_and_si256(_mm256_loadu_si256(in), kept));
+    }
+  }
+  return c;
+}
+
 #endif
 
-DropoutKernel WidestKernel() {
+template <typename T>
+void Keep(DropoutKernel kernel, const uint32_t* bits, const T* x, T* out, int64_t n) {
+  int64_t done = 0;
+#if defined(__x86_64__)
+  if (kernel == DropoutKernel::kAvx512) done = Avx512Keep(bits, x, out, n);
+  if (kernel == DropoutKernel::kAvx2) done = Avx2Keep(bits, x, out, n);
+#endif
+  PortableKeep(bits, x, out, done, n);
+}
+
+DropoutKernel FindWidestKernel() {
   for (const DropoutKernel kernel : {DropoutKernel::kAvx512, DropoutKernel::kAvx2}) {
     if (SupportsDropoutKernel(kernel)) return kernel;
   }
   return DropoutKernel::kPortable;
 }
 
+DropoutKernel WidestKernel() {
+  static const DropoutKernel kernel = FindWidestKernel();
+  return kernel;
+}
+
 }  // namespace
 
 bool SupportsDropoutKernel(DropoutKernel kernel) {
 #if defined(__x86_64__)
-  if (kernel == DropoutKernel::kAvx512) return __builtin_cpu_supports("avx512f") != 0;
+  if (kernel == DropoutKernel::kAvx512) {
+    return __builtin_cpu_supports("avx512f") != 0 && __builtin_cpu_supports("avx512bw") != 0;
+  }
   if (kernel == DropoutKernel::kAvx2) return __builtin_cpu_supports("avx2") != 0;
 #endif
   return kernel == DropoutKernel::kPortable;
@@ -144,8 +224,25 @@ void DropoutBits(DropoutKernel kernel, const DropoutRowKey& row, absl::Span<uint
 }
 
 void DropoutBits(const DropoutRowKey& row, absl::Span<uint32_t> bits) {
-  static const DropoutKernel kernel = WidestKernel();
-  DropoutBits(kernel, row, bits);
+  DropoutBits(WidestKernel(), row, bits);
+}
+
+void KeepElements(DropoutKernel kernel, const uint32_t* bits, const uint32_t* x, uint32_t* out,
+                  int64_t n) {
+  Keep(kernel, bits, x, out, n);
+}
+
+void KeepElements(DropoutKernel kernel, const uint32_t* bits, const uint16_t* x, uint16_t* out,
+                  int64_t n) {
+  Keep(kernel, bits, x, out, n);
+}
+
+void KeepElements(const uint32_t* bits, const uint32_t* x, uint32_t* out, int64_t n) {
+  Keep(WidestKernel(), bits, x, out, n);
+}
+
+void KeepElements(const uint32_t* bits, const uint16_t* x, uint16_t* out, int64_t n) {
+  Keep(WidestKernel(), bits, x, out, n);
 }
 
 }  // namespace pricer

@@ -20,10 +20,18 @@ struct DropoutRowKey {
 // widest instruction set that the processor has.
 void DropoutBits(const DropoutRowKey& row, absl::Span<uint32_t> bits);
 
+// out[c] = x[c] where the channel's bit is set, else 0: of values of 4 and of 2 bytes, n of them.
+void KeepElements(const uint32_t* bits, const uint32_t* x, uint32_t* out, int64_t n);
+void KeepElements(const uint32_t* bits, const uint16_t* x, uint16_t* out, int64_t n);
+
 // The same by a chosen one; to compare them.
 enum class DropoutKernel { kPortable, kAvx2, kAvx512 };
 bool SupportsDropoutKernel(DropoutKernel kernel);
 // REQUIRES: SupportsDropoutKernel(kernel).
 void DropoutBits(DropoutKernel kernel, const DropoutRowKey& row, absl::Span<uint32_t> bits);
+void KeepElements(DropoutKernel kernel, const uint32_t* bits, const uint32_t* x, uint32_t* out,
+                  int64_t n);
+void KeepElements(DropoutKernel kernel, const uint32_t* bits, const uint16_t* x, uint16_t* out,
+                  int64_t n);
 
 }  // namespace pricer

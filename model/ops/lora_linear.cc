@@ -2,6 +2,7 @@
 
 #include <torch/csrc/autograd/custom_function.h>
 
+#include <algorithm>
 #include <utility>
 
 namespace pricer {
@@ -66,7 +67,9 @@ c10::intrusive_ptr<Plan> MakePlan(const std::vector<LoraSegment>& segments, cons
   for (const LoraSegment& segment : segments) {
     SegmentPlan planned{segment.begin, segment.end, {}, {}};
     for (const LoraPart& part : segment.parts) {
-      planned.parts.push_back({part.out_begin, part.out_size, part.scale, part.dropout});
+      // Dropout's scale goes with LoRA's.
+      const double scale = part.scale * DropoutScale(part.dropout);
+      planned.parts.push_back({part.out_begin, part.out_size, scale, part.dropout});
     }
     MakeMasks(rows, channels, planned);
     plan->segments.push_back(std::move(planned));
@@ -107,14 +110,17 @@ at::Tensor LowRankStates(const SegmentPlan& segment, const at::Tensor* weights,
     return at::linear(PadRows(x_rows), StackA(weights, segment.parts.size(), x.scalar_type()));
   }
   // Each part has a mask of its own.
-  variable_list hidden;
+  int64_t ranks = 0;
+  for (size_t p = 0; p < segment.parts.size(); ++p) ranks += weights[2 * p].size(0);
+  at::Tensor hidden = at::zeros({std::max(x_rows.size(0), kStableRows), ranks}, x.options());
+  int64_t rank_begin = 0;
   for (size_t p = 0; p < segment.parts.size(); ++p) {
-    const at::Tensor dropped =
-        ApplyDropout(x_rows, segment.masks[p], segment.parts[p].dropout.probability);
-    hidden.push_back(at::linear(PadRows(dropped), StackA(weights + 2 * p, 1, x.scalar_type()))
-                         .narrow(1, 0, weights[2 * p].size(0)));
+    const at::Tensor a = weights[2 * p].to(x.scalar_type());
+    DropoutProduct(x_rows, segment.masks[p], a,
+                   hidden.narrow(0, 0, x_rows.size(0)).narrow(1, rank_begin, a.size(0)));
+    rank_begin += a.size(0);
   }
-  return at::cat(hidden, 1);
+  return hidden;
 }
 
 // y[segment] += ..., computed on at least kStableRows rows whatever the segment's length.
@@ -155,7 +161,8 @@ struct LoraLinearFunction : torch::autograd::Function<LoraLinearFunction> {
   }
 
   // For each part, with G the gradient of its columns: dB = scale G^T h, dh = scale G B, dA = dh^T
-  // x, dx = G W + dh A; with dropout D: dA = dh^T D(x), dx = G W + D(dh A).
+  // x, dx = G W + dh A; with dropout, whose scale is part of `scale`: dA = dh^T keep(x), dx = G W +
+  // keep(dh A).
   static variable_list backward(AutogradContext* context, const variable_list& grads) {
     const variable_list saved = context->get_saved_variables();
     const auto plan_pointer = context->saved_data["plan"].toCapsule();
@@ -234,14 +241,9 @@ struct LoraLinearFunction : torch::autograd::Function<LoraLinearFunction> {
     variable_list parts;
     int64_t rank_begin = 0;
     for (size_t p = 0; p < segment.parts.size(); ++p) {
-      const double probability = segment.parts[p].dropout.probability;
       const at::Tensor a = weights[2 * p].to(x_rows.scalar_type());
       const at::Tensor grad_h = grad_hidden.narrow(1, rank_begin, a.size(0));
-      if (grad_x_rows.defined()) {
-        AddDropout(at::mm(grad_h, a), segment.masks[p], probability, grad_x_rows);
-      }
-      const at::Tensor dropped = ApplyDropout(x_rows, segment.masks[p], probability);
-      parts.push_back(at::mm(grad_h.t(), dropped).to(at::kFloat));
+      parts.push_back(DropoutProductGradient(x_rows, segment.masks[p], a, grad_h, grad_x_rows));
       rank_begin += a.size(0);
     }
     return parts;

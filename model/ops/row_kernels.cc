@@ -95,26 +95,6 @@ PRICER_VECTOR_CLONES void SwigluGradient(const float* grad, const float* gate, c
   }
 }
 
-PRICER_VECTOR_CLONES void MaskedScale(const float* x, const uint32_t* bits, float scale, float* out,
-                                      int64_t n) {
-  for (int64_t begin = 0; begin < n; begin += 32, ++bits) {
-    const int64_t count = n - begin < 32 ? n - begin : 32;
-    for (int64_t j = 0; j < count; ++j) {
-      out[begin + j] = (*bits & uint32_t{1} << j) != 0 ? x[begin + j] * scale : 0.0f;
-    }
-  }
-}
-
-PRICER_VECTOR_CLONES void AddMaskedScale(const float* x, const uint32_t* bits, float scale,
-                                         float* out, int64_t n) {
-  for (int64_t begin = 0; begin < n; begin += 32, ++bits) {
-    const int64_t count = n - begin < 32 ? n - begin : 32;
-    for (int64_t j = 0; j < count; ++j) {
-      out[begin + j] += (*bits & uint32_t{1} << j) != 0 ? x[begin + j] * scale : 0.0f;
-    }
-  }
-}
-
 PRICER_VECTOR_CLONES void Rotate(float* head, const float* cos, const float* sin, int64_t half) {
   for (int64_t i = 0; i < half; ++i) {
     const float first = head[i];

@@ -30,12 +30,6 @@ void Swiglu(const float* gate, const float* up, float* out, int64_t n);
 void SwigluGradient(const float* grad, const float* gate, const float* up, float* grad_gate,
                     float* grad_up, int64_t n);
 
-// out[i] = x[i] * scale where bit i % 32 of bits[i / 32] is set, else 0.
-void MaskedScale(const float* x, const uint32_t* bits, float scale, float* out, int64_t n);
-
-// The same, added to out[i].
-void AddMaskedScale(const float* x, const uint32_t* bits, float scale, float* out, int64_t n);
-
 // Rotates one head of 2 * half values in place: (x1, x2) -> (x1 cos - x2 sin, x2 cos + x1 sin), x1
 // and x2 the halves.
 void Rotate(float* head, const float* cos, const float* sin, int64_t half);

@@ -7,6 +7,7 @@
 #include <algorithm>
 #include <cmath>
 #include <functional>
+#include <numeric>
 #include <vector>
 
 #include "model/ops/attention.h"
@@ -302,14 +303,15 @@ TEST_P(OpTest, LoraLinearWithDropoutEqualsItsDefinition) {
 }
 
 TEST(DropoutTest, KeepsTheShareItSaysAndTheMean) {
-  const at::Tensor x = at::ones({200, 576});
   const DropoutRows rows{at::arange(200), at::zeros({200}, at::kLong)};
   const at::Tensor mask = DropoutMask({.probability = 0.1, .seed = 1}, rows, 576);
-  const at::Tensor dropped = ApplyDropout(x, mask, 0.1);
+  // The identity passes the masked input on.
+  const at::Tensor dropped = at::empty({200, 576});
+  DropoutProduct(at::ones({200, 576}), mask, at::eye(576), dropped);
   const double kept = dropped.ne(0).to(at::kDouble).mean().item<double>();
   // 115,200 draws: one standard deviation is 0.0009.
   EXPECT_NEAR(kept, 0.9, 0.004);
-  EXPECT_NEAR(dropped.mean().item<double>(), kept / 0.9, 1e-5);
+  EXPECT_NEAR(DropoutScale({.probability = 0.1}), 1 / 0.9, 1e-12);
 }
 
 TEST(DropoutTest, EveryInstructionSetGivesTheSameBits) {
@@ -322,6 +324,30 @@ TEST(DropoutTest, EveryInstructionSetGivesTheSameBits) {
     std::vector<uint32_t> bits(19);
     DropoutBits(kernel, row, absl::MakeSpan(bits));
     EXPECT_EQ(bits, portable) << static_cast<int>(kernel);
+  }
+}
+
+template <typename T>
+void ExpectTheSameKept(const std::vector<uint32_t>& bits, int64_t n) {
+  std::vector<T> x(n);
+  std::iota(x.begin(), x.end(), T{1});
+  for (const DropoutKernel kernel :
+       {DropoutKernel::kPortable, DropoutKernel::kAvx2, DropoutKernel::kAvx512}) {
+    if (!SupportsDropoutKernel(kernel)) continue;
+    std::vector<T> kept(n, T{7});
+    KeepElements(kernel, bits.data(), x.data(), kept.data(), n);
+    for (int64_t c = 0; c < n; ++c) {
+      const bool is_set = (bits[c / 32] >> (c % 32) & 1) != 0;
+      ASSERT_EQ(kept[c], is_set ? x[c] : T{0}) << static_cast<int>(kernel) << " " << c;
+    }
+  }
+}
+
+TEST(DropoutTest, EveryInstructionSetKeepsTheSameElements) {
+  const std::vector<uint32_t> bits = {0x80000001, 0, 0xFFFFFFFF, 0x12345678};
+  for (int64_t n : {1, 31, 32, 33, 64, 100, 128}) {
+    ExpectTheSameKept<uint32_t>(bits, n);
+    ExpectTheSameKept<uint16_t>(bits, n);
   }
 }
 
