@@ -1,10 +1,7 @@
 #include "model/import_gguf.h"
 
-#include <unistd.h>
-
 #include <bit>
 #include <cstring>
-#include <filesystem>
 #include <set>
 #include <utility>
 #include <vector>
@@ -12,6 +9,7 @@
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
 #include "base/file.h"
+#include "base/new_directory.h"
 #include "base/status_macros.h"
 #include "model/gguf.h"
 #include "model/gguf_config.h"
@@ -22,8 +20,6 @@
 
 namespace pricer {
 namespace {
-
-namespace fs = std::filesystem;
 
 // llama.cpp's name of a projection inside a layer.
 absl::string_view GgufName(Projection projection) {
@@ -193,60 +189,6 @@ absl::Status WriteWeights(const GgufFile& file, const std::vector<Conversion>& c
   return StreamSafetensors(path, std::move(tensors), {{"format", "pt"}});
 }
 
-// A sibling that becomes the directory on Commit and is removed without one.
-class DirectoryWriter {
- public:
-  static absl::StatusOr<DirectoryWriter> Create(const std::string& directory) {
-    fs::path target = fs::path(directory).lexically_normal();
-    if (!target.has_filename()) target = target.parent_path();
-    if (target.empty() || target.filename() == ".." || target.filename() == ".") {
-      return absl::InvalidArgumentError(
-          absl::StrCat(Quoted(directory), ": expected the name of a directory to make"));
-    }
-    std::error_code error;
-    if (fs::exists(target, error) && !fs::is_directory(target, error)) {
-      return absl::AlreadyExistsError(absl::StrCat(
-          target.string(), ": expected a directory that is new or empty; it is a file"));
-    }
-    if (fs::exists(target, error) && !fs::is_empty(target, error)) {
-      return absl::AlreadyExistsError(
-          absl::StrCat(target.string(),
-                       ": expected a directory that is new or empty; there is something in it"));
-    }
-    DirectoryWriter writer;
-    writer.target_ = target;
-    writer.temporary_ = absl::StrCat(target.string(), ".tmp.", getpid());
-    fs::remove_all(writer.temporary_, error);
-    RETURN_IF_ERROR(MakeDirectories(writer.temporary_.string()));
-    return writer;
-  }
-
-  DirectoryWriter(DirectoryWriter&& other) noexcept
-      : target_(std::move(other.target_)), temporary_(std::exchange(other.temporary_, {})) {}
-  DirectoryWriter& operator=(DirectoryWriter&&) = delete;
-  ~DirectoryWriter() {
-    std::error_code ignored;
-    if (!temporary_.empty()) fs::remove_all(temporary_, ignored);
-  }
-
-  std::string temporary() const { return temporary_.string(); }
-  std::string File(absl::string_view name) const { return absl::StrCat(temporary(), "/", name); }
-
-  absl::Status Commit() {
-    RETURN_IF_ERROR(SyncDirectory(temporary()));
-    if (rename(temporary_.c_str(), target_.c_str()) != 0) {
-      return ErrnoStatus("cannot rename the finished directory into place", target_.string());
-    }
-    temporary_.clear();
-    return SyncDirectory(target_.parent_path().string());
-  }
-
- private:
-  DirectoryWriter() = default;
-  fs::path target_;
-  fs::path temporary_;
-};
-
 absl::Status Import(const std::string& gguf_path, const std::string& directory, Dtype dtype,
                     const std::function<bool()>& cancelled) {
   ASSIGN_OR_RETURN(const std::unique_ptr<GgufFile> file, GgufFile::Open(gguf_path));
@@ -257,18 +199,18 @@ absl::Status Import(const std::string& gguf_path, const std::string& directory, 
   const std::vector<Conversion> conversions = ConversionsFor(config);
   RETURN_IF_ERROR(CheckTensors(*file, conversions));
 
-  ASSIGN_OR_RETURN(DirectoryWriter writer, DirectoryWriter::Create(directory));
-  RETURN_IF_ERROR(WriteFile(writer.File("config.json"), HuggingFaceConfigJson(config)));
-  RETURN_IF_ERROR(WriteFile(writer.File("tokenizer.json"), tokenizer.tokenizer_json));
-  RETURN_IF_ERROR(WriteFile(writer.File("tokenizer_config.json"), tokenizer.tokenizer_config_json));
+  ASSIGN_OR_RETURN(NewDirectory made, NewDirectory::Create(directory));
+  RETURN_IF_ERROR(WriteFile(made.File("config.json"), HuggingFaceConfigJson(config)));
+  RETURN_IF_ERROR(WriteFile(made.File("tokenizer.json"), tokenizer.tokenizer_json));
+  RETURN_IF_ERROR(WriteFile(made.File("tokenizer_config.json"), tokenizer.tokenizer_config_json));
   // Merges that do not fit the vocabulary are found here.
-  if (const auto read = Tokenizer::FromDirectory(writer.temporary()); !read.ok()) {
+  if (const auto read = Tokenizer::FromDirectory(made.path()); !read.ok()) {
     return absl::DataLossError(absl::StrCat(
         gguf_path, ": the tokenizer it holds cannot be used: ", read.status().message()));
   }
   RETURN_IF_ERROR(
-      WriteWeights(*file, conversions, writer.File("model.safetensors"), dtype, cancelled));
-  return writer.Commit();
+      WriteWeights(*file, conversions, made.File("model.safetensors"), dtype, cancelled));
+  return made.Commit();
 }
 
 }  // namespace
