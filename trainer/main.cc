@@ -15,6 +15,7 @@
 #include "trainer/commands/evaluate.h"
 #include "trainer/commands/import.h"
 #include "trainer/commands/probe.h"
+#include "trainer/commands/quantize.h"
 #include "trainer/commands/tune.h"
 
 namespace pricer {
@@ -57,8 +58,8 @@ int Main(int argc, char** argv) {
   // So that --config can stand after the subcommand.
   app.fallthrough();
   const std::vector<Command> commands = {AddCatalogCommand(app), AddImportCommand(app),
-                                         AddTuneCommand(app), AddEvaluateCommand(app),
-                                         AddProbeCommand(app)};
+                                         AddTuneCommand(app),    AddEvaluateCommand(app),
+                                         AddProbeCommand(app),   AddQuantizeCommand(app)};
   try {
     app.parse(argc, argv);
   } catch (const CLI::ParseError& error) {

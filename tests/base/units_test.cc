@@ -28,5 +28,26 @@ TEST(UnitsTest, RefusesWhatIsNoDurationAndNamesIt) {
   }
 }
 
+TEST(UnitsTest, ParsesBytes) {
+  EXPECT_THAT(ParseBytes("64KiB"), IsOkAndHolds(64 << 10));
+  EXPECT_THAT(ParseBytes("512MiB"), IsOkAndHolds(512 << 20));
+  EXPECT_THAT(ParseBytes("1.5GiB"), IsOkAndHolds(int64_t{3} << 29));
+}
+
+TEST(UnitsTest, RefusesWhatAreNoBytesAndNamesIt) {
+  for (const char* text :
+       {"", "5", "5GB", "GiB", "-1MiB", "0KiB", "nanGiB", "1e300GiB", "5 GiB "}) {
+    EXPECT_THAT(ParseBytes(text), StatusIs(absl::StatusCode::kInvalidArgument,
+                                           HasSubstr(std::string("got \"") + text + "\"")));
+  }
+}
+
+TEST(UnitsTest, WritesBytesToRead) {
+  EXPECT_EQ(BytesText(0), "0 bytes");
+  EXPECT_EQ(BytesText(1023), "1023 bytes");
+  EXPECT_EQ(BytesText(1536), "1.5 KiB");
+  EXPECT_EQ(BytesText(int64_t{5} << 30), "5.0 GiB");
+}
+
 }  // namespace
 }  // namespace pricer

@@ -5,6 +5,7 @@
 #include <vector>
 
 #include "absl/status/statusor.h"
+#include "base/units.h"
 #include "catalog/item_parser.h"
 
 namespace pricer {
@@ -16,6 +17,14 @@ void ParseColumns(const std::vector<std::string>& entries,
   absl::StatusOr<std::map<std::string, std::string>> parsed = ItemParser::ParseColumns(entries);
   if (!parsed.ok()) throw CLI::ValidationError("--field", std::string(parsed.status().message()));
   *columns = *std::move(parsed);
+}
+
+void ParseShardSize(const std::string& text, int64_t* bytes) {
+  const absl::StatusOr<int64_t> parsed = ParseBytes(text);
+  if (!parsed.ok()) {
+    throw CLI::ValidationError("--max-shard-size", std::string(parsed.status().message()));
+  }
+  *bytes = *parsed;
 }
 
 }  // namespace
@@ -57,6 +66,13 @@ void AddRowOptions(CLI::App* app, std::string* currency,
   app->add_option("--max-reject-share", *max_reject_share,
                   "Stop where more than this share of the rows is rejected")
       ->capture_default_str();
+}
+
+void AddShardOption(CLI::App* app, int64_t* bytes) {
+  app->add_option_function<std::string>(
+         "--max-shard-size", [bytes](const std::string& text) { ParseShardSize(text, bytes); },
+         "Larger weights are cut into several files: 512MiB, 5GiB")
+      ->default_str(BytesText(*bytes));
 }
 
 }  // namespace pricer

@@ -1,5 +1,6 @@
 #pragma once
 
+#include <cstdint>
 #include <map>
 #include <string>
 
@@ -22,5 +23,8 @@ void AddPromptOptions(CLI::App* app, PromptOptions* options);
 // --currency, --field, --max-reject-share.
 void AddRowOptions(CLI::App* app, std::string* currency,
                    std::map<std::string, std::string>* columns, double* max_reject_share);
+
+// --max-shard-size; `bytes` holds the default.
+void AddShardOption(CLI::App* app, int64_t* bytes);
 
 }  // namespace pricer
