@@ -76,6 +76,13 @@ absl::StatusOr<StorageOptions> ReadStorageOptions(const std::string& path) {
   return options;
 }
 
+// The architecture's name says only what the head is.
+absl::StatusOr<ModelConfig> ReadDecoderConfig(const std::string& path) {
+  ASSIGN_OR_RETURN(Json value, ReadJsonFile(path));
+  if (value.is_object()) value.erase("architectures");
+  return ModelConfig::FromJson(value.dump(), path);
+}
+
 // Names of the shards, in order, and which tensor the index puts where.
 struct ShardIndex {
   std::vector<std::string> files;
@@ -218,14 +225,25 @@ std::string EndsDigest(absl::string_view data) {
 }  // namespace
 
 absl::StatusOr<std::unique_ptr<Checkpoint>> Checkpoint::Open(const std::string& directory) {
+  return OpenParts(directory, Parts::kAll);
+}
+
+absl::StatusOr<std::unique_ptr<Checkpoint>> Checkpoint::OpenDecoder(const std::string& directory) {
+  return OpenParts(directory, Parts::kDecoder);
+}
+
+absl::StatusOr<std::unique_ptr<Checkpoint>> Checkpoint::OpenParts(const std::string& directory,
+                                                                  Parts parts) {
   std::unique_ptr<Checkpoint> checkpoint(new Checkpoint());
   checkpoint->directory_ = std::string(absl::StripSuffix(directory, "/"));
   const std::string config_path = checkpoint->directory_ + "/config.json";
-  ASSIGN_OR_RETURN(checkpoint->config_, ModelConfig::FromFile(config_path));
+  ASSIGN_OR_RETURN(checkpoint->config_, parts == Parts::kAll ? ModelConfig::FromFile(config_path)
+                                                             : ReadDecoderConfig(config_path));
   ASSIGN_OR_RETURN(const StorageOptions options, ReadStorageOptions(config_path));
   checkpoint->declares_nf4_ = options.nf4;
   if (options.nf4) checkpoint->declared_fingerprint_ = options.fingerprint;
   RETURN_IF_ERROR(checkpoint->OpenFiles());
+  if (parts == Parts::kDecoder) checkpoint->LeaveOutHeads();
   RETURN_IF_ERROR(checkpoint->SettleTensors());
   TensorSetChecker checker(checkpoint->config_, options.nf4, checkpoint->directory_,
                            checkpoint->tensors_, checkpoint->file_of_);
@@ -271,6 +289,14 @@ absl::Status Checkpoint::OpenFile(const std::string& path) {
   }
   files_.push_back(std::move(file));
   return absl::OkStatus();
+}
+
+void Checkpoint::LeaveOutHeads() {
+  for (const absl::string_view head : {"lm_head.", "score."}) {
+    auto it = tensors_.lower_bound(head);
+    while (it != tensors_.end() && absl::StartsWith(it->first, head)) it = tensors_.erase(it);
+  }
+  config_.tied_embeddings = true;
 }
 
 absl::Status Checkpoint::SettleTensors() {

@@ -26,6 +26,10 @@ class Checkpoint {
   // for bit; otherwise it is used and the embeddings count as untied, as in transformers 5.
   static absl::StatusOr<std::unique_ptr<Checkpoint>> Open(const std::string& directory);
 
+  // The same of the decoder alone, for hidden states: a head that is there is left out and the
+  // embeddings count as tied. So it also opens a LlamaForSequenceClassification checkpoint.
+  static absl::StatusOr<std::unique_ptr<Checkpoint>> OpenDecoder(const std::string& directory);
+
   const std::string& directory() const { return directory_; }
   // As in config.json, but tied_embeddings says whether the head is the embedding.
   const ModelConfig& config() const { return config_; }
@@ -57,10 +61,15 @@ class Checkpoint {
   absl::StatusOr<std::string> Fingerprint() const;
 
  private:
+  enum class Parts { kAll, kDecoder };
+
   Checkpoint() = default;
+  static absl::StatusOr<std::unique_ptr<Checkpoint>> OpenParts(const std::string& directory,
+                                                               Parts parts);
   // Map model.safetensors, or the shards that the index names.
   absl::Status OpenFiles();
   absl::Status OpenFile(const std::string& path);
+  void LeaveOutHeads();
   // Drops what is ignored and decides whether the head is tied.
   absl::Status SettleTensors();
 

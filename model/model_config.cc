@@ -302,4 +302,15 @@ std::string ModulePath(int64_t layer, Projection projection) {
   return absl::StrCat("model.layers.", layer, ".", ProjectionPath(projection));
 }
 
+std::map<std::string, LinearPlace> LinearWeights(const ModelConfig& config) {
+  std::map<std::string, LinearPlace> weights;
+  for (int64_t layer = 0; layer < config.layer_count; ++layer) {
+    for (int p = 0; p < kProjectionCount; ++p) {
+      const auto projection = static_cast<Projection>(p);
+      weights[ModulePath(layer, projection) + ".weight"] = {layer, projection};
+    }
+  }
+  return weights;
+}
+
 }  // namespace pricer

@@ -1,6 +1,7 @@
 #pragma once
 
 #include <cstdint>
+#include <map>
 #include <optional>
 #include <string>
 #include <vector>
@@ -88,5 +89,13 @@ LinearShape ProjectionShape(const ModelConfig& config, Projection projection);
 
 // "model.layers.<layer>.self_attn.q_proj": the module path in the checkpoint.
 std::string ModulePath(int64_t layer, Projection projection);
+
+// Which linear layer of the decoder.
+struct LinearPlace {
+  int64_t layer = 0;
+  Projection projection = Projection::kQ;
+};
+// All of them by the names of their weights: "model.layers.0.self_attn.q_proj.weight".
+std::map<std::string, LinearPlace> LinearWeights(const ModelConfig& config);
 
 }  // namespace pricer

@@ -1,8 +1,8 @@
 #include "model/quantize_checkpoint.h"
 
+#include <map>
 #include <memory>
 #include <nlohmann/json.hpp>
-#include <set>
 #include <utility>
 #include <vector>
 
@@ -22,16 +22,6 @@ using Json = nlohmann::json;
 
 // Larger parts are made again when they are written.
 constexpr size_t kKeptBytes = 64 << 10;
-
-std::set<std::string> LinearWeights(const ModelConfig& config) {
-  std::set<std::string> names;
-  for (int64_t layer = 0; layer < config.layer_count; ++layer) {
-    for (int p = 0; p < kProjectionCount; ++p) {
-      names.insert(ModulePath(layer, static_cast<Projection>(p)) + ".weight");
-    }
-  }
-  return names;
-}
 
 // Quantizes weights by their names; only the last one stays in memory.
 class Quantizer {
@@ -160,7 +150,7 @@ absl::StatusOr<QuantizeSummary> QuantizeCheckpoint(const Checkpoint& base,
   }
   ASSIGN_OR_RETURN(const std::string config, QuantizedConfig(base, options.double_quantization));
   ASSIGN_OR_RETURN(NewDirectory made, NewDirectory::Create(directory));
-  const std::set<std::string> linears = LinearWeights(base.config());
+  const std::map<std::string, LinearPlace> linears = LinearWeights(base.config());
   Quantizer quantizer(base, options.double_quantization, cancelled);
   QuantizeSummary summary{.linears = static_cast<int64_t>(linears.size())};
   std::vector<TensorGroup> groups;

@@ -424,6 +424,35 @@ TEST_F(Nf4CheckpointTest, RefusesFp4ByName) {
                                AllOf(HasSubstr("bitsandbytes__fp4"), HasSubstr("fp4 is not"))));
 }
 
+TEST_F(CheckpointTest, OpensTheDecoderOfAClassifierAlone) {
+  config_["architectures"] = Json::array({"LlamaForSequenceClassification"});
+  tensors_.erase("lm_head.weight");
+  Add("score.weight", {5, 16});
+  EXPECT_THAT(Open(), StatusIs(kUnimplemented, HasSubstr("LlamaForSequenceClassification")));
+  ASSERT_OK_AND_ASSIGN(const auto decoder, Checkpoint::OpenDecoder(dir_.path()));
+  EXPECT_TRUE(decoder->config().tied_embeddings);
+  EXPECT_FALSE(decoder->has_tensor("score.weight"));
+  EXPECT_TRUE(decoder->has_tensor("model.norm.weight"));
+}
+
+TEST_F(CheckpointTest, OpensTheDecoderOfALanguageModelWithoutItsHead) {
+  ASSERT_OK_AND_ASSIGN(const auto whole, Open());
+  EXPECT_TRUE(whole->has_tensor("lm_head.weight"));
+  ASSERT_OK_AND_ASSIGN(const auto decoder, Checkpoint::OpenDecoder(dir_.path()));
+  EXPECT_TRUE(decoder->config().tied_embeddings);
+  EXPECT_EQ(decoder->tensors().size(), whole->tensors().size() - 1);
+}
+
+TEST_F(CheckpointTest, ADecoderIsAsStrictAboutItsOwnTensors) {
+  Add("scores.weight", {5, 16});
+  ASSERT_THAT(Open(), StatusIs(kDataLoss));
+  EXPECT_THAT(Checkpoint::OpenDecoder(dir_.path()),
+              StatusIs(kDataLoss, HasSubstr("scores.weight")));
+  config_["model_type"] = "mistral";
+  WriteConfig();
+  EXPECT_THAT(Checkpoint::OpenDecoder(dir_.path()), StatusIs(kUnimplemented, HasSubstr("mistral")));
+}
+
 TEST_F(CheckpointTest, FingerprintIsTheDigestThatTheHeaderDescribes) {
   Add("model.embed_tokens.weight", {20000, 16});
   Add("lm_head.weight", {20000, 16});

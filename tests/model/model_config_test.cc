@@ -368,6 +368,16 @@ TEST(ModelConfigTest, KnowsPathsAndShapesOfTheLinears) {
   EXPECT_EQ(shape(Projection::kDown), std::make_pair(int64_t{48}, int64_t{80}));
 }
 
+TEST(ModelConfigTest, NamesTheWeightsOfAllLinears) {
+  ModelConfig config;
+  config.layer_count = 3;
+  const std::map<std::string, LinearPlace> weights = LinearWeights(config);
+  EXPECT_EQ(weights.size(), 21u);
+  const LinearPlace place = weights.at("model.layers.2.mlp.gate_proj.weight");
+  EXPECT_EQ(place.layer, 2);
+  EXPECT_EQ(place.projection, Projection::kGate);
+}
+
 TEST(ModelConfigTest, ReadsEveryGoldenModel) {
   const char* root = std::getenv("PRICER_TEST_DATA");
   const std::string models = std::string(root == nullptr ? PRICER_TEST_DATA : root) + "/models/";

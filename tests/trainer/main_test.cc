@@ -50,6 +50,7 @@ TEST_F(MainTest, WrongOptionsExitWith2AndAreNamed) {
   expect("catalog --items 10 --seed -1" + output, "--seed");
   expect("import --gguf /no/file" + output, "--gguf");
   expect("probe --base /no/base --input /no/file", "--base");
+  expect("merge --base /no/base --adapter a --output o", "--base");
   expect("quantize --base /no/base --output o", "--base");
   expect("quantize --base " + dir_.path() + " --max-shard-size 5GB --output o", "--max-shard-size");
   expect("tune --base /no/base --data d --validation v --name n --output o", "--base");
