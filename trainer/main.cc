@@ -16,6 +16,7 @@
 #include "trainer/commands/import.h"
 #include "trainer/commands/merge.h"
 #include "trainer/commands/probe.h"
+#include "trainer/commands/prune.h"
 #include "trainer/commands/quantize.h"
 #include "trainer/commands/tune.h"
 
@@ -58,9 +59,10 @@ int Main(int argc, char** argv) {
   app.require_subcommand(1);
   // So that --config can stand after the subcommand.
   app.fallthrough();
-  const std::vector<Command> commands = {
-      AddCatalogCommand(app), AddImportCommand(app),   AddTuneCommand(app), AddEvaluateCommand(app),
-      AddProbeCommand(app),   AddQuantizeCommand(app), AddMergeCommand(app)};
+  const std::vector<Command> commands = {AddCatalogCommand(app), AddImportCommand(app),
+                                         AddTuneCommand(app),    AddEvaluateCommand(app),
+                                         AddProbeCommand(app),   AddQuantizeCommand(app),
+                                         AddMergeCommand(app),   AddPruneCommand(app)};
   try {
     app.parse(argc, argv);
   } catch (const CLI::ParseError& error) {

@@ -51,6 +51,8 @@ TEST_F(MainTest, WrongOptionsExitWith2AndAreNamed) {
   expect("import --gguf /no/file" + output, "--gguf");
   expect("probe --base /no/base --input /no/file", "--base");
   expect("merge --base /no/base --adapter a --output o", "--base");
+  expect("prune --adapters " + dir_.path() + " --keep 0", "--keep");
+  expect("prune --adapters " + dir_.path(), "--keep");
   expect("quantize --base /no/base --output o", "--base");
   expect("quantize --base " + dir_.path() + " --max-shard-size 5GB --output o", "--max-shard-size");
   expect("tune --base /no/base --data d --validation v --name n --output o", "--base");
@@ -64,6 +66,15 @@ TEST_F(MainTest, BadDataIsAFailureAndNoWrongUsage) {
       RunTrainer("probe --base " + dir_.File("base") + " --input " + dir_.File("input"));
   EXPECT_EQ(outcome.exit_code, 1);
   EXPECT_THAT(outcome.output, HasSubstr("input:1: not a JSON object"));
+}
+
+TEST_F(MainTest, PruneFailsWhereAnAdapterWasLeftAloneAndNamesIt) {
+  ASSERT_OK(MakeDirectories(dir_.File("shop")));
+  EXPECT_EQ(RunTrainer("prune --keep 1 --adapters " + dir_.path()).output, "freed 0 bytes\n");
+  ASSERT_OK(WriteFile(dir_.File("shop/labels.json"), "no JSON"));
+  const Outcome outcome = RunTrainer("prune --keep 1 --adapters " + dir_.path());
+  EXPECT_EQ(outcome.exit_code, 1);
+  EXPECT_THAT(outcome.output, HasSubstr("shop/labels.json"));
 }
 
 TEST_F(MainTest, OutputThatCannotBeWrittenIsAFailure) {
