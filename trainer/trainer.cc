@@ -33,6 +33,24 @@ std::vector<AdamW::Group> ParameterGroups(const AdapterWeights& weights,
   return {std::move(lora), {head_coefficients}};
 }
 
+LoraRanks RanksOf(const AdapterWeights& weights) {
+  LoraRanks ranks(weights.layers.size());
+  for (size_t layer = 0; layer < ranks.size(); ++layer) {
+    for (size_t p = 0; p < weights.layers[layer].size(); ++p) {
+      const LoraWeights& linear = weights.layers[layer][p];
+      ranks[layer][p] = linear.defined() ? linear.a.size(0) : 0;
+    }
+  }
+  return ranks;
+}
+
+void AddWork(const PackedBatch& batch, BatchWork* work) {
+  for (int64_t b = 0; b < batch.sequence_count(); ++b) {
+    work->Add(batch.offsets[b + 1] - batch.offsets[b],
+              batch.answer_offsets[b + 1] - batch.answer_offsets[b]);
+  }
+}
+
 std::vector<MicroBatch> FetchStep(Sampler* sampler, const TrainHooks& hooks,
                                   int64_t micro_batch_tokens) {
   std::vector<MicroBatch> micro_batches;
@@ -89,6 +107,7 @@ Trainer::Trainer(const Network* network, PeftAdapter adapter, const Options& opt
       head_basis_(head_basis),
       head_coefficients_(has_bins_head() ? head_basis_.Coefficients(adapter_.weights.score)
                                          : at::Tensor()),
+      ranks_(RanksOf(adapter_.weights)),
       optimizer_(ParameterGroups(adapter_.weights, head_coefficients_), options.adamw) {}
 
 void Trainer::PlanSteps(int64_t total_steps) {
@@ -150,6 +169,14 @@ at::Tensor Trainer::Logits(const at::Tensor& hidden) const {
   return Network::BinLogits(hidden, head_basis_.Score(head_coefficients_));
 }
 
+double Trainer::StepFlops(const BatchWork& work) const {
+  const ModelConfig& config = network_->config();
+  HeadWork head;
+  head.trained = has_bins_head();
+  head.rows = head.trained ? adapter_.weights.score.size(0) : config.vocabulary_size;
+  return ForwardFlops(config, ranks_, head, work) + BackwardFlops(config, ranks_, head, work);
+}
+
 absl::Status Trainer::StepError(absl::string_view problem, std::vector<int64_t> rows) {
   failed_rows_ = std::move(rows);
   return absl::InternalError(absl::StrCat("training step ", step_, ": ", problem));
@@ -187,14 +214,17 @@ absl::StatusOr<StepResult> Trainer::TrainStep(absl::Span<const MicroBatch> micro
                                               const std::function<bool()>& stop) {
   StepResult result;
   result.step = step_;
-  std::vector<int64_t> rows;
+  BatchWork work;
+  std::vector<int64_t>& rows = result.row_numbers;
   for (const MicroBatch& micro_batch : micro_batches) {
+    AddWork(micro_batch.batch, &work);
     result.rows += micro_batch.batch.sequence_count();
     result.tokens += micro_batch.batch.token_count();
     result.targets += micro_batch.target_count();
     rows.insert(rows.end(), micro_batch.rows.begin(), micro_batch.rows.end());
   }
-  if (result.targets == 0) return StepError("there is no target", std::move(rows));
+  if (result.targets == 0) return StepError("there is no target", rows);
+  result.flops = StepFlops(work);
   const std::string what = absl::StrCat("training step ", step_);
   return CatchTorch(what, [&]() -> absl::StatusOr<StepResult> {
     ASSIGN_OR_RETURN(result.loss,
@@ -203,7 +233,7 @@ absl::StatusOr<StepResult> Trainer::TrainStep(absl::Span<const MicroBatch> micro
     if (!std::isfinite(result.gradient_norm)) {
       return StepError(absl::StrCat("the loss is ", result.loss, " and the gradient norm ",
                                     result.gradient_norm, "; a lower learning rate may help"),
-                       std::move(rows));
+                       rows);
     }
     const double factor = schedule_.Factor(step_);
     result.learning_rate = options_.learning_rate * factor;
@@ -268,18 +298,18 @@ struct TrainRun {
     const absl::Time start = plan.clock->Now();
     const std::vector<MicroBatch> micro_batches =
         FetchStep(sampler, hooks, plan.micro_batch_tokens);
-    const absl::StatusOr<StepResult> made = trainer->TrainStep(micro_batches, hooks.stop);
+    absl::StatusOr<StepResult> made = trainer->TrainStep(micro_batches, hooks.stop);
     if (absl::IsInternal(made.status()) && !trainer->failed_rows().empty()) {
       return absl::InternalError(
           absl::StrCat(made.status().message(), "; of ", NameRows(trainer->failed_rows(), hooks)));
     }
     RETURN_IF_ERROR(made.status());
-    const StepResult& result = *made;
+    made->time = plan.clock->Now() - start;
     outcome.steps = trainer->step();
-    position.step_time += plan.clock->Now() - start;
+    position.step_time += made->time;
     position.validated = false;
     FitTimeBudget();
-    return hooks.on_step(result, position.total_steps);
+    return hooks.on_step(*made, position.total_steps);
   }
 
   absl::Status ValidateIfDue() {

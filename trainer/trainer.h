@@ -14,6 +14,7 @@
 #include "absl/types/span.h"
 #include "base/clock.h"
 #include "model/adapter.h"
+#include "model/flops.h"
 #include "model/network.h"
 #include "trainer/head_basis.h"
 #include "trainer/loss.h"
@@ -32,8 +33,11 @@ struct StepResult {
   double learning_rate = 0;
   double head_learning_rate = 0;
   int64_t rows = 0;
-  int64_t tokens = 0;   // that were computed
-  int64_t targets = 0;  // that have a loss: one for each row of a bins head
+  int64_t tokens = 0;                // that were computed
+  int64_t targets = 0;               // that have a loss: one for each row of a bins head
+  double flops = 0;                  // forward and backward pass, as model/flops.h counts
+  std::vector<int64_t> row_numbers;  // MicroBatch::rows of all micro-batches
+  absl::Duration time;               // with making the micro-batches; set by Train
 };
 
 // Tunes one adapter over a frozen network: its state is the adapter, the optimizer's moments and
@@ -95,6 +99,7 @@ class Trainer {
           const HeadBasis& head_basis);
   bool has_bins_head() const { return adapter_.config.task == PeftTask::kSeqCls; }
   at::Tensor Logits(const at::Tensor& hidden) const;
+  double StepFlops(const BatchWork& work) const;
   // The sum of the losses of all targets, divided by their number.
   absl::StatusOr<double> AccumulateGradients(absl::Span<const MicroBatch> micro_batches,
                                              double targets, const std::function<bool()>& stop);
@@ -105,6 +110,7 @@ class Trainer {
   const Options options_;
   const HeadBasis head_basis_;
   const at::Tensor head_coefficients_;  // undefined without a bins head
+  const LoraRanks ranks_;
   LrSchedule schedule_;
   AdamW optimizer_;
   int64_t step_ = 0;

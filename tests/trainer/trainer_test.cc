@@ -113,6 +113,20 @@ TEST_F(TrainerTest, TheFirstLossIsThatOfAUniformHead) {
   EXPECT_EQ(result.step, 0);
 }
 
+TEST_F(TrainerTest, AStepSaysWhatItWorkedOnAndHowMuchThatWas) {
+  ASSERT_OK_AND_ASSIGN(const StepResult result, NewTrainer()->TrainStep(MicroBatches(5, 6, 2)));
+  EXPECT_THAT(result.row_numbers, ::testing::ElementsAre(5, 6, 7, 8, 9, 10));
+  BatchWork work;
+  for (int64_t row = 5; row < 11; ++row) {
+    work.Add(static_cast<int64_t>(examples_[row].ids.size()), 1);
+  }
+  LoraRanks ranks(2);
+  for (auto& layer : ranks) layer.fill(4);
+  const HeadWork head{.rows = bins_.bins, .trained = true};
+  EXPECT_EQ(result.flops, ForwardFlops(network_->config(), ranks, head, work) +
+                              BackwardFlops(network_->config(), ranks, head, work));
+}
+
 TEST_F(TrainerTest, TheLossFalls) {
   const std::unique_ptr<Trainer> trainer =
       NewTrainer({.learning_rate = 3e-3, .head_learning_rate = 3e-3});
@@ -188,6 +202,8 @@ TEST_F(TrainerTest, TheTokenHeadLearnsCompletions) {
   for (int step = 0; step < 40; ++step) {
     ASSERT_OK_AND_ASSIGN(const StepResult result, trainer->TrainStep({&batch, 1}));
     EXPECT_EQ(result.targets, batch.target_count());
+    // The base's own head takes part, and only its states have a gradient.
+    EXPECT_GT(result.flops, 4.0 * 64 * 260 * static_cast<double>(batch.target_count()));
     if (step == 0) first = result.loss;
     last = result.loss;
   }
@@ -409,6 +425,7 @@ TEST_F(TrainLoopTest, TrainsOnEveryExampleOncePerEpoch) {
   EXPECT_EQ(rows, 128);
   EXPECT_EQ(outcome.steps, static_cast<int64_t>(steps_.size()));
   EXPECT_EQ(totals_.front(), outcome.steps);
+  EXPECT_GT(steps_.front().time, absl::ZeroDuration());
   EXPECT_FALSE(outcome.stopped);
 }
 
