@@ -249,6 +249,12 @@ at::Tensor Network::BinLogits(const at::Tensor& hidden, const at::Tensor& score)
   return RowStableLinear(hidden.to(at::kFloat), score);
 }
 
+std::vector<std::vector<at::Tensor>> Network::LinearWeights() const {
+  std::vector<std::vector<at::Tensor>> weights;
+  for (const DecoderLayer& layer : layers_) weights.push_back(layer.LinearWeights());
+  return weights;
+}
+
 int64_t Network::weight_bytes() const {
   int64_t bytes = static_cast<int64_t>(embedding_.nbytes() + final_norm_.nbytes() +
                                        rotary_.cos.nbytes() + rotary_.sin.nbytes());

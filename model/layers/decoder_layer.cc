@@ -81,6 +81,10 @@ Stream DecoderLayer::Mlp(const at::Tensor& residual, const at::Tensor& attended,
   return {.residual = x.sum, .delta = down_.Forward(gated, rows)};
 }
 
+std::vector<at::Tensor> DecoderLayer::LinearWeights() const {
+  return {qkv_.weight(), output_.weight(), gate_up_.weight(), down_.weight()};
+}
+
 int64_t DecoderLayer::bytes() const {
   return qkv_.bytes() + output_.bytes() + gate_up_.bytes() + down_.bytes() +
          static_cast<int64_t>(input_norm_.nbytes() + post_attention_norm_.nbytes());

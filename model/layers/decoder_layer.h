@@ -63,6 +63,8 @@ class DecoderLayer {
   Stream ForwardNodes(const Stream& in, const NodeContext& context, const LayerCache& cache,
                       at::Tensor* kv) const;
 
+  // [sum of out, in] each: q, k, v; o; gate, up; down.
+  std::vector<at::Tensor> LinearWeights() const;
   int64_t bytes() const;
 
  private:

@@ -45,6 +45,7 @@ class LinearGroup {
     return Forward(x, rows, 0, static_cast<int>(projections_.size()));
   }
 
+  const at::Tensor& weight() const { return weight_; }  // [sum of out, in]
   int64_t bytes() const;
 
  private:
