@@ -1,8 +1,10 @@
 #include "trainer/progress.h"
 
+#include <sys/ioctl.h>
 #include <unistd.h>
 
 #include <algorithm>
+#include <limits>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
@@ -16,6 +18,13 @@ constexpr int64_t kBarWidth = 24;
 std::string Bar(int64_t done, int64_t total) {
   const int64_t filled = std::min(kBarWidth, kBarWidth * done / total);
   return absl::StrCat("[", std::string(filled, '#'), std::string(kBarWidth - filled, '.'), "]");
+}
+
+// As many as there may be where `out` does not tell.
+int64_t TerminalColumns(std::FILE* out) {
+  winsize size = {};
+  const bool known = ioctl(fileno(out), TIOCGWINSZ, &size) == 0 && size.ws_col > 0;
+  return known ? size.ws_col : std::numeric_limits<int64_t>::max();
 }
 
 }  // namespace
@@ -47,13 +56,14 @@ Progress::~Progress() {
   if (drawn_) std::fputs("\n", out_);
 }
 
-std::string Progress::Line(int64_t done, absl::string_view detail, absl::Time now) const {
+std::string Progress::Line(int64_t done, absl::string_view detail, absl::Time now,
+                           bool with_bar) const {
   std::string line = absl::StrCat(options_.label, " ");
   if (options_.total <= 0) {
     absl::StrAppend(&line, done, " ", options_.unit, "  ", detail);
     return line;
   }
-  if (options_.terminal) absl::StrAppend(&line, Bar(done, options_.total), " ");
+  if (with_bar) absl::StrAppend(&line, Bar(done, options_.total), " ");
   absl::StrAppend(&line, done, "/", options_.total, " ", options_.unit, "  ", detail);
   const int64_t done_here = done - options_.done_before;
   if (done_here > 0 && done < options_.total) {
@@ -63,16 +73,27 @@ std::string Progress::Line(int64_t done, absl::string_view detail, absl::Time no
   return line;
 }
 
+// A line that wraps could not be redrawn: first the bar goes, then the end.
+std::string Progress::TerminalLine(int64_t done, absl::string_view detail, absl::Time now) const {
+  const int64_t columns = options_.columns > 0 ? options_.columns : TerminalColumns(out_);
+  std::string line;
+  for (const bool with_bar : {true, false}) {
+    line = Line(done, detail, now, with_bar);
+    if (static_cast<int64_t>(line.size()) < columns) return line;
+  }
+  return line.substr(0, columns - 1);
+}
+
 void Progress::Update(int64_t done, absl::string_view detail) {
   const absl::Time now = options_.clock->Now();
   if (options_.terminal) {
     // \033[K clears what a longer line has left behind.
-    std::fprintf(out_, "\r%s\033[K", Line(done, detail, now).c_str());
+    std::fprintf(out_, "\r%s\033[K", TerminalLine(done, detail, now).c_str());
     drawn_ = true;
   } else {
     if (done != options_.total && now - last_plain_ < options_.plain_interval) return;
     last_plain_ = now;
-    std::fprintf(out_, "%s\n", Line(done, detail, now).c_str());
+    std::fprintf(out_, "%s\n", Line(done, detail, now, /*with_bar=*/false).c_str());
   }
   std::fflush(out_);
 }

@@ -24,6 +24,8 @@ class Progress {
     // Of the total, done before this job began; it tells nothing about the speed.
     int64_t done_before = 0;
     bool terminal = false;
+    // Of the terminal, whose line is shortened to fit; 0 = as it says of itself.
+    int64_t columns = 0;
     // Between two plain lines.
     absl::Duration plain_interval = absl::Seconds(10);
     const Clock* clock = Clock::System();
@@ -47,7 +49,8 @@ class Progress {
   absl::Duration elapsed() const { return options_.clock->Now() - start_; }
 
  private:
-  std::string Line(int64_t done, absl::string_view detail, absl::Time now) const;
+  std::string Line(int64_t done, absl::string_view detail, absl::Time now, bool with_bar) const;
+  std::string TerminalLine(int64_t done, absl::string_view detail, absl::Time now) const;
 
   std::FILE* const out_;
   Options options_;

@@ -82,9 +82,13 @@ std::string PredictionLine(absl::string_view id, const ScoredPrice& score) {
 }
 
 std::string MetricsLine(const Metrics& metrics) {
-  return absl::StrFormat("MAE %.4g  median error %.4g  RMSLE %.3f  within 20 %%: %s", metrics.mae,
-                         metrics.median_absolute_error, metrics.rmsle,
-                         Percent(metrics.within_20_percent));
+  std::string line = absl::StrFormat("MAE %.4g  median error %.4g  RMSLE %.3f  within 20 %%: %s",
+                                     metrics.mae, metrics.median_absolute_error, metrics.rmsle,
+                                     Percent(metrics.within_20_percent));
+  if (metrics.coverage_80.has_value()) {
+    absl::StrAppend(&line, "  in the 80 % interval: ", Percent(*metrics.coverage_80));
+  }
+  return line;
 }
 
 }  // namespace pricer

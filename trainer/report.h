@@ -28,7 +28,8 @@ std::string EvaluationTable(absl::string_view name, const Metrics& metrics,
 // absent is null.
 std::string PredictionLine(absl::string_view id, const ScoredPrice& score);
 
-// "MAE 12.34  median error 5.678  RMSLE 0.512  within 20 %: 31.2 %".
+// "MAE 12.34  median error 5.678  RMSLE 0.512  within 20 %: 31.2 %  in the 80 % interval: 78.9 %";
+// without intervals it ends before the last part.
 std::string MetricsLine(const Metrics& metrics);
 
 }  // namespace pricer

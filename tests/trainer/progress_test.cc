@@ -60,6 +60,26 @@ TEST(ProgressTest, RedrawsOneLineOnATerminal) {
   EXPECT_EQ(out.Take().substr(0, 1), "\n");
 }
 
+TEST(ProgressTest, GivesUpTheBarAndThenTheEndOnANarrowTerminal) {
+  FakeClock clock;
+  const auto drawn = [&](int64_t columns) {
+    Captured out;
+    Progress progress(out.file(), {.label = "tuning",
+                                   .unit = "steps",
+                                   .total = 4,
+                                   .terminal = true,
+                                   .columns = columns,
+                                   .clock = &clock});
+    progress.Update(4, "loss 3.1");
+    return out.Take();
+  };
+  const std::string whole = "\rtuning [########################] 4/4 steps  loss 3.1\033[K";
+  EXPECT_EQ(drawn(54), whole);  // one column stays free, so that nothing wraps
+  EXPECT_EQ(drawn(53), "\rtuning 4/4 steps  loss 3.1\033[K");
+  EXPECT_EQ(drawn(27), "\rtuning 4/4 steps  loss 3.1\033[K");
+  EXPECT_EQ(drawn(26), "\rtuning 4/4 steps  loss 3.\033[K");
+}
+
 TEST(ProgressTest, PrintsWholeLinesOverTheRedrawnOne) {
   FakeClock clock;
   Captured out;

@@ -76,5 +76,14 @@ TEST(PredictionLineTest, WritesNullForWhatASinglePriceLacks) {
             "\"quantiles\":null}\n");
 }
 
+TEST(MetricsLineTest, EndsWithTheCoverageWhereThereAreIntervals) {
+  Metrics metrics = SomeMetrics();
+  EXPECT_EQ(MetricsLine(metrics),
+            "MAE 12.5  median error 10  RMSLE 0.500  within 20 %: 62.5 %  in the 80 % interval: "
+            "75.0 %");
+  metrics.coverage_80.reset();
+  EXPECT_EQ(MetricsLine(metrics), "MAE 12.5  median error 10  RMSLE 0.500  within 20 %: 62.5 %");
+}
+
 }  // namespace
 }  // namespace pricer
