@@ -105,7 +105,15 @@ absl::Status RunLog::AppendValidation(int64_t step, const Metrics& metrics) {
                         {"within_20_percent", metrics.within_20_percent},
                         {"pinball", metrics.pinball},
                         {"crps", metrics.crps}};
+  if (metrics.coverage_80.has_value()) json["validation"]["coverage_80"] = *metrics.coverage_80;
   return AppendLine(json.dump());
+}
+
+absl::Status RunLog::AppendWarning(int64_t step, const std::string& text) {
+  Json json;
+  json["step"] = step;
+  json["warning"] = text;
+  return AppendLine(json.dump(-1, ' ', false, Json::error_handler_t::replace));
 }
 
 }  // namespace pricer

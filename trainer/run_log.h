@@ -15,8 +15,8 @@
 namespace pricer {
 
 // What a run leaves behind in RUNS/<run>/: options.json, and metrics.jsonl with one object for each
-// step and each validation. A line is on its way to the disk when Append returns. One thread; one
-// process for each run, which a lock on RUNS/<run>/lock sees to.
+// step, each validation and each warning about a step. A line is on its way to the disk when Append
+// returns. One thread; one process for each run, which a lock on RUNS/<run>/lock sees to.
 class RunLog {
  public:
   // Claims the first free RUNS/<name>-<n>, n from 1, by making the directory.
@@ -34,6 +34,8 @@ class RunLog {
   absl::Status Append(const std::vector<std::pair<std::string, double>>& fields);
   // {"step", "validation": {...}}.
   absl::Status AppendValidation(int64_t step, const Metrics& metrics);
+  // {"step", "warning": text}.
+  absl::Status AppendWarning(int64_t step, const std::string& text);
 
  private:
   struct Closer {

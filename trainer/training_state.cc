@@ -23,6 +23,8 @@ constexpr absl::string_view kFile = "state.safetensors";
 constexpr absl::string_view kTrainerPrefix = "trainer/";
 constexpr absl::string_view kBestPrefix = "best/";
 constexpr absl::string_view kBestScores = "best_scores";
+constexpr absl::string_view kWatchedLosses = "watch/losses";
+constexpr absl::string_view kWatchedNorms = "watch/gradient_norms";
 constexpr absl::string_view kIdentityPrefix = "identity/";
 
 std::string ShapeText(const at::Tensor& tensor) {
@@ -50,6 +52,20 @@ class Numbers {
   const SafetensorsFile& file_;
   absl::Status* const status_;
 };
+
+absl::StatusOr<std::vector<double>> ReadWindow(const SafetensorsFile& file,
+                                               absl::string_view name) {
+  const auto found = file.tensors().find(name);
+  if (found == file.tensors().end() || found->second.dtype != Dtype::kF64 ||
+      found->second.shape.size() != 1) {
+    return absl::DataLossError(
+        absl::StrCat(file.path(), ": tensor ", Quoted(name), ": expected F64 [values], got ",
+                     found == file.tensors().end() ? "none" : found->second.ToString()));
+  }
+  const at::Tensor values = ToTensor(found->second);
+  const double* const begin = values.const_data_ptr<double>();
+  return std::vector<double>(begin, begin + values.numel());
+}
 
 }  // namespace
 
@@ -103,6 +119,8 @@ absl::Status WriteTrainingState(const TrainingState& state, const std::string& d
     }
     for (const auto& [name, tensor] : state.best) hold(absl::StrCat(kBestPrefix, name), tensor);
     if (state.best_scores.defined()) hold(std::string(kBestScores), state.best_scores);
+    hold(std::string(kWatchedLosses), at::tensor(state.watch.losses, at::kDouble));
+    hold(std::string(kWatchedNorms), at::tensor(state.watch.gradient_norms, at::kDouble));
     return absl::OkStatus();
   }));
   std::vector<NamedTensor> tensors;
@@ -138,6 +156,8 @@ absl::StatusOr<TrainingState> ReadTrainingState(const std::string& directory) {
     if (absl::ConsumePrefix(&rest, kIdentityPrefix)) state.identity[std::string(rest)] = text;
   }
   RETURN_IF_ERROR(CatchTorch(file->path(), [&]() -> absl::Status {
+    ASSIGN_OR_RETURN(state.watch.losses, ReadWindow(*file, kWatchedLosses));
+    ASSIGN_OR_RETURN(state.watch.gradient_norms, ReadWindow(*file, kWatchedNorms));
     for (const auto& [name, view] : file->tensors()) {
       absl::string_view rest = name;
       if (absl::ConsumePrefix(&rest, kTrainerPrefix)) {
@@ -146,7 +166,7 @@ absl::StatusOr<TrainingState> ReadTrainingState(const std::string& directory) {
         state.best[std::string(rest)] = ToTensor(view);
       } else if (name == kBestScores) {
         state.best_scores = ToTensor(view);
-      } else {
+      } else if (name != kWatchedLosses && name != kWatchedNorms) {
         return absl::DataLossError(
             absl::StrCat(file->path(), ": tensor ", Quoted(name), " is extra"));
       }

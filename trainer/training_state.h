@@ -10,6 +10,7 @@
 #include "absl/status/statusor.h"
 #include "absl/time/time.h"
 #include "model/lora.h"
+#include "trainer/step_watch.h"
 
 namespace pricer {
 
@@ -37,6 +38,8 @@ struct TrainingState {
   StateTensors best;
   at::Tensor best_scores;  // [items, bins or whole prices] fp32
   int64_t best_step = 0;
+  // What the next step's loss and gradient norm are held against.
+  StepWatch::State watch;
   // What the run was started with, as texts by name: options, digests of base and data, threads.
   std::map<std::string, std::string> identity;
 };

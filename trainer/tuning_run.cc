@@ -24,11 +24,13 @@
 #include "catalog/median.h"
 #include "model/torch_status.h"
 #include "trainer/checkpoint_store.h"
+#include "trainer/gemm_rate.h"
 #include "trainer/inference.h"
 #include "trainer/option_checks.h"
 #include "trainer/publication.h"
 #include "trainer/run_log.h"
 #include "trainer/step_reporter.h"
+#include "trainer/trainer_state.h"
 #include "trainer/training_state.h"
 
 namespace pricer {
@@ -239,7 +241,7 @@ struct Resumption {
 };
 
 absl::Status SaveState(const Resumption& run, const Trainer& trainer, const TrainPosition& position,
-                       const TrainOutcome& outcome) {
+                       const TrainOutcome& outcome, const StepReporter& reporter) {
   TrainingState state;
   state.step = trainer.step();
   state.total_steps = position.total_steps;
@@ -247,6 +249,7 @@ absl::Status SaveState(const Resumption& run, const Trainer& trainer, const Trai
   state.stale_validations = position.stale_validations;
   state.validated = position.validated;
   state.trainer = trainer.State();
+  state.watch = reporter.watch_state();
   state.identity = run.identity;
   if (outcome.best_validation.has_value()) {
     state.best = NamedTensors(outcome.best);
@@ -295,20 +298,27 @@ absl::Status TrainAdapter(const TuningOptions& options, const Inputs& inputs,
   if (run.state.has_value()) {
     ASSIGN_OR_RETURN(plan.resumed, Restore(*run.state, inputs, trainer, outcome));
   }
-  const TrainPosition before = plan.resumed.value_or(TrainPosition());
-  StepReporter reporter(log, trainer->step(), before.step_time);
+  StepReporter::Options reporting;
+  reporting.steps_before = trainer->step();
+  if (run.state.has_value()) {
+    reporting.time_before = run.state->step_time;
+    reporting.watch = run.state->watch;
+  }
+  ASSIGN_OR_RETURN(reporting.gemm_rate, MeasureGemmRate(network, options.micro_batch_tokens));
+  ASSIGN_OR_RETURN(const std::unique_ptr<StepReporter> reporter,
+                   StepReporter::Create(log, &inputs.train, reporting));
   TrainHooks hooks;
   hooks.save = [&](const TrainPosition& position, const TrainOutcome& reached) {
-    return SaveState(run, *trainer, position, reached);
+    return SaveState(run, *trainer, position, reached, *reporter);
   };
   hooks.validate = [&](const AdapterWeights& weights) {
     return Validate(network, inputs, weights, options.micro_batch_tokens);
   };
   hooks.on_step = [&](const StepResult& result, int64_t total) {
-    return reporter.Step(result, total);
+    return reporter->Step(result, total);
   };
   hooks.on_validation = [&](int64_t step, const Metrics& metrics) {
-    return reporter.Validated(step, metrics);
+    return reporter->Validated(step, metrics);
   };
   hooks.make_micro_batch = [&](absl::Span<const int64_t> indices) {
     return inputs.tokens.has_value()
@@ -416,6 +426,21 @@ absl::StatusOr<TrainingState> FindState(const TuningOptions& options, const Resu
   return state;
 }
 
+// The run's figures for other tools. What it publishes does not hang on them, and they are in
+// metrics.jsonl too, so that it goes on without.
+void LeaveTrainerState(const TuningOptions& options, const Inputs& inputs,
+                       const std::string& run_directory, const std::string& published) {
+  TrainerStateOptions state;
+  state.training_items = static_cast<int64_t>(inputs.train.examples.size());
+  state.epochs = options.epochs == 0 && options.max_steps == 0 ? 1 : options.epochs;
+  if (!published.empty()) {
+    std::error_code ignored;  // which leaves the path empty
+    state.best_model_checkpoint = std::filesystem::relative(published, run_directory, ignored);
+  }
+  const absl::Status written = WriteTrainerState(run_directory, state);
+  if (!written.ok()) LogWarning(written.message());
+}
+
 // Cancelled where the run was interrupted; `outcome` then says how far it came.
 absl::Status TuneAndPublish(const TuningOptions& options, Inputs inputs, PeftAdapter adapter,
                             Resumption run, RunLog* log, TuningOutcome* outcome) {
@@ -440,6 +465,7 @@ absl::Status TuneAndPublish(const TuningOptions& options, Inputs inputs, PeftAda
                    Trainer::Create(network.get(), std::move(adapter), training, head_basis));
   TrainOutcome trained;
   absl::Status status = TrainAdapter(options, inputs, *network, run, trainer.get(), log, &trained);
+  LeaveTrainerState(options, inputs, log->directory(), /*published=*/"");
   outcome->steps = trained.steps;
   outcome->out_of_patience = trained.out_of_patience;
   if (trained.stopped && status.ok() && trained.steps > 0) outcome->resumable = true;
@@ -457,6 +483,7 @@ absl::Status TuneAndPublish(const TuningOptions& options, Inputs inputs, PeftAda
     status = published.status();
     if (status.ok()) {
       outcome->published = *std::move(published);
+      LeaveTrainerState(options, inputs, log->directory(), outcome->published.directory);
       return RecordPublication(log->directory(), outcome->published);
     }
   }

@@ -5,7 +5,6 @@
 
 #include <cmath>
 #include <csignal>
-#include <cstring>
 #include <filesystem>
 #include <limits>
 #include <vector>
@@ -13,16 +12,16 @@
 #include "absl/strings/escaping.h"
 #include "absl/strings/str_cat.h"
 #include "base/file.h"
-#include "tensorboard/event.pb.h"
+#include "tests/testing/event_records.h"
 #include "tests/testing/status_matchers.h"
 #include "tests/testing/temp_dir.h"
-#include "trainer/crc32c.h"
 
 namespace pricer {
 namespace {
 
 using ::testing::ElementsAre;
 using ::testing::HasSubstr;
+using testing::ReadEvents;
 using testing::TempDir;
 
 class FakeClock : public Clock {
@@ -30,42 +29,6 @@ class FakeClock : public Clock {
   absl::Time Now() const override { return now; }
   absl::Time now = absl::FromUnixSeconds(1700000000) + absl::Milliseconds(250);
 };
-
-uint32_t Mask(uint32_t crc) { return ((crc >> 15) | (crc << 17)) + 0xa282ead8u; }
-
-template <typename T>
-T TakeNumber(absl::string_view* bytes) {
-  T number = 0;
-  if (bytes->size() < sizeof(T)) {
-    ADD_FAILURE() << "the file ends within a number";
-    return 0;
-  }
-  std::memcpy(&number, bytes->data(), sizeof(T));
-  bytes->remove_prefix(sizeof(T));
-  return number;
-}
-
-// The records of a file, their checksums looked at.
-std::vector<tensorboard::Event> ReadEvents(const std::string& path) {
-  std::vector<tensorboard::Event> events;
-  const auto contents = ReadFile(path);
-  EXPECT_OK(contents);
-  absl::string_view rest = *contents;
-  while (!rest.empty()) {
-    const absl::string_view length_bytes = rest.substr(0, 8);
-    const auto length = TakeNumber<uint64_t>(&rest);
-    EXPECT_EQ(TakeNumber<uint32_t>(&rest), Mask(Crc32c(length_bytes)));
-    if (rest.size() < length + 4) {
-      ADD_FAILURE() << "record " << events.size() << " is cut off";
-      break;
-    }
-    const absl::string_view data = rest.substr(0, length);
-    rest.remove_prefix(length);
-    EXPECT_EQ(TakeNumber<uint32_t>(&rest), Mask(Crc32c(data)));
-    EXPECT_TRUE(events.emplace_back().ParseFromString(std::string(data)));
-  }
-  return events;
-}
 
 std::string NameOf(const EventFile& file) {
   return std::filesystem::path(file.path()).filename().string();

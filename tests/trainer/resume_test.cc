@@ -142,6 +142,10 @@ TEST_F(ResumeTest, ARunThatIsAskedToStopSavesAndGoesOn) {
   ASSERT_EQ(stopped.Wait(), kExitResumable) << stopped.ErrorOutput();
   EXPECT_THAT(stopped.ErrorOutput(), HasSubstr("--resume " + Run("stopped")));
   EXPECT_FALSE(std::filesystem::exists(dir_.File("adapters/stopped/1")));
+  const nlohmann::json state =
+      nlohmann::json::parse(*ReadFile(Run("stopped") + "/trainer_state.json"));
+  EXPECT_EQ(state.at("max_steps"), kSteps);
+  EXPECT_GE(state.at("global_step"), 1);
 
   Process resumed(PRICER_TRAINER_PROGRAM, Resumed("stopped", kSteps), dir_.File("resumed"));
   ASSERT_EQ(resumed.Wait(), kExitDone) << resumed.ErrorOutput();

@@ -45,6 +45,7 @@ TEST(RunLogTest, ReopenedKeepsTheLinesUpToAStep) {
     directory = log.directory();
     for (double step : {1, 2, 3}) ASSERT_OK(log.Append({{"step", step}}));
     ASSERT_OK(log.AppendValidation(2, Metrics()));
+    ASSERT_OK(log.AppendWarning(3, "x"));
     EXPECT_THAT(RunLog::Reopen(directory, 2),
                 testing::StatusIs(absl::StatusCode::kFailedPrecondition,
                                   ::testing::HasSubstr("another process")));
@@ -57,6 +58,27 @@ TEST(RunLogTest, ReopenedKeepsTheLinesUpToAStep) {
               IsOkAndHolds(::testing::AllOf(
                   ::testing::StartsWith("{\"step\":1}\n{\"step\":2}\n{\"step\":2,\"validation\""),
                   ::testing::EndsWith("}\n{\"step\":3,\"loss\":4}\n"))));
+}
+
+TEST(RunLogTest, WritesAWarningOnOneLineWhateverItSays) {
+  TempDir dir;
+  ASSERT_OK_AND_ASSIGN(RunLog log, RunLog::Create(dir.path(), "shop"));
+  ASSERT_OK(log.AppendWarning(3, "a\nb\xff"));
+  EXPECT_THAT(ReadFile(log.directory() + "/metrics.jsonl"),
+              IsOkAndHolds("{\"step\":3,\"warning\":\"a\\nb\xef\xbf\xbd\"}\n"));
+}
+
+TEST(RunLogTest, WritesTheCoverageWhereThereIsOne) {
+  TempDir dir;
+  ASSERT_OK_AND_ASSIGN(RunLog log, RunLog::Create(dir.path(), "shop"));
+  ASSERT_OK(log.AppendValidation(1, Metrics()));
+  EXPECT_THAT(ReadFile(log.directory() + "/metrics.jsonl"),
+              IsOkAndHolds(::testing::Not(::testing::HasSubstr("coverage"))));
+  Metrics metrics;
+  metrics.coverage_80 = 0.75;
+  ASSERT_OK(log.AppendValidation(2, metrics));
+  EXPECT_THAT(ReadFile(log.directory() + "/metrics.jsonl"),
+              IsOkAndHolds(::testing::EndsWith(",\"coverage_80\":0.75}}\n")));
 }
 
 TEST(RunLogTest, WritesTheOptions) {

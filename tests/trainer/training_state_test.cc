@@ -4,8 +4,11 @@
 #include <gmock/gmock.h>
 
 #include <filesystem>
+#include <map>
 
 #include "base/file.h"
+#include "model/safetensors.h"
+#include "model/weights.h"
 #include "tests/testing/status_matchers.h"
 #include "tests/testing/temp_dir.h"
 
@@ -29,6 +32,7 @@ TrainingState Example() {
   state.best["score"] = at::full({2, 2}, -0.0f);
   state.best_scores = at::rand({3, 5});
   state.best_step = 8;
+  state.watch = {.losses = {3.1, 1.0 / 3, 2.9}, .gradient_norms = {0.1}};
   state.identity = {{"lr", "0.0002"}, {"question", "How much, caf\u00e9?\n"}};
   return state;
 }
@@ -45,6 +49,8 @@ TEST(TrainingStateTest, ReadsWhatItWrites) {
   EXPECT_TRUE(read.validated);
   EXPECT_EQ(read.best_step, 8);
   EXPECT_EQ(read.identity, state.identity);
+  EXPECT_EQ(read.watch.losses, state.watch.losses);
+  EXPECT_EQ(read.watch.gradient_norms, state.watch.gradient_norms);
   ASSERT_EQ(read.trainer.size(), 2u);
   EXPECT_TRUE(at::equal(read.trainer.at("lora.0.1.a"), state.trainer.at("lora.0.1.a")));
   EXPECT_TRUE(at::equal(read.trainer.at("head"), state.trainer.at("head")));
@@ -58,10 +64,35 @@ TEST(TrainingStateTest, BeforeTheFirstValidationThereIsNoBest) {
   state.best.clear();
   state.best_scores = at::Tensor();
   state.best_step = 0;
+  state.watch = {};
   ASSERT_OK(WriteTrainingState(state, dir.path()));
   ASSERT_OK_AND_ASSIGN(const TrainingState read, ReadTrainingState(dir.path()));
   EXPECT_TRUE(read.best.empty());
   EXPECT_FALSE(read.best_scores.defined());
+  EXPECT_TRUE(read.watch.losses.empty());
+}
+
+TEST(TrainingStateTest, NamesAWindowThatIsNone) {
+  const TempDir dir;
+  const auto window_error = [&](const at::Tensor& losses) {
+    EXPECT_OK(WriteTrainingState(Example(), dir.path()));
+    const auto file = SafetensorsFile::Parse(*ReadFile(dir.File("state.safetensors")), "state");
+    EXPECT_OK(file);
+    std::vector<NamedTensor> tensors;
+    for (const auto& [name, view] : (*file)->tensors()) {
+      if (name != "watch/losses") tensors.push_back({name, view});
+    }
+    if (losses.defined()) tensors.push_back({"watch/losses", ToView(losses)});
+    const std::map<std::string, std::string> metadata((*file)->metadata().begin(),
+                                                      (*file)->metadata().end());
+    EXPECT_OK(WriteSafetensors(dir.File("state.safetensors"), tensors, metadata));
+    return ReadTrainingState(dir.path()).status();
+  };
+  constexpr auto kCode = absl::StatusCode::kDataLoss;
+  EXPECT_THAT(window_error(at::Tensor()),
+              StatusIs(kCode, HasSubstr("tensor 'watch/losses': expected F64 [values], got none")));
+  EXPECT_THAT(window_error(at::zeros({2})), StatusIs(kCode, HasSubstr("got F32 [2]")));
+  EXPECT_OK(window_error(at::zeros({2}, at::kDouble)));
 }
 
 TEST(TrainingStateTest, ATruncatedFileIsNamed) {

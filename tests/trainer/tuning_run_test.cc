@@ -2,6 +2,7 @@
 
 #include <gmock/gmock.h>
 
+#include <algorithm>
 #include <cmath>
 #include <filesystem>
 #include <nlohmann/json.hpp>
@@ -10,6 +11,7 @@
 #include "absl/strings/str_split.h"
 #include "base/file.h"
 #include "model/adapter.h"
+#include "tests/testing/event_records.h"
 #include "tests/testing/golden.h"
 #include "tests/testing/status_matchers.h"
 #include "tests/testing/temp_dir.h"
@@ -80,6 +82,27 @@ class TuningRunTest : public ::testing::Test {
       absl::StrAppend(&text, json.dump(), "\n");
     }
     return text;
+  }
+
+  // A copy of the folder of a finished run, as if it had been killed after this step's checkpoint.
+  std::string KilledAfter(const TuningOutcome& whole, int step) const {
+    const std::string run = dir_.File(absl::StrCat("killed-", step));
+    std::filesystem::copy(whole.run_directory, run, std::filesystem::copy_options::recursive);
+    std::filesystem::remove(run + "/published.json");
+    for (int64_t later = step + 1; later < whole.steps; ++later) {
+      std::filesystem::remove_all(absl::StrCat(run, "/checkpoints/step-", later));
+    }
+    return run;
+  }
+
+  static std::vector<std::string> EventFiles(const std::string& run) {
+    std::vector<std::string> paths;
+    for (const auto& entry : std::filesystem::directory_iterator(run)) {
+      const std::string name = entry.path().filename();
+      if (name.rfind("events.out.tfevents.", 0) == 0) paths.push_back(entry.path());
+    }
+    std::sort(paths.begin(), paths.end());
+    return paths;
   }
 
   TempDir dir_;
@@ -153,12 +176,7 @@ TEST_F(TuningRunTest, ARunThatGoesOnPublishesTheSameBytesAndTheSameMetrics) {
   // A run that was killed after each of its checkpoints.
   for (int step = 1; step < 9; ++step) {
     SCOPED_TRACE(step);
-    const std::string run = dir_.File(absl::StrCat("killed-", step));
-    std::filesystem::copy(whole.run_directory, run, std::filesystem::copy_options::recursive);
-    std::filesystem::remove(run + "/published.json");
-    for (int later = step + 1; later < 9; ++later) {
-      std::filesystem::remove_all(absl::StrCat(run, "/checkpoints/step-", later));
-    }
+    const std::string run = KilledAfter(whole, step);
     options.resume = run;
     ASSERT_OK_AND_ASSIGN(const TuningOutcome resumed, RunTuning(options));
     EXPECT_EQ(resumed.run_directory, run);
@@ -170,6 +188,63 @@ TEST_F(TuningRunTest, ARunThatGoesOnPublishesTheSameBytesAndTheSameMetrics) {
     }
     EXPECT_EQ(MetricsWithoutTime(run), MetricsWithoutTime(whole.run_directory));
   }
+}
+
+TEST_F(TuningRunTest, ARunThatGoesOnGivesTheSameWarnings) {
+  // In the file's order each step has one item of every price, but for the 21st.
+  constexpr int kStands = 21;
+  std::string items = Items(8 * (kStands - 1));
+  for (int i = 0; i < 8; ++i) {
+    absl::StrAppend(&items, "{\"id\":\"odd-", i, "\",\"title\":\"a\",\"price\":10}\n");
+  }
+  ASSERT_OK(WriteFile(dir_.File("train.jsonl"), items + Items(16)));
+  TuningOptions options = Options();
+  options.training.learning_rate = 1e-6;
+  options.training.head_learning_rate = 1e-6;
+  options.epochs = 1;
+  options.batch_items = 8;
+  options.order = SampleOrder::kSequential;
+  options.validation_every = 100;
+  options.save_minutes = 0;
+  options.keep_checkpoints = 100;
+  ASSERT_OK_AND_ASSIGN(const TuningOutcome whole, RunTuning(options));
+  EXPECT_THAT(MetricsWithoutTime(whole.run_directory),
+              AllOf(HasSubstr("\"warning\":\"step 21: gradient norm "),
+                    HasSubstr("rows: 161 (id 'odd-0'), 162 (id 'odd-1')"),
+                    Not(HasSubstr("\"warning\":\"step 22"))));
+  for (const int step : {1, 17, 20, 21, 22}) {
+    SCOPED_TRACE(step);
+    options.resume = KilledAfter(whole, step);
+    ASSERT_OK(RunTuning(options));
+    EXPECT_EQ(MetricsWithoutTime(options.resume), MetricsWithoutTime(whole.run_directory));
+  }
+}
+
+TEST_F(TuningRunTest, LeavesAnEventFileOfEachProcessAndATrainerState) {
+  TuningOptions options = Options();
+  options.max_steps = 4;
+  options.save_minutes = 0;
+  options.keep_checkpoints = 100;
+  ASSERT_OK_AND_ASSIGN(const TuningOutcome whole, RunTuning(options));
+  options.resume = KilledAfter(whole, 2);
+  std::filesystem::remove(options.resume + "/trainer_state.json");
+  ASSERT_OK_AND_ASSIGN(const TuningOutcome resumed, RunTuning(options));
+  EXPECT_EQ(EventFiles(whole.run_directory).size(), 1u);
+  const std::vector<std::string> files = EventFiles(options.resume);
+  ASSERT_EQ(files.size(), 2u);
+  const auto events = testing::ReadEvents(files[1]);
+  ASSERT_GE(events.size(), 3u);
+  EXPECT_EQ(events[1].step(), 3);
+  EXPECT_EQ(events[2].step(), 3);
+  EXPECT_EQ(events.back().step(), 4);
+
+  const nlohmann::json state =
+      nlohmann::json::parse(*ReadFile(options.resume + "/trainer_state.json"));
+  EXPECT_EQ(state.at("global_step"), 4);
+  EXPECT_EQ(state.at("epoch"), state.at("log_history").back().at("epoch"));
+  EXPECT_EQ(std::filesystem::weakly_canonical(options.resume + "/" +
+                                              state.at("best_model_checkpoint").get<std::string>()),
+            std::filesystem::weakly_canonical(resumed.published.directory));
 }
 
 TEST_F(TuningRunTest, RefusesToGoOnWithAnythingElse) {
