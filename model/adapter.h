@@ -41,15 +41,17 @@ absl::StatusOr<PeftAdapter> LoadPeftAdapter(const std::string& directory, const 
 // InvalidArgument names a tensor that is missing or not finite.
 absl::Status SavePeftAdapter(const PeftAdapter& adapter, const std::string& directory);
 
-// A published version: PEFT files plus pricer.json and _READY.
+// A published version: PEFT files plus pricer.json and _READY; or a plain one, PEFT files and an
+// empty _READY.
 struct PublishedAdapter {
   // From the directory's path; empty and 0 where it is not of the form <name>/<version>.
   std::string name;
   int64_t version = 0;
   std::string directory;
   PeftAdapter adapter;
+  // Of a plain version made up: base_fingerprint and weights are empty, nothing was recorded.
   Manifest manifest;
-  // SHA-256 of pricer.json.
+  // SHA-256 of pricer.json, or of what the made-up manifest would be there.
   std::string digest;
 };
 
@@ -57,8 +59,11 @@ struct PublishedAdapter {
 // pricer.json, sha256 of every file, format version, base fingerprint and prompt length against the
 // base's context (FailedPrecondition names both), head against tensors, finite values. A directory
 // that is a link to outside its ADAPTERS folder is refused. NotFound without _READY or pricer.json;
-// DataLoss names the file that is broken. A directory as PEFT saves it, whose _READY is empty, is
-// Unimplemented, or FailedPrecondition where its bins head would need a manifest.
+// DataLoss names the file that is broken.
+//
+// A directory as PEFT saves it, whose _READY is empty, is read as the published recipe has it: the
+// token head, the prompt of the preset "reference", US dollars. Whether it was made for this base
+// shows in the shapes alone. FailedPrecondition for a bins head, whose range nothing tells.
 absl::StatusOr<PublishedAdapter> LoadPublishedAdapter(const std::string& directory,
                                                       const ModelConfig& model,
                                                       absl::string_view base_fingerprint);

@@ -35,9 +35,9 @@ struct GoldenItem {
 // pricer.json: what a PEFT directory does not say about a price adapter. No time, host or path is
 // in it, so that a resumed run publishes the same bytes.
 struct Manifest {
-  std::string base_fingerprint;
+  std::string base_fingerprint;  // empty = unknown
   std::string base_name;
-  std::string weights;  // nf4, bf16 or fp32: what it was tuned on
+  std::string weights;  // nf4, bf16 or fp32: what it was tuned on; empty = unknown
   std::string dtype;    // fp32 or bf16: what it was tuned in; empty = unknown
   PromptTemplate prompt;
   std::string currency;

@@ -1,4 +1,5 @@
 #include <filesystem>
+#include <optional>
 #include <system_error>
 #include <utility>
 
@@ -11,6 +12,8 @@
 #include "model/adapter.h"
 #include "model/adapter_name.h"
 #include "model/json_fields.h"
+#include "model/prompt.h"
+#include "model/token_trie.h"
 
 namespace pricer {
 namespace {
@@ -18,6 +21,9 @@ namespace {
 namespace fs = std::filesystem;
 
 constexpr int64_t kMaxMarkerBytes = 4096;
+// Of a directory without a manifest.
+constexpr char kPlainPreset[] = "reference";
+constexpr char kPlainCurrency[] = "USD";
 
 // Name and version from the path, where it has that form.
 void ReadPlace(const fs::path& directory, PublishedAdapter* adapter) {
@@ -28,33 +34,30 @@ void ReadPlace(const fs::path& directory, PublishedAdapter* adapter) {
   adapter->version = *version;
 }
 
-// Why a directory as PEFT saves it, placed with an empty marker, cannot be used.
-absl::Status RefusePlainPeft(const std::string& directory) {
-  const std::string path = absl::StrCat(directory, "/", kAdapterConfigFile);
-  ASSIGN_OR_RETURN(const std::string json,
-                   ReadAdapterFile(directory, kAdapterConfigFile, kMaxJsonBytes));
-  ASSIGN_OR_RETURN(const PeftConfig config, PeftConfig::FromJson(json, path));
-  if (config.task == PeftTask::kSeqCls) {
-    return absl::FailedPreconditionError(
-        absl::StrCat(directory, ": without ", kManifestFile, " a bins head has no price range"));
-  }
-  return absl::UnimplementedError(absl::StrCat(
-      directory, ": a version without ", kManifestFile,
-      " reads its price off the language model's head, which this build cannot do yet"));
-}
-
-// Reads pricer.json and checks it against the marker.
-absl::StatusOr<std::string> ReadManifestText(const std::string& directory) {
+// Reads pricer.json and checks it against the marker. Nothing for a directory as PEFT saves it,
+// which has an empty marker and no manifest.
+absl::StatusOr<std::optional<std::string>> ReadManifestText(const std::string& directory) {
   ASSIGN_OR_RETURN(const std::string marker,
                    ReadAdapterFile(directory, kReadyFile, kMaxMarkerBytes));
   const absl::string_view expected = absl::StripAsciiWhitespace(marker);
   absl::StatusOr<std::string> text = ReadAdapterFile(directory, kManifestFile, kMaxJsonBytes);
-  if (expected.empty() && absl::IsNotFound(text.status())) return RefusePlainPeft(directory);
+  if (expected.empty() && absl::IsNotFound(text.status())) return std::nullopt;
   RETURN_IF_ERROR(text.status());
   const std::string digest = Sha256Hex(*text);
-  if (expected == digest) return text;
+  if (expected == digest) return *std::move(text);
   return absl::DataLossError(absl::StrCat(directory, "/", kReadyFile, ": expected the SHA-256 of ",
                                           kManifestFile, ", ", digest, ", got ", Quoted(marker)));
+}
+
+// SHA-256 of a regular file inside the directory.
+absl::StatusOr<std::string> DigestOf(const std::string& directory, absl::string_view name) {
+  const std::string path = absl::StrCat(directory, "/", name);
+  RETURN_IF_ERROR(CheckInsideFolder(path, directory));
+  // Opening a pipe would wait for a writer.
+  if (std::error_code ignored; !fs::is_regular_file(path, ignored)) {
+    return absl::DataLossError(absl::StrCat(path, ": expected a regular file"));
+  }
+  return Sha256HexOfFile(path);
 }
 
 // Every file that the manifest lists, but those that are checked as they are read.
@@ -66,25 +69,22 @@ absl::Status CheckFiles(const std::string& directory, const Manifest& manifest) 
   }
   for (const auto& [name, expected] : manifest.files) {
     if (name == kAdapterConfigFile || name == kAdapterTensorsFile) continue;
-    const std::string path = absl::StrCat(directory, "/", name);
-    RETURN_IF_ERROR(CheckInsideFolder(path, directory));
-    if (std::error_code ignored; !fs::is_regular_file(path, ignored)) {
-      return absl::DataLossError(absl::StrCat(path, ": expected a regular file"));
-    }
-    ASSIGN_OR_RETURN(const std::string digest, Sha256HexOfFile(path));
+    ASSIGN_OR_RETURN(const std::string digest, DigestOf(directory, name));
     if (digest == expected) continue;
     return absl::DataLossError(
-        absl::StrCat(path, ": expected SHA-256 ", expected, ", got ", digest));
+        absl::StrCat(directory, "/", name, ": expected SHA-256 ", expected, ", got ", digest));
   }
   return absl::OkStatus();
 }
 
 absl::Status CheckContext(const std::string& directory, const Manifest& manifest,
                           const ModelConfig& model) {
-  if (manifest.prompt.max_prompt_tokens <= model.context_tokens) return absl::OkStatus();
+  const int digits = manifest.head == HeadKind::kToken ? kMaxPriceDigits : 0;
+  if (manifest.prompt.max_prompt_tokens + digits <= model.context_tokens) return absl::OkStatus();
   return absl::FailedPreconditionError(
       absl::StrCat(directory, ": made for prompts of up to ", manifest.prompt.max_prompt_tokens,
-                   " tokens, the base here has a context of ", model.context_tokens));
+                   " tokens", digits > 0 ? absl::StrCat(" and ", digits, " of a price") : "",
+                   ", the base here has a context of ", model.context_tokens));
 }
 
 absl::Status CheckHead(const std::string& directory, const Manifest& manifest,
@@ -103,6 +103,37 @@ absl::Status CheckHead(const std::string& directory, const Manifest& manifest,
   return absl::DataLossError(absl::StrCat(path, ": field 'head.bins': expected ", rows,
                                           ", the rows of the score tensor, got ",
                                           manifest.bins.bins));
+}
+
+// What a manifest would say of a directory as PEFT saves it: adapters of other programs are of the
+// published recipe.
+absl::StatusOr<Manifest> PlainManifest(const std::string& directory) {
+  ASSIGN_OR_RETURN(const std::string json,
+                   ReadAdapterFile(directory, kAdapterConfigFile, kMaxJsonBytes));
+  ASSIGN_OR_RETURN(const PeftConfig config,
+                   PeftConfig::FromJson(json, absl::StrCat(directory, "/", kAdapterConfigFile)));
+  if (config.task == PeftTask::kSeqCls) {
+    return absl::FailedPreconditionError(
+        absl::StrCat(directory, ": without ", kManifestFile, " a bins head has no price range"));
+  }
+  Manifest manifest;
+  manifest.base_name = config.base_model_name;
+  manifest.head = HeadKind::kToken;
+  manifest.currency = kPlainCurrency;
+  ASSIGN_OR_RETURN(manifest.prompt, PromptTemplate::Preset(kPlainPreset, kPlainCurrency));
+  for (const absl::string_view name : {kAdapterConfigFile, kAdapterTensorsFile}) {
+    ASSIGN_OR_RETURN(manifest.files[std::string(name)], DigestOf(directory, name));
+  }
+  return manifest;
+}
+
+absl::Status LoadPlain(const ModelConfig& model, PublishedAdapter* adapter) {
+  ASSIGN_OR_RETURN(adapter->manifest, PlainManifest(adapter->directory));
+  adapter->digest = Sha256Hex(adapter->manifest.ToJson());
+  RETURN_IF_ERROR(CheckContext(adapter->directory, adapter->manifest, model));
+  ASSIGN_OR_RETURN(adapter->adapter,
+                   LoadPeftAdapter(adapter->directory, model, adapter->manifest.files));
+  return absl::OkStatus();
 }
 
 // The files of a version, ready for the marker; returns what the marker holds.
@@ -135,10 +166,14 @@ absl::StatusOr<PublishedAdapter> LoadPublishedAdapter(const std::string& directo
   if (adapter.version > 0) {
     RETURN_IF_ERROR(CheckInsideFolder(place.string(), place.parent_path().parent_path().string()));
   }
-  ASSIGN_OR_RETURN(const std::string text, ReadManifestText(adapter.directory));
-  adapter.digest = Sha256Hex(text);
+  ASSIGN_OR_RETURN(const std::optional<std::string> text, ReadManifestText(adapter.directory));
+  if (!text.has_value()) {
+    RETURN_IF_ERROR(LoadPlain(model, &adapter));
+    return adapter;
+  }
+  adapter.digest = Sha256Hex(*text);
   ASSIGN_OR_RETURN(adapter.manifest,
-                   Manifest::FromJson(text, absl::StrCat(adapter.directory, "/", kManifestFile)));
+                   Manifest::FromJson(*text, absl::StrCat(adapter.directory, "/", kManifestFile)));
   if (adapter.manifest.base_fingerprint != base_fingerprint) {
     return absl::FailedPreconditionError(
         absl::StrCat(adapter.directory, ": made for the base with fingerprint ",

@@ -162,19 +162,84 @@ TEST_F(PublishedAdapterTest, RefusesLongerPromptsThanTheBasesContext) {
                        AllOf(HasSubstr("up to 64 tokens"), HasSubstr("a context of 63"))));
 }
 
-TEST_F(PublishedAdapterTest, SaysWhyAPlainPeftDirectoryCannotBeUsed) {
-  const std::string directory = root_ + "/plain/1";
-  fs::create_directories(directory);
-  ASSERT_OK(WriteFile(directory + "/_READY", "\n"));
-  EXPECT_THAT(Load(directory), StatusIs(kNotFound, HasSubstr("adapter_config.json")));
-  ASSERT_OK(SavePeftAdapter(adapter_, directory));
-  EXPECT_THAT(Load(directory), StatusIs(absl::StatusCode::kFailedPrecondition,
-                                        AllOf(HasSubstr(directory), HasSubstr("price range"))));
+TEST_F(PublishedAdapterTest, LeavesRoomForThePriceBehindAPromptOfTheTokenHead) {
   adapter_.config.task = PeftTask::kCausalLm;
-  ASSERT_OK(SavePeftAdapter(adapter_, directory));
+  adapter_.weights.score = at::Tensor();
+  manifest_.head = HeadKind::kToken;
+  const std::string directory = Publish();
+  model_.context_tokens = 67;
+  EXPECT_OK(Load(directory));
+  model_.context_tokens = 66;
   EXPECT_THAT(Load(directory),
-              StatusIs(absl::StatusCode::kUnimplemented,
-                       AllOf(HasSubstr(directory), HasSubstr("language model's head"))));
+              StatusIs(absl::StatusCode::kFailedPrecondition,
+                       AllOf(HasSubstr("up to 64 tokens and 3 of a price"), HasSubstr("66"))));
+}
+
+class PlainAdapterTest : public PublishedAdapterTest {
+ protected:
+  PlainAdapterTest() {
+    model_.context_tokens = 256;
+    fs::create_directories(directory_);
+    EXPECT_OK(WriteFile(directory_ + "/_READY", "\n"));
+  }
+
+  void SaveCausalLm() {
+    adapter_.config.task = PeftTask::kCausalLm;
+    adapter_.config.base_model_name = "meta/base";
+    adapter_.weights.score = at::Tensor();
+    ASSERT_OK(SavePeftAdapter(adapter_, directory_));
+  }
+
+  const std::string directory_ = root_ + "/plain/1";
+};
+
+TEST_F(PlainAdapterTest, IsReadAsThePublishedRecipeHasIt) {
+  SaveCausalLm();
+  ASSERT_OK_AND_ASSIGN(const PublishedAdapter loaded, Load(directory_));
+  EXPECT_EQ(loaded.name, "plain");
+  EXPECT_EQ(loaded.version, 1);
+  EXPECT_TRUE(at::equal(loaded.adapter.weights.lora(1, Projection::kQ).a,
+                        adapter_.weights.lora(1, Projection::kQ).a));
+  EXPECT_EQ(loaded.manifest.head, HeadKind::kToken);
+  EXPECT_EQ(loaded.manifest.currency, "USD");
+  ASSERT_OK_AND_ASSIGN(const PromptTemplate reference, PromptTemplate::Preset("reference", "USD"));
+  EXPECT_EQ(loaded.manifest.prompt.preset, "reference");
+  EXPECT_EQ(loaded.manifest.prompt.Render("Kettle"), reference.Render("Kettle"));
+  EXPECT_EQ(loaded.manifest.base_name, "meta/base");
+  EXPECT_EQ(loaded.manifest.base_fingerprint, "");
+  EXPECT_EQ(loaded.manifest.weights, "");
+  EXPECT_TRUE(loaded.manifest.golden.empty());
+}
+
+TEST_F(PlainAdapterTest, HasADigestOfItsFiles) {
+  SaveCausalLm();
+  ASSERT_OK_AND_ASSIGN(const PublishedAdapter first, Load(directory_));
+  ASSERT_OK_AND_ASSIGN(const PublishedAdapter again, Load(directory_));
+  EXPECT_EQ(first.digest.size(), 64u);
+  EXPECT_EQ(again.digest, first.digest);
+  adapter_.weights.layers[0][static_cast<int>(Projection::kQ)].b.fill_(1);
+  SaveCausalLm();
+  ASSERT_OK_AND_ASSIGN(const PublishedAdapter changed, Load(directory_));
+  EXPECT_NE(changed.digest, first.digest);
+}
+
+TEST_F(PlainAdapterTest, IsRefusedWhereNothingTellsTheRangeOfItsBins) {
+  EXPECT_THAT(Load(directory_), StatusIs(kNotFound, HasSubstr("adapter_config.json")));
+  ASSERT_OK(SavePeftAdapter(adapter_, directory_));
+  EXPECT_THAT(Load(directory_), StatusIs(absl::StatusCode::kFailedPrecondition,
+                                         AllOf(HasSubstr(directory_), HasSubstr("price range"))));
+}
+
+TEST_F(PlainAdapterTest, IsRefusedWithoutTensorsOrInATooShortContext) {
+  SaveCausalLm();
+  model_.context_tokens = kDefaultMaxPromptTokens + 2;
+  EXPECT_THAT(Load(directory_), StatusIs(absl::StatusCode::kFailedPrecondition,
+                                         AllOf(HasSubstr(directory_), HasSubstr("context"))));
+  model_.context_tokens = 256;
+  fs::remove(directory_ + "/adapter_model.safetensors");
+  EXPECT_THAT(Load(directory_), StatusIs(kNotFound, HasSubstr("adapter_model.safetensors")));
+  ASSERT_EQ(mkfifo((directory_ + "/adapter_model.safetensors").c_str(), 0600), 0);
+  EXPECT_THAT(Load(directory_), StatusIs(kDataLoss, HasSubstr("expected a regular file")));
 }
 
 TEST_F(PublishedAdapterTest, RefusesAMarkerOfAnotherManifest) {
