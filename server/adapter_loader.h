@@ -15,12 +15,13 @@
 namespace pricer {
 
 // Golden items may differ by this share where the adapter was tuned on other weights or in another
-// dtype.
+// dtype. What is tolerated of a price is tolerated of the mass that whole prices are read from too.
 inline constexpr double kForeignGoldenTolerance = 0.03;
 
-// Loads an adapter version and has it price its golden items before any request may get it. The
-// items go through the batch scheduler, ahead of callers' and one at a time, so that a check never
-// makes a batch longer by more than one item nor waits for more than one batch an item.
+// Loads an adapter version and has it price its golden items before any request may get it; a plain
+// version has none, and a warning says so. The items go through the batch scheduler, ahead of
+// callers' and one at a time, so that a check never makes a batch longer by more than one item nor
+// waits for more than one batch an item.
 class AdapterLoader {
  public:
   // Both must outlive the loader.

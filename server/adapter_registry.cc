@@ -18,6 +18,7 @@ constexpr size_t kMaxListedInMessage = 10;
 constexpr char kRemovedReason[] = "removed from the adapter folder";
 
 std::string Describe(absl::string_view name, std::optional<int64_t> version) {
+  if (name == kBaseName && version == BaseKey().version) return "adapter \"base\"";
   std::string text = absl::StrCat("adapter \"", name, "\"");
   if (version.has_value()) absl::StrAppend(&text, " version ", *version);
   return text;
@@ -38,6 +39,8 @@ absl::StatusOr<AdapterHandle> AdapterRegistry::Find(absl::string_view name,
     default_name = *std::move(resolved);
     name = default_name;
   }
+  // So that an error says why there is none.
+  if (name == kBaseName && !version.has_value()) version = BaseKey().version;
   const Record* record = nullptr;
   if (version.has_value()) {
     const auto found = records_.find(AdapterKey{std::string(name), *version});
@@ -53,10 +56,15 @@ absl::StatusOr<std::string> AdapterRegistry::DefaultName() const {
   if (!default_adapter_.empty()) return default_adapter_;
   std::set<absl::string_view> names;
   for (const auto& [key, record] : records_) {
-    if (record.adapter != nullptr) names.insert(key.name);
+    if (record.adapter != nullptr && key.name != kBaseName) names.insert(key.name);
   }
   if (names.size() == 1) return std::string(*names.begin());
-  if (names.empty()) return absl::NotFoundError("no adapter is available");
+  if (names.empty()) {
+    return absl::NotFoundError(Newest(kBaseName) == nullptr
+                                   ? "no adapter is available"
+                                   : "no adapter is available; the base without one answers under "
+                                     "the adapter name \"base\"");
+  }
   return absl::InvalidArgumentError(
       absl::StrCat("adapter.name: empty, this server has no default adapter and serves several: ",
                    AvailableText()));
@@ -97,7 +105,7 @@ std::string AdapterRegistry::AvailableText() const {
   for (const auto& [key, record] : records_) {
     if (record.adapter == nullptr) continue;
     if (++count <= kMaxListedInMessage) {
-      available.push_back(absl::StrCat(key.name, "/", key.version));
+      available.push_back(key == BaseKey() ? kBaseName : absl::StrCat(key.name, "/", key.version));
     }
   }
   if (available.empty()) return "none";
@@ -116,6 +124,21 @@ std::vector<AdapterStatus> AdapterRegistry::List(absl::string_view name) const {
     statuses.back().serves_by_default = record.adapter != nullptr && Newest(key.name) == &record;
   }
   return statuses;
+}
+
+void AdapterRegistry::SetBase(absl::StatusOr<AdapterHandle> base) {
+  MutexLock lock(&mutex_);
+  Record& record = records_[BaseKey()];
+  record.status.key = BaseKey();
+  if (base.ok()) {
+    record.status.digest = (*base)->digest;
+    record.status.reason = (*base)->warning;
+    record.adapter = *std::move(base);
+  } else {
+    record.status.reason = std::string(base.status().message());
+    record.status.refusal = base.status().code();
+  }
+  SetState(&record, record.adapter != nullptr ? AdapterState::kAvailable : AdapterState::kEnd);
 }
 
 void AdapterRegistry::Discover(const AdapterKey& key) {
@@ -208,7 +231,9 @@ void AdapterRegistry::SetState(Record* record, AdapterState state) {
 
 void AdapterRegistry::ReportStates() {
   std::array<int64_t, kAdapterStateCount> counts{};
-  for (const auto& [key, record] : records_) ++counts[static_cast<int>(record.status.state)];
+  for (const auto& [key, record] : records_) {
+    if (key.name != kBaseName) ++counts[static_cast<int>(record.status.state)];
+  }
   metrics_->AdapterStatesChanged(counts);
 }
 

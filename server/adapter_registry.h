@@ -49,12 +49,17 @@ class AdapterRegistry {
 
   // The version that a request gets; absent `version` = the newest available one. NotFound names
   // what was asked for and lists what there is; FailedPrecondition for a version that was refused
-  // as made for another base; InvalidArgument where no name is given and several adapters could be
-  // meant.
+  // as made for another base, and for a base that gives no prices; InvalidArgument where no name is
+  // given and several adapters could be meant. The base is never meant by no name.
   absl::StatusOr<AdapterHandle> Find(absl::string_view name, std::optional<int64_t> version) const;
 
-  // Every version known, ordered by name and version; an empty `name` = all adapters.
+  // Every version known, ordered by name and version; an empty `name` = all adapters. The base is
+  // one of them.
   std::vector<AdapterStatus> List(absl::string_view name = "") const;
+
+  // What requests for the base get, or why they get nothing. Counts among no versions of the
+  // folder.
+  void SetBase(absl::StatusOr<AdapterHandle> base);
 
   // The rest is for the watcher.
 

@@ -18,8 +18,6 @@ absl::Status ExpiredError() {
   return absl::DeadlineExceededError("the deadline passed before the item was computed");
 }
 
-int64_t TokensOf(const PriceTask& task) { return static_cast<int64_t>(task.ids.size()); }
-
 bool IsCancelled(const PriceTask& task) {
   return task.cancelled != nullptr && task.cancelled->load(std::memory_order_relaxed);
 }
@@ -74,7 +72,7 @@ absl::Status BatchScheduler::Schedule(PriceTask&& task) {
     metrics_->AdmissionRefused(RefusalReasonOf(status));
     return status;
   }
-  queue_tokens_ += TokensOf(task);
+  queue_tokens_ += task.tokens();
   const bool ahead = task.internal;
   queue_.insert(ahead ? queue_.begin() : queue_.end(), Waiting{std::move(task), now});
   metrics_->QueueChanged(static_cast<int64_t>(queue_.size()), queue_tokens_);
@@ -85,7 +83,7 @@ absl::Status BatchScheduler::Schedule(PriceTask&& task) {
 absl::Status BatchScheduler::AdmitLocked(const PriceTask& task, absl::Time now) const {
   if (stopping_) return StoppingError();
   if (task.deadline <= now) return ExpiredError();
-  if (task.internal || task.replaces || HasRoomLocked(TokensOf(task))) return absl::OkStatus();
+  if (task.internal || task.replaces || HasRoomLocked(task.tokens())) return absl::OkStatus();
   return absl::ResourceExhaustedError(absl::StrCat("the queue is full: ", queue_tokens_, " of ",
                                                    options_.max_queue_tokens, " tokens wait"));
 }
@@ -139,7 +137,7 @@ void BatchScheduler::TakeFromQueue(absl::Time now, std::vector<Waiting>* batch,
   int64_t batch_tokens = 0;
   while (!queue_.empty()) {
     Waiting& next = queue_.front();
-    const int64_t tokens = TokensOf(next.task);
+    const int64_t tokens = next.task.tokens();
     const bool drop = give_up || IsCancelled(next.task) || next.task.deadline <= now;
     if (!drop && !batch->empty() && batch_tokens + tokens > options_.max_batch_tokens) break;
     if (!drop) batch_tokens += tokens;
@@ -167,7 +165,7 @@ void BatchScheduler::Compute(std::vector<Waiting> batch) {
   int64_t tokens = 0;
   for (const Waiting& waiting : batch) {
     sequences.push_back({waiting.task.ids, waiting.task.adapter.get()});
-    tokens += TokensOf(waiting.task);
+    tokens += waiting.task.tokens();
   }
 
   const absl::Time start = clock_->Now();

@@ -34,6 +34,9 @@ struct TaskResult {
 struct PriceTask {
   std::vector<int32_t> ids;  // not empty
   AdapterHandle adapter;     // not null
+  // What it is expected to cost beside the prompt, in rows of the forward pass, which count as
+  // tokens wherever tokens are limited: LoadedAdapter::extra_rows().
+  int64_t extra_rows = 0;
   absl::Time deadline = absl::InfiniteFuture();
   // Set by the caller when nobody waits any more; null = that cannot happen.
   std::shared_ptr<const std::atomic<bool>> cancelled;
@@ -45,11 +48,14 @@ struct PriceTask {
   // Called exactly once where Schedule returned OK, mostly on the batch thread, which waits for it:
   // it must not block.
   std::function<void(TaskResult)> done;
+
+  int64_t tokens() const { return static_cast<int64_t>(ids.size()) + extra_rows; }
 };
 
 struct BatchSchedulerOptions {
-  // Tokens of one forward pass. More makes better use of the processor and makes a request that has
-  // just missed a batch wait longer. A single longer prompt is computed alone.
+  // Tokens of one batch, with the rows of price trees. More makes better use of the processor and
+  // makes a request that has just missed a batch wait longer. A single longer item is computed
+  // alone.
   int64_t max_batch_tokens = 2048;
   // Tokens that may wait; beyond them tasks are refused at once, but for those that replace others:
   // about a batch more. At least max_batch_tokens.
@@ -79,7 +85,7 @@ class BatchScheduler {
 
   // Hands a task over; does not block. On error `task` is as it was and `done` is never called:
   // ResourceExhausted where the queue is full, DeadlineExceeded where the deadline has passed,
-  // Unavailable where the scheduler is stopping. A prompt longer than the whole queue is taken when
+  // Unavailable where the scheduler is stopping. An item longer than the whole queue is taken when
   // nothing else waits.
   absl::Status Schedule(PriceTask&& task);
 

@@ -35,9 +35,14 @@ class Engine {
                                                absl::string_view item_text) const = 0;
 
   // Reads and checks the files of ADAPTERS/<name>/<version>/; a link that leads out of the folder
-  // is refused. The adapter's key is that name and version. Thread-safe.
+  // is refused. The adapter's key is that name and version. FailedPrecondition where it does not
+  // fit the base, or the base's tokenizer its head. Thread-safe.
   virtual absl::StatusOr<std::shared_ptr<LoadedAdapter>> LoadAdapter(
       const std::string& directory) const = 0;
+
+  // The base without an adapter, under BaseKey(): its own head is read. FailedPrecondition says why
+  // it cannot be. Thread-safe.
+  virtual absl::StatusOr<std::shared_ptr<LoadedAdapter>> LoadBase() const = 0;
 };
 
 }  // namespace pricer

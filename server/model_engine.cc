@@ -3,15 +3,20 @@
 #include <ATen/ATen.h>
 #include <ATen/Parallel.h>
 
+#include <map>
 #include <utility>
 
+#include "absl/base/thread_annotations.h"
 #include "absl/strings/str_cat.h"
 #include "absl/time/clock.h"
 #include "base/logging.h"
+#include "base/mutex.h"
+#include "base/sha256.h"
 #include "base/status_macros.h"
 #include "model/adapter.h"
 #include "model/checkpoint.h"
 #include "model/network.h"
+#include "model/token_head.h"
 #include "model/tokenizer.h"
 #include "server/predictor.h"
 
@@ -21,11 +26,13 @@ namespace {
 class ModelEngine final : public Engine {
  public:
   ModelEngine(EngineInfo info, std::unique_ptr<Tokenizer> tokenizer,
-              std::unique_ptr<Network> network, int threads)
+              std::unique_ptr<Network> network, const ServerOptions& options)
       : info_(std::move(info)),
         tokenizer_(std::move(tokenizer)),
         network_(std::move(network)),
-        predictor_(network_.get(), threads) {}
+        base_preset_(options.base_preset),
+        base_currency_(options.base_currency),
+        predictor_(network_.get(), options.threads) {}
 
   const EngineInfo& info() const override { return info_; }
   BatchPredictor* predictor() override { return &predictor_; }
@@ -38,11 +45,25 @@ class ModelEngine final : public Engine {
   absl::StatusOr<std::shared_ptr<LoadedAdapter>> LoadAdapter(
       const std::string& directory) const override;
 
+  absl::StatusOr<std::shared_ptr<LoadedAdapter>> LoadBase() const override;
+
  private:
+  // Makes the adapter read its prices off the base's own head. FailedPrecondition where the
+  // tokenizer has no tokens for them.
+  absl::Status AddTokenHead(ModelAdapter* adapter) const;
+  absl::StatusOr<std::shared_ptr<const PriceTokens>> TokensOf(const PromptTemplate& prompt) const;
+
   const EngineInfo info_;
   const std::unique_ptr<Tokenizer> tokenizer_;
   const std::unique_ptr<Network> network_;
+  const std::string base_preset_;
+  const std::string base_currency_;
   Predictor predictor_;
+
+  mutable Mutex mutex_;
+  // By what prompts are written with; those that nobody uses any more are gone.
+  mutable std::map<std::pair<std::string, std::string>, std::weak_ptr<const PriceTokens>> tokens_
+      ABSL_GUARDED_BY(mutex_);
 };
 
 absl::StatusOr<std::shared_ptr<LoadedAdapter>> ModelEngine::LoadAdapter(
@@ -55,7 +76,63 @@ absl::StatusOr<std::shared_ptr<LoadedAdapter>> ModelEngine::LoadAdapter(
   adapter->manifest = std::move(published.manifest);
   adapter->weights = std::move(published.adapter.weights);
   adapter->memory_bytes = adapter->weights.bytes();
+  if (adapter->manifest.head == HeadKind::kToken) {
+    if (const absl::Status status = AddTokenHead(adapter.get()); !status.ok()) {
+      return absl::Status(status.code(), absl::StrCat(directory, ": ", status.message()));
+    }
+  }
   return adapter;
+}
+
+absl::StatusOr<std::shared_ptr<LoadedAdapter>> ModelEngine::LoadBase() const {
+  auto base = std::make_shared<ModelAdapter>();
+  base->key = BaseKey();
+  Manifest& manifest = base->manifest;
+  manifest.base_fingerprint = info_.model_fingerprint;
+  manifest.weights = info_.weights;
+  manifest.dtype = info_.dtype;
+  manifest.head = HeadKind::kToken;
+  manifest.currency = base_currency_;
+  ASSIGN_OR_RETURN(manifest.prompt, PromptTemplate::Preset(base_preset_, base_currency_));
+  const int64_t needed = manifest.prompt.max_prompt_tokens + kMaxPriceDigits;
+  if (needed > network_->config().context_tokens) {
+    return absl::FailedPreconditionError(absl::StrCat("expected a context of at least ", needed,
+                                                      " tokens, got ",
+                                                      network_->config().context_tokens));
+  }
+  base->digest = Sha256Hex(manifest.ToJson());
+  base->weights.layers.assign(network_->config().layer_count,
+                              std::vector<LoraWeights>(kProjectionCount));
+  RETURN_IF_ERROR(AddTokenHead(base.get()));
+  return base;
+}
+
+absl::Status ModelEngine::AddTokenHead(ModelAdapter* adapter) const {
+  absl::StatusOr<std::shared_ptr<const PriceTokens>> tokens = TokensOf(adapter->manifest.prompt);
+  if (!tokens.ok()) {
+    return absl::FailedPreconditionError(
+        absl::StrCat("no prices can be read off the base's own head behind the prompt's prefix: ",
+                     tokens.status().message()));
+  }
+  adapter->tokens = *std::move(tokens);
+  if (adapter->tokens->kind == PriceTokens::Kind::kDigits) {
+    adapter->tree_rows = std::make_shared<RowEstimate>(kWholePriceCount);
+  }
+  return absl::OkStatus();
+}
+
+absl::StatusOr<std::shared_ptr<const PriceTokens>> ModelEngine::TokensOf(
+    const PromptTemplate& prompt) const {
+  const std::pair<std::string, std::string> key(prompt.question, prompt.prefix);
+  MutexLock lock(&mutex_);
+  std::erase_if(tokens_, [](const auto& entry) { return entry.second.expired(); });
+  if (const auto found = tokens_.find(key); found != tokens_.end()) {
+    if (auto tokens = found->second.lock()) return tokens;
+  }
+  ASSIGN_OR_RETURN(PriceTokens probed, ProbePriceTokens(prompt, *tokenizer_));
+  auto tokens = std::make_shared<const PriceTokens>(std::move(probed));
+  tokens_[key] = tokens;
+  return tokens;
 }
 
 struct ModelFiles {
@@ -97,7 +174,7 @@ absl::StatusOr<std::unique_ptr<Engine>> LoadModelEngine(const ServerOptions& opt
                           {"weight_bytes", absl::StrCat(network->weight_bytes())},
                           {"seconds", absl::StrCat(absl::ToDoubleSeconds(absl::Now() - start))}});
   return std::make_unique<ModelEngine>(std::move(info), std::move(files.tokenizer),
-                                       std::move(network), options.threads);
+                                       std::move(network), options);
 }
 
 }  // namespace pricer

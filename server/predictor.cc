@@ -3,8 +3,11 @@
 #include <ATen/ATen.h>
 #include <ATen/Parallel.h>
 
+#include <algorithm>
+#include <numeric>
 #include <utility>
 
+#include "absl/strings/str_cat.h"
 #include "model/packed_batch.h"
 #include "model/torch_status.h"
 
@@ -30,6 +33,43 @@ std::vector<Segment> SegmentsOf(absl::Span<const PredictorSequence> sequences) {
     ++segments.back().end;
   }
   return segments;
+}
+
+// [segment, H]
+void ReadBins(const Segment& segment, const at::Tensor& hidden, Predictor::Results* results) {
+  const Manifest& manifest = segment.adapter->manifest;
+  const at::Tensor logits =  // [segment, bins] fp32
+      Network::BinLogits(hidden, segment.adapter->weights.score).contiguous();
+  const int64_t bins = logits.size(1);
+  for (int64_t row = 0; row < logits.size(0); ++row) {
+    (*results)[segment.begin + row] = manifest.Distribution(
+        absl::MakeConstSpan(logits.const_data_ptr<float>() + row * bins, bins));
+  }
+}
+
+absl::StatusOr<PriceDistribution> DistributionOf(const ModelAdapter& adapter,
+                                                 const PriceTree::Result& result) {
+  const double sum = std::accumulate(result.prices.begin(), result.prices.end(), 0.0);
+  if (!(sum > 0)) {
+    return absl::FailedPreconditionError(
+        absl::StrCat("adapter \"", adapter.key.name, "\" version ", adapter.key.version,
+                     ": gives whole prices from 0 to 999 no probability behind this item"));
+  }
+  // Shares, as the trainer takes them: a base that was not tuned may give prices less than a float
+  // can hold.
+  std::vector<float> shares;
+  for (const double mass : result.prices) shares.push_back(static_cast<float>(mass / sum));
+  return adapter.manifest.Distribution(shares);
+}
+
+// Nodes of the tree that were computed, but for those behind which no number ends.
+int64_t TreeRows(const PriceTree::Result& result) {
+  return std::count_if(result.prices.begin(), result.prices.end(),
+                       [](double mass) { return mass > 0; });
+}
+
+bool ReadsDigits(const ModelAdapter& adapter) {
+  return adapter.tokens != nullptr && adapter.tokens->kind == PriceTokens::Kind::kDigits;
 }
 
 }  // namespace
@@ -59,25 +99,54 @@ Predictor::Results Predictor::Predict(absl::Span<const PredictorSequence> sequen
       packed.push_back({sequences[i].ids, index});
     }
   }
-  const at::Tensor hidden = network_->Forward(Pack(packed), adapters);  // [B, H]
+  const bool keep = std::any_of(segments.begin(), segments.end(),
+                                [](const Segment& s) { return ReadsDigits(*s.adapter); });
+  const PackedBatch batch = Pack(packed);
+  KvCache cache{.batch = batch, .layers = {}, .depth = 0};
+  const at::Tensor hidden = keep ? network_->Forward(batch, adapters, &cache)
+                                 : network_->Forward(batch, adapters);  // [B, H]
 
-  Results results;
-  results.reserve(sequences.size());
+  Results results(sequences.size(), absl::InternalError("not read"));
   for (const Segment& segment : segments) {
-    const Manifest& manifest = segment.adapter->manifest;
-    const at::Tensor logits =  // [segment, bins] fp32
-        Network::BinLogits(hidden.slice(0, segment.begin, segment.end),
-                           segment.adapter->weights.score)
-            .contiguous();
-    const int64_t bins = logits.size(1);
-    for (int64_t row = 0; row < logits.size(0); ++row) {
-      results.push_back(PriceDistribution::FromLogits(
-          manifest.bins.min_price, manifest.bins.max_price,
-          absl::MakeConstSpan(logits.const_data_ptr<float>() + row * bins, bins),
-          manifest.temperature));
+    if (segment.adapter->tokens != nullptr) continue;
+    ReadBins(segment, hidden.slice(0, segment.begin, segment.end), &results);
+  }
+  ReadTokens(sequences, hidden, adapters, cache, &results);
+  return results;
+}
+
+void Predictor::ReadTokens(absl::Span<const PredictorSequence> sequences, const at::Tensor& hidden,
+                           absl::Span<const AdapterWeights* const> adapters, const KvCache& cache,
+                           Results* results) const {
+  std::vector<TokenReading> readings;
+  for (int64_t i = 0; i < static_cast<int64_t>(sequences.size()); ++i) {
+    const ModelAdapter& adapter = AsModelAdapter(sequences[i].adapter);
+    if (adapter.tokens != nullptr) readings.push_back({i, adapter.tokens.get()});
+  }
+  if (readings.empty()) return;
+  const auto read = [&](absl::Span<const TokenReading> some) {
+    KvCache nodes = cache;  // tensors are shared; only nodes are added
+    return ReadTokenPrices(*network_, hidden, adapters, some, &nodes);
+  };
+  const auto finish = [&](const TokenReading& reading, const PriceTree::Result& result) {
+    const ModelAdapter& adapter = AsModelAdapter(sequences[reading.sequence].adapter);
+    if (adapter.tree_rows != nullptr) adapter.tree_rows->Add(TreeRows(result));
+    (*results)[reading.sequence] = DistributionOf(adapter, result);
+  };
+  if (const auto all = read(readings); all.ok()) {
+    for (size_t r = 0; r < readings.size(); ++r) finish(readings[r], (*all)[r]);
+    return;
+  }
+  // Some item's values are not finite, which is no reason to fail the others.
+  for (const TokenReading& reading : readings) {
+    const auto alone = read({&reading, 1});
+    if (alone.ok()) {
+      finish(reading, (*alone)[0]);
+    } else {
+      (*results)[reading.sequence] =
+          absl::InternalError(absl::StrCat("token head: ", alone.status().message()));
     }
   }
-  return results;
 }
 
 }  // namespace pricer

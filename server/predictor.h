@@ -1,5 +1,6 @@
 #pragma once
 
+#include <memory>
 #include <vector>
 
 #include "absl/status/statusor.h"
@@ -7,6 +8,7 @@
 #include "model/lora.h"
 #include "model/network.h"
 #include "model/price_distribution.h"
+#include "model/token_head.h"
 #include "server/batch_predictor.h"
 #include "server/loaded_adapter.h"
 
@@ -14,10 +16,13 @@ namespace pricer {
 
 // A loaded version with its tensors.
 struct ModelAdapter final : LoadedAdapter {
-  AdapterWeights weights;  // with a bins head
+  AdapterWeights weights;  // of the base alone: no LoRA anywhere
+  // Of the token head, for the manifest's prompt; null = `weights` has a bins head.
+  std::shared_ptr<const PriceTokens> tokens;
 };
 
-// One batch: tokens in, distributions out. This is where exceptions of tensor code end.
+// One batch: tokens in, distributions out, whatever heads its rows are read by. This is where
+// exceptions of tensor code end.
 class Predictor final : public BatchPredictor {
  public:
   // `network` must outlive the predictor. `threads` of one forward pass; 0 = one per core.
@@ -25,11 +30,17 @@ class Predictor final : public BatchPredictor {
 
   void PrepareThread() override;
 
-  // REQUIRES: every adapter is a ModelAdapter.
+  // One forward pass over all prompts, and one more for each digit where prices are trees of
+  // digits. FailedPrecondition for an item whose prices have no mass, Internal for one whose
+  // probabilities are no numbers; neither touches the others. REQUIRES: every adapter is a
+  // ModelAdapter.
   Results PredictBatch(absl::Span<const PredictorSequence> sequences) override;
 
  private:
   Results Predict(absl::Span<const PredictorSequence> sequences) const;
+  void ReadTokens(absl::Span<const PredictorSequence> sequences, const at::Tensor& hidden,
+                  absl::Span<const AdapterWeights* const> adapters, const KvCache& cache,
+                  Results* results) const;
 
   const Network* const network_;
   const int threads_;

@@ -12,7 +12,6 @@
 namespace pricer {
 namespace {
 
-constexpr absl::string_view kBaseName = "base";
 constexpr absl::string_view kStableLabel = "stable";
 constexpr size_t kMaxAdapterNameBytes = 63;
 constexpr size_t kMaxEstimatorBytes = 64;
@@ -55,15 +54,12 @@ std::array<std::pair<absl::string_view, const std::string*>, 5> TextFields(const
 absl::StatusOr<AdapterChoice> ChoiceFromProto(const v1::AdapterSpec& proto) {
   RETURN_IF_ERROR(CheckLength("adapter.name", proto.name().size(), kMaxAdapterNameBytes));
   RETURN_IF_ERROR(CheckLength("adapter.label", proto.label().size(), kMaxAdapterNameBytes));
-  if (proto.name() == kBaseName) {
-    return absl::FailedPreconditionError(
-        "adapter.name: \"base\", the base model without an adapter, has no price head");
-  }
   AdapterChoice choice{.name = proto.name(), .version = std::nullopt};
   if (proto.has_version()) {
-    if (proto.version() < 1) {
+    const int64_t least = proto.name() == kBaseName ? BaseKey().version : 1;
+    if (proto.version() < least) {
       return absl::InvalidArgumentError(
-          absl::StrCat("adapter.version: expected at least 1, got ", proto.version()));
+          absl::StrCat("adapter.version: expected at least ", least, ", got ", proto.version()));
     }
     choice.version = proto.version();
   }

@@ -32,8 +32,7 @@ struct AdapterChoice {
   std::optional<int64_t> version;  // absent = the newest available
 };
 
-// NotFound for a label that does not exist, FailedPrecondition for the base model: it has no price
-// head.
+// NotFound for a label that does not exist.
 absl::StatusOr<AdapterChoice> ChoiceFromProto(const v1::AdapterSpec& proto);
 
 absl::StatusOr<PriceOptions> OptionsFromProto(const v1::PredictOptions& proto);

@@ -38,7 +38,13 @@ class PricingCall : public grpc::ServerUnaryReactor {
   void OnDone() override { delete this; }
 
  protected:
-  using DoneFunction = std::function<void(TaskResult result, int prompt_tokens, bool truncated)>;
+  // What is known of an item before it is computed.
+  struct ItemFacts {
+    int prompt_tokens = 0;
+    bool truncated = false;
+    int64_t queue_tokens = 0;  // PriceTask::tokens()
+  };
+  using DoneFunction = std::function<void(TaskResult result, const ItemFacts& facts)>;
 
   // Takes the adapter version that the whole call is answered with.
   absl::Status Prepare(const v1::AdapterSpec& adapter, const v1::PredictOptions& options) {
@@ -59,24 +65,28 @@ class PricingCall : public grpc::ServerUnaryReactor {
                           absl::StrCat("item: ", encoded.status().message()));
     }
     EncodedPrompt prompt = *std::move(encoded);
-    const int prompt_tokens = static_cast<int>(prompt.ids.size());
+    ItemFacts facts;
+    facts.prompt_tokens = static_cast<int>(prompt.ids.size());
+    facts.truncated = prompt.truncated;
     PriceTask task;
     task.ids = std::move(prompt.ids);
     task.adapter = adapter_;
+    task.extra_rows = adapter_->extra_rows();
+    facts.queue_tokens = task.tokens();
     task.deadline = deadline_;
     task.cancelled = cancelled_;
-    task.done = [done = std::move(done), prompt_tokens, truncated = prompt.truncated](
-                    TaskResult result) { done(std::move(result), prompt_tokens, truncated); };
+    task.done = [done = std::move(done), facts](TaskResult result) {
+      done(std::move(result), facts);
+    };
     return task;
   }
 
-  void Fill(const TaskResult& result, int prompt_tokens, bool truncated,
-            v1::Prediction* prediction) const {
+  void Fill(const TaskResult& result, const ItemFacts& facts, v1::Prediction* prediction) const {
     FillPrediction(*result.distribution, options_,
                    {.adapter = *adapter_,
                     .model_fingerprint = backend_.engine->info().model_fingerprint,
-                    .prompt_tokens = prompt_tokens,
-                    .truncated = truncated,
+                    .prompt_tokens = facts.prompt_tokens,
+                    .truncated = facts.truncated,
                     .queue_time = result.queue_time,
                     .compute_time = result.compute_time},
                    prediction);
@@ -141,11 +151,10 @@ class PredictPriceCall final : public PricingCall {
 
   absl::Status ScheduleItem() {
     RETURN_IF_ERROR(Abandoned());
-    ASSIGN_OR_RETURN(PriceTask task,
-                     MakeTask(request_.item(), [this](const TaskResult& result, int prompt_tokens,
-                                                      bool truncated) {
+    ASSIGN_OR_RETURN(PriceTask task, MakeTask(request_.item(), [this](const TaskResult& result,
+                                                                      const ItemFacts& facts) {
                        if (result.distribution.ok()) {
-                         Fill(result, prompt_tokens, truncated, response_.mutable_prediction());
+                         Fill(result, facts, response_.mutable_prediction());
                        }
                        End(result.distribution.status(), response_);
                      }));
@@ -205,7 +214,7 @@ class BatchPredictPricesCall final : public PricingCall {
   absl::Status Queue(PriceTask task, v1::ItemResult* result) {
     MutexLock lock(&mutex_);
     if (most_tokens_ == 0) {
-      const auto tokens = static_cast<int64_t>(task.ids.size());
+      const int64_t tokens = task.tokens();
       RETURN_IF_ERROR(backend().scheduler->Schedule(std::move(task)));
       most_tokens_ = queued_tokens_ = tokens;
       return absl::OkStatus();
@@ -223,7 +232,7 @@ class BatchPredictPricesCall final : public PricingCall {
     const int64_t share = kMaxBatchesPerCall * scheduler.options().max_batch_tokens;
     while (!waiting_.empty()) {
       WaitingItem& next = waiting_.front();
-      const auto tokens = static_cast<int64_t>(next.task.ids.size());
+      const int64_t tokens = next.task.tokens();
       const int64_t queued = queued_tokens_ + tokens;
       next.task.replaces = queued_tokens_ == 0 || queued <= most_tokens_;
       if (!next.task.replaces && (queued > share || !scheduler.HasRoom(tokens))) return;
@@ -240,18 +249,18 @@ class BatchPredictPricesCall final : public PricingCall {
     }
   }
 
-  void ItemDone(const TaskResult& task, int prompt_tokens, bool truncated, v1::ItemResult* result) {
+  void ItemDone(const TaskResult& task, const ItemFacts& facts, v1::ItemResult* result) {
     {
       // Before this item is counted as done: until then the call cannot end.
       MutexLock lock(&mutex_);
-      queued_tokens_ -= prompt_tokens;
+      queued_tokens_ -= facts.queue_tokens;
       QueueWaiting();
     }
     if (!task.distribution.ok()) {
       ItemFailed(task.distribution.status(), result);
       return;
     }
-    Fill(task, prompt_tokens, truncated, result->mutable_prediction());
+    Fill(task, facts, result->mutable_prediction());
     OneDone();
   }
 
@@ -268,10 +277,9 @@ class BatchPredictPricesCall final : public PricingCall {
 
   absl::StatusOr<PriceTask> MakeItemTask(const v1::Item& item, v1::ItemResult* result) {
     RETURN_IF_ERROR(Abandoned());
-    return MakeTask(item,
-                    [this, result](const TaskResult& task, int prompt_tokens, bool truncated) {
-                      ItemDone(task, prompt_tokens, truncated, result);
-                    });
+    return MakeTask(item, [this, result](const TaskResult& task, const ItemFacts& facts) {
+      ItemDone(task, facts, result);
+    });
   }
 
   v1::BatchPredictPricesRequest request_;

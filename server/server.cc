@@ -95,6 +95,12 @@ absl::Status Server::Parts::LoadEngine(const EngineFactory& make_engine) {
   scheduler = std::make_unique<BatchScheduler>(options.scheduler, engine->predictor(), &metrics,
                                                Clock::System());
   loader = std::make_unique<AdapterLoader>(engine.get(), scheduler.get());
+  const absl::StatusOr<std::shared_ptr<LoadedAdapter>> base = engine->LoadBase();
+  registry.SetBase(base);
+  if (!base.ok()) {
+    LogInfo("the base prices nothing without an adapter",
+            {{"reason", std::string(base.status().message())}});
+  }
   return absl::OkStatus();
 }
 

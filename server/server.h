@@ -21,8 +21,8 @@ struct ServerPorts {
 // The whole server in one object.
 //
 // Start order: listeners (calls are refused with UNAVAILABLE, liveness answers) -> engine ->
-// scheduler -> first look at the adapter folder, with all loads -> readiness and startup serving,
-// calls answered -> watcher's thread.
+// scheduler -> base, where it prices without an adapter -> first look at the adapter folder, with
+// all loads -> readiness and startup serving, calls answered -> watcher's thread.
 //
 // Stop order: readiness not serving, watcher and loads told to end -> for the notice period, calls
 // as before -> new calls refused with UNAVAILABLE -> calls in flight finished, or cancelled when

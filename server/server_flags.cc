@@ -31,6 +31,9 @@ void AddServerFlags(ServerFlags* flags, CLI::App* app) {
   app->add_option("--base", o.base, "Checkpoint directory of the base model")->required();
   app->add_option("--adapters", o.adapters, "Adapter folder, watched for new versions")->required();
   app->add_option("--default-adapter", o.default_adapter, "Answers requests that name none");
+  app->add_option("--base-preset", o.base_preset,
+                  "Prompt of the base without an adapter: default, reference");
+  app->add_option("--base-currency", o.base_currency, "Its currency, an ISO code");
   app->add_option("--listen", o.listen, "HOST:PORT of pricing; port 0: any");
   app->add_option("--admin-listen", o.admin_listen,
                   "HOST:PORT of the adapter service, on loopback or unix:PATH");
@@ -40,7 +43,8 @@ void AddServerFlags(ServerFlags* flags, CLI::App* app) {
   app->add_option("--dtype", o.dtype, "What is computed in: auto, fp32, bf16");
   app->add_option("--device", o.device, "What computes: cpu");
   app->add_option("--threads", o.threads, "Threads of a forward pass; 0: one per core");
-  app->add_option("--max-batch-tokens", o.scheduler.max_batch_tokens, "Tokens of one batch");
+  app->add_option("--max-batch-tokens", o.scheduler.max_batch_tokens,
+                  "Tokens of one batch, rows of price trees included");
   app->add_option("--max-queue-tokens", o.scheduler.max_queue_tokens, "Tokens that may wait");
   AddDuration(app, "--poll-interval", &o.poll_interval, "Between looks at the folder");
   AddDuration(app, "--grace-period", &o.grace_period,

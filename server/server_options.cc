@@ -7,6 +7,7 @@
 #include <cstdint>
 #include <initializer_list>
 
+#include "absl/strings/ascii.h"
 #include "absl/strings/match.h"
 #include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
@@ -75,6 +76,17 @@ absl::Status RequireOneOf(absl::string_view flag, absl::string_view value,
       absl::StrCat(flag, ": expected ", absl::StrJoin(choices, ", "), ", got \"", value, "\""));
 }
 
+absl::Status RequireCurrency(absl::string_view flag, absl::string_view value,
+                             absl::string_view preset) {
+  if (value.size() != 3 || !std::all_of(value.begin(), value.end(), absl::ascii_isupper)) {
+    return absl::InvalidArgumentError(
+        absl::StrCat(flag, ": expected an ISO code such as USD, got \"", value, "\""));
+  }
+  if (preset != "reference" || value == "USD") return absl::OkStatus();
+  return absl::InvalidArgumentError(absl::StrCat(
+      flag, ": expected USD, which --base-preset reference is worded in, got \"", value, "\""));
+}
+
 absl::Status RequireDuration(absl::string_view flag, absl::Duration value, absl::Duration least) {
   if (value >= least) return absl::OkStatus();
   return absl::InvalidArgumentError(absl::StrCat(flag, ": expected at least ",
@@ -92,6 +104,8 @@ absl::Status ServerOptions::Validate() const {
       return absl::InvalidArgumentError(absl::StrCat("--default-adapter: ", status.message()));
     }
   }
+  RETURN_IF_ERROR(RequireOneOf("--base-preset", base_preset, {"default", "reference"}));
+  RETURN_IF_ERROR(RequireCurrency("--base-currency", base_currency, base_preset));
   RETURN_IF_ERROR(RequireAddress("--listen", listen));
   RETURN_IF_ERROR(RequireLoopback("--admin-listen", admin_listen));
   RETURN_IF_ERROR(RequireAddress("--health-listen", health_listen));

@@ -19,6 +19,11 @@ struct ServerOptions {
   // Answers requests that name no adapter; empty = the only one there is.
   std::string default_adapter;
 
+  // How items are put to the base where it prices without an adapter: the prompt's preset, default
+  // or reference, and the ISO code of the currency; reference is worded in USD.
+  std::string base_preset = "default";
+  std::string base_currency = "USD";
+
   // HOST:PORT each; port 0 = any free one.
   std::string listen = "0.0.0.0:8500";  // pricing
   // Adapters: for operators on this machine alone, until callers are told by certificates. Also

@@ -19,6 +19,7 @@ using testing::FakeEngine;
 using ::testing::HasSubstr;
 using ::testing::IsEmpty;
 using testing::MakeLoadedAdapter;
+using ::testing::Not;
 using testing::RecordingMetrics;
 using testing::StatusIs;
 
@@ -95,6 +96,58 @@ TEST_F(AdapterLoaderTest, ToleratesMoreAndWarnsOnOtherWeightsThanTunedOn) {
   far->manifest.dtype = "bf16";
   EXPECT_THAT(Load(std::move(far)),
               StatusIs(absl::StatusCode::kFailedPrecondition, HasSubstr("3 %")));
+}
+
+// All mass at 99 and 149, next to half of it at each.
+class WholePricePredictor final : public BatchPredictor {
+ public:
+  explicit WholePricePredictor(double share_of_99) : masses_(1000, 0.0) {
+    masses_[99] = share_of_99;
+    masses_[149] = 1 - share_of_99;
+  }
+  Results PredictBatch(absl::Span<const PredictorSequence> sequences) override {
+    return Results(sequences.size(), PriceDistribution::OfWholePrices(masses_));
+  }
+
+ private:
+  std::vector<double> masses_;
+};
+
+TEST_F(AdapterLoaderTest, ToleratesThatAWholePriceJumpsWithLittleMass) {
+  auto adapter = AdapterWithGolden(0);
+  adapter->manifest.head = HeadKind::kToken;
+  adapter->manifest.golden = {{"item", 149, 99, 149}};
+  engine_.AddAdapter("toys/1", adapter);
+  const auto load = [this](double share_of_99) {
+    WholePricePredictor predictor(share_of_99);
+    BatchScheduler scheduler({1000, 1000}, &predictor, &metrics_, &clock_);
+    return AdapterLoader(&engine_, &scheduler).Load(kDirectory).status();
+  };
+  EXPECT_OK(load(0.499));
+  EXPECT_OK(load(0.5005));
+  EXPECT_THAT(load(0.502), StatusIs(absl::StatusCode::kFailedPrecondition,
+                                    AllOf(HasSubstr("expected price 149"), HasSubstr("got 99"))));
+  adapter->manifest.weights = "nf4";
+  EXPECT_OK(load(0.502));
+  EXPECT_THAT(load(0.54), StatusIs(absl::StatusCode::kFailedPrecondition, HasSubstr("got 99")));
+}
+
+TEST_F(AdapterLoaderTest, AGoldenItemIsScheduledAtItsWholeCost) {
+  auto adapter = AdapterWithGolden(1);
+  adapter->tree_rows = std::make_shared<RowEstimate>(30);
+  EXPECT_OK(Load(std::move(adapter)));
+  // "item 0" and the rows.
+  EXPECT_EQ(metrics_.values().tokens, 6 + 30);
+}
+
+TEST_F(AdapterLoaderTest, WarnsThatAPlainAdapterIsUnchecked) {
+  auto adapter = AdapterWithGolden(0);
+  adapter->manifest.base_fingerprint = "";
+  adapter->manifest.weights = "";
+  adapter->manifest.prompt.preset = "reference";
+  ASSERT_OK_AND_ASSIGN(const AdapterHandle loaded, Load(std::move(adapter)));
+  EXPECT_THAT(loaded->warning, AllOf(HasSubstr("no pricer.json"), HasSubstr("preset reference"),
+                                     HasSubstr("USD"), Not(HasSubstr("tuned on"))));
 }
 
 TEST_F(AdapterLoaderTest, WarnsWhereThereAreNoGoldenItems) {

@@ -73,6 +73,49 @@ TEST_F(AdapterRegistryTest, AnEmptyNameMeansTheOnlyAdapter) {
   EXPECT_EQ(Version("", 1), 1);
 }
 
+TEST_F(AdapterRegistryTest, TheBaseAnswersUnderItsNameAndNoOther) {
+  registry_.SetBase(MakeLoadedAdapter("base", 0));
+  ASSERT_OK_AND_ASSIGN(const AdapterHandle base, registry_.Find("base", std::nullopt));
+  EXPECT_EQ(base->key, BaseKey());
+  EXPECT_OK(registry_.Find("base", 0));
+  EXPECT_THAT(registry_.Find("base", 1),
+              StatusIs(absl::StatusCode::kNotFound, HasSubstr("version 1")));
+  EXPECT_THAT(registry_.Find("", std::nullopt),
+              StatusIs(absl::StatusCode::kNotFound,
+                       AllOf(HasSubstr("no adapter is available"), HasSubstr("\"base\""))));
+  // The only adapter is meant where none is named, the base beside it or not.
+  Load("toys", 1);
+  EXPECT_EQ(Version(""), 1);
+  EXPECT_THAT(registry_.Find("wine", std::nullopt),
+              StatusIs(absl::StatusCode::kNotFound, HasSubstr("available: base, toys/1")));
+}
+
+TEST_F(AdapterRegistryTest, TheBaseIsListedAndCountsAmongNoVersionsOfTheFolder) {
+  registry_.SetBase(MakeLoadedAdapter("base", 0));
+  const std::vector<AdapterStatus> listed = registry_.List();
+  ASSERT_EQ(listed.size(), 1u);
+  EXPECT_EQ(listed[0].key, BaseKey());
+  EXPECT_EQ(listed[0].state, AdapterState::kAvailable);
+  EXPECT_EQ(listed[0].digest, "base-digest-0");
+  EXPECT_TRUE(listed[0].serves_by_default);
+  EXPECT_EQ(metrics_.values().adapters[static_cast<int>(AdapterState::kAvailable)], 0);
+  EXPECT_EQ(metrics_.values().loaded, 0);
+}
+
+TEST_F(AdapterRegistryTest, ABaseThatGivesNoPricesSaysWhy) {
+  registry_.SetBase(absl::FailedPreconditionError("no token for 7"));
+  for (const std::optional<int64_t> version :
+       {std::optional<int64_t>(), std::optional(int64_t{0})}) {
+    EXPECT_THAT(registry_.Find("base", version),
+                StatusIs(absl::StatusCode::kFailedPrecondition,
+                         AllOf(HasSubstr("adapter \"base\""), HasSubstr("no token for 7"))));
+  }
+  EXPECT_EQ(StateOf("base", 0), AdapterState::kEnd);
+  EXPECT_EQ(metrics_.values().load_failures, 0);
+  EXPECT_THAT(registry_.Find("", std::nullopt),
+              StatusIs(absl::StatusCode::kNotFound, Not(HasSubstr("base"))));
+}
+
 TEST_F(AdapterRegistryTest, AnEmptyNameAmongSeveralAdaptersIsAnErrorThatListsThem) {
   Load("toys", 1);
   Load("wine", 4);

@@ -100,6 +100,25 @@ TEST_F(BatchSchedulerTest, ComputesATaskLongerThanABatchAlone) {
   EXPECT_THAT(LaterBatches(), ElementsAre(ElementsAre(1), ElementsAre(2), ElementsAre(3)));
 }
 
+TEST_F(BatchSchedulerTest, RowsBesideThePromptCountAsTokens) {
+  Start(100, 200);
+  OccupyPredictor();
+  for (int32_t i = 1; i <= 4; ++i) {
+    PriceTask task = Task(10, i);
+    task.extra_rows = 35;
+    ASSERT_OK(scheduler_->Schedule(std::move(task)));
+  }
+  EXPECT_EQ(metrics_.values().queue_tokens, 180);
+  PriceTask more = Task(10, 5);
+  more.extra_rows = 11;
+  EXPECT_THAT(scheduler_->Schedule(std::move(more)),
+              StatusIs(absl::StatusCode::kResourceExhausted, HasSubstr("180 of 200 tokens")));
+  predictor_.Release();
+  for (int i = 0; i <= 4; ++i) results_.Wait(i);
+  EXPECT_THAT(LaterBatches(), ElementsAre(ElementsAre(1, 2), ElementsAre(3, 4)));
+  EXPECT_EQ(metrics_.values().queue_tokens, 0);
+}
+
 TEST_F(BatchSchedulerTest, PutsSequencesOfOneAdapterTogetherInABatch) {
   Start(100, 1000);
   OccupyPredictor();

@@ -1,5 +1,6 @@
 #pragma once
 
+#include <algorithm>
 #include <array>
 #include <cstdint>
 #include <deque>
@@ -49,6 +50,7 @@ inline std::shared_ptr<LoadedAdapter> MakeLoadedAdapter(const std::string& name,
   adapter->key = {name, version};
   adapter->digest = name + "-digest-" + std::to_string(version);
   adapter->memory_bytes = 1000 * version;
+  adapter->manifest.base_fingerprint = "model-fingerprint";
   adapter->manifest.currency = "USD";
   adapter->manifest.weights = "fp32";
   adapter->manifest.dtype = "fp32";
@@ -56,9 +58,9 @@ inline std::shared_ptr<LoadedAdapter> MakeLoadedAdapter(const std::string& name,
 }
 
 // What the fake predictor prices everything at under a version: one bin from 100 to 400 times the
-// version, so that the median is 200 times the version.
+// version, so that the median is 200 times the version. The base, version 0, prices as version 1.
 inline PriceDistribution FakeDistribution(const LoadedAdapter& adapter) {
-  const auto version = static_cast<double>(adapter.key.version);
+  const auto version = static_cast<double>(std::max<int64_t>(adapter.key.version, 1));
   return PriceDistribution(100 * version, 400 * version, {1.0});
 }
 inline double FakePrice(int64_t version) { return 200.0 * static_cast<double>(version); }
@@ -300,6 +302,16 @@ class FakeEngine final : public Engine {
                              std::stoll(directory.substr(slash + 1)));
   }
 
+  // What LoadBase gives; before, an error.
+  void SetBase(absl::StatusOr<std::shared_ptr<LoadedAdapter>> base) {
+    MutexLock lock(&mutex_);
+    base_ = std::move(base);
+  }
+  absl::StatusOr<std::shared_ptr<LoadedAdapter>> LoadBase() const override {
+    MutexLock lock(&mutex_);
+    return base_;
+  }
+
  private:
   const EngineInfo info_ = {"model-fingerprint", "fp32", "fp32", "cpu"};
   FakePredictor predictor_;
@@ -307,6 +319,8 @@ class FakeEngine final : public Engine {
   mutable CondVar changed_;
   mutable int loads_ ABSL_GUARDED_BY(mutex_) = 0;
   bool loads_blocked_ ABSL_GUARDED_BY(mutex_) = false;
+  absl::StatusOr<std::shared_ptr<LoadedAdapter>> base_ ABSL_GUARDED_BY(mutex_) =
+      absl::FailedPreconditionError("no token for 7");
   std::map<std::string, absl::StatusOr<std::shared_ptr<LoadedAdapter>>> adapters_
       ABSL_GUARDED_BY(mutex_);
 };

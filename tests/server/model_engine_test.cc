@@ -16,9 +16,12 @@
 namespace pricer {
 namespace {
 
+using ::testing::AllOf;
 using ::testing::HasSubstr;
 using ::testing::IsEmpty;
+using testing::PlacePlainAdapter;
 using testing::PublishTinyAdapter;
+using testing::PublishTinyTokenAdapter;
 using testing::RecordingMetrics;
 using testing::StatusIs;
 using testing::TempDir;
@@ -26,7 +29,7 @@ using testing::TempDir;
 class ModelEngineTest : public ::testing::Test {
  protected:
   void SetUp() override {
-    ASSERT_OK(testing::WriteTinyCheckpoint(options_.base));
+    ASSERT_OK(testing::WriteTinyCheckpoint(options_.base, {.tied_embeddings = false}));
     ASSERT_OK_AND_ASSIGN(engine_, LoadModelEngine(options_));
   }
 
@@ -112,6 +115,84 @@ TEST_F(ModelEngineTest, RefusesAnAdapterWithAPipeForAFile) {
     EXPECT_THAT(LoadChecked(engine_.get(), published.directory).status().message(),
                 HasSubstr(std::string(name) + ": expected a regular file"));
   }
+}
+
+TEST_F(ModelEngineTest, LoadsAPublishedTokenAdapterWhoseGoldenItemsComeOutRight) {
+  ASSERT_OK_AND_ASSIGN(
+      const PublishedVersion published,
+      PublishTinyTokenAdapter(base_.path(), engine_.get(), adapters_.path(), "toys", 1));
+  ASSERT_OK_AND_ASSIGN(const AdapterHandle adapter,
+                       LoadChecked(engine_.get(), published.directory));
+  EXPECT_EQ(adapter->manifest.head, HeadKind::kToken);
+  EXPECT_THAT(adapter->warning, IsEmpty());
+  // Learnt from the golden items.
+  EXPECT_GT(adapter->extra_rows(), 0);
+  EXPECT_LT(adapter->extra_rows(), kWholePriceCount);
+  ASSERT_OK_AND_ASSIGN(
+      const PublishedVersion wrong,
+      PublishTinyTokenAdapter(base_.path(), engine_.get(), adapters_.path(), "toys", 1, 1.5));
+  EXPECT_THAT(LoadChecked(engine_.get(), wrong.directory),
+              StatusIs(absl::StatusCode::kFailedPrecondition, HasSubstr("golden item 0")));
+}
+
+TEST_F(ModelEngineTest, LoadsAPlainDirectoryWithAWarning) {
+  ASSERT_OK(PlacePlainAdapter(base_.path(), adapters_.path(), "recipe", 1));
+  ASSERT_OK_AND_ASSIGN(const AdapterHandle adapter,
+                       LoadChecked(engine_.get(), adapters_.File("recipe/1")));
+  EXPECT_EQ(adapter->key, (AdapterKey{"recipe", 1}));
+  EXPECT_EQ(adapter->manifest.prompt.preset, "reference");
+  EXPECT_EQ(adapter->digest.size(), 64u);
+  EXPECT_THAT(adapter->warning, HasSubstr("no pricer.json"));
+  EXPECT_EQ(adapter->extra_rows(), kWholePriceCount);
+}
+
+TEST_F(ModelEngineTest, ProbesTheTokenizerOnceForOnePrompt) {
+  ASSERT_OK(PlacePlainAdapter(base_.path(), adapters_.path(), "one", 1));
+  ASSERT_OK(PlacePlainAdapter(base_.path(), adapters_.path(), "two", 2));
+  const auto tokens_of = [](const std::shared_ptr<LoadedAdapter>& adapter) {
+    return static_cast<const ModelAdapter&>(*adapter).tokens;
+  };
+  ASSERT_OK_AND_ASSIGN(const auto one, engine_->LoadAdapter(adapters_.File("one/1")));
+  ASSERT_OK_AND_ASSIGN(const auto two, engine_->LoadAdapter(adapters_.File("two/1")));
+  ASSERT_OK_AND_ASSIGN(const auto base, engine_->LoadBase());
+  EXPECT_NE(tokens_of(one), nullptr);
+  EXPECT_EQ(tokens_of(one), tokens_of(two));
+  EXPECT_NE(tokens_of(one), tokens_of(base));
+}
+
+TEST_F(ModelEngineTest, TheBasePricesAsItWasAskedTo) {
+  ASSERT_OK_AND_ASSIGN(const auto base, engine_->LoadBase());
+  EXPECT_EQ(base->key, BaseKey());
+  EXPECT_EQ(base->manifest.currency, "USD");
+  EXPECT_EQ(base->manifest.prompt.preset, "default");
+  EXPECT_EQ(base->memory_bytes, 0);
+  EXPECT_EQ(base->digest.size(), 64u);
+  ASSERT_OK_AND_ASSIGN(const EncodedPrompt prompt, engine_->Encode(base->manifest.prompt, "lamp"));
+  const PredictorSequence sequence{prompt.ids, base.get()};
+  EXPECT_OK(engine_->predictor()->PredictBatch({&sequence, 1})[0]);
+
+  ServerOptions options = options_;
+  options.base_currency = "EUR";
+  ASSERT_OK_AND_ASSIGN(const std::unique_ptr<Engine> euro, LoadModelEngine(options));
+  ASSERT_OK_AND_ASSIGN(const auto euro_base, euro->LoadBase());
+  EXPECT_EQ(euro_base->manifest.currency, "EUR");
+  EXPECT_THAT(euro_base->manifest.prompt.prefix, HasSubstr("EUR"));
+  EXPECT_NE(euro_base->digest, base->digest);
+}
+
+TEST_F(ModelEngineTest, WithoutTokensForPricesNeitherBaseNorTokenAdapterLoads) {
+  TempDir small;
+  // The digits have rows, the comma has none.
+  ASSERT_OK(testing::WriteTinyCheckpoint(small.path(), {.vocabulary_size = 47}));
+  ASSERT_OK_AND_ASSIGN(const std::unique_ptr<Engine> engine,
+                       LoadModelEngine(Options(small.path(), "fp32")));
+  EXPECT_THAT(engine->LoadBase(), StatusIs(absl::StatusCode::kFailedPrecondition,
+                                           AllOf(HasSubstr("no prices"), HasSubstr("below 47"))));
+  ASSERT_OK(PlacePlainAdapter(base_.path(), adapters_.path(), "recipe", 1));
+  const std::string directory = adapters_.File("recipe/1");
+  EXPECT_THAT(LoadChecked(engine.get(), directory),
+              StatusIs(absl::StatusCode::kFailedPrecondition,
+                       AllOf(HasSubstr(directory), HasSubstr("no prices"))));
 }
 
 TEST_F(ModelEngineTest, EncodesThePromptWithTheItemInIt) {

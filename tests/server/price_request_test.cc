@@ -53,11 +53,15 @@ TEST(AdapterChoiceTest, RefusesVersionsBelowOneAndLabelsThereAreNot) {
   EXPECT_THAT(ChoiceFromProto(spec), IsInvalid("adapter.name", "at most 63"));
 }
 
-TEST(AdapterChoiceTest, TheBaseModelCannotPriceYet) {
+TEST(AdapterChoiceTest, TheBaseHasTheVersionZero) {
   v1::AdapterSpec spec;
   spec.set_name("base");
-  EXPECT_THAT(ChoiceFromProto(spec),
-              StatusIs(absl::StatusCode::kFailedPrecondition, HasSubstr("base")));
+  EXPECT_EQ(ChoiceFromProto(spec)->name, "base");
+  EXPECT_FALSE(ChoiceFromProto(spec)->version.has_value());
+  spec.set_version(0);
+  EXPECT_EQ(ChoiceFromProto(spec)->version, 0);
+  spec.set_version(-1);
+  EXPECT_THAT(ChoiceFromProto(spec), IsInvalid("adapter.version", "at least 0, got -1"));
 }
 
 TEST(PriceOptionsTest, DefaultsToTheMedianAndOneIntervalOf80Percent) {
@@ -183,6 +187,34 @@ TEST(PredictionTest, SaysWhatAnsweredAndHowLongItTook) {
   EXPECT_TRUE(prediction.truncated());
   EXPECT_EQ(prediction.queue_time().nanos(), 3'000'000);
   EXPECT_EQ(prediction.compute_time().seconds(), 2);
+}
+
+TEST(PredictionTest, WholePricesLieBetweenEdgesThatRoundToThem) {
+  const auto adapter = MakeLoadedAdapter("toys", 3);
+  std::vector<double> masses(1000, 0.0);
+  masses[0] = 0.1;
+  masses[19] = 0.6;
+  masses[20] = 0.1;
+  masses[999] = 0.2;
+  PriceOptions options;
+  options.quantiles = {0.05, 0.75};
+  options.want_distribution = true;
+  v1::Prediction prediction;
+  FillPrediction(PriceDistribution::OfWholePrices(masses), options,
+                 {.adapter = *adapter, .model_fingerprint = ""}, &prediction);
+  EXPECT_EQ(prediction.price(), 19);
+  EXPECT_THAT(prediction.confidence(), DoubleNear(0.7, 1e-9));
+  EXPECT_EQ(prediction.intervals(0).low(), 0.5);
+  EXPECT_EQ(prediction.intervals(0).high(), 999);
+  EXPECT_EQ(prediction.quantiles(0).price(), 0.5);
+  EXPECT_EQ(prediction.quantiles(1).price(), 20);
+  const v1::Distribution& distribution = prediction.distribution();
+  ASSERT_EQ(distribution.probabilities_size(), 1000);
+  ASSERT_EQ(distribution.edges_size(), 1001);
+  EXPECT_EQ(distribution.edges(0), 0);
+  EXPECT_EQ(distribution.edges(1), 0.5);
+  EXPECT_EQ(distribution.edges(1000), 999.5);
+  EXPECT_THAT(distribution.probabilities(19), DoubleNear(0.6, 1e-9));
 }
 
 TEST(PredictionTest, LeavesTheDistributionOutUnlessItIsAskedFor) {

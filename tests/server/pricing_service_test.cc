@@ -209,8 +209,21 @@ TEST_F(PricingServiceTest, AnUnknownAdapterIsNotFound) {
   request.mutable_adapter()->set_name("toys");
   request.mutable_adapter()->set_version(2);
   EXPECT_THAT(Call(request), IsGrpcError(grpc::StatusCode::NOT_FOUND, HasSubstr("version 2")));
+}
+
+TEST_F(PricingServiceTest, TheBaseAnswersWhereItCan) {
+  v1::PredictPriceRequest request = Request("lamp");
   request.mutable_adapter()->set_name("base");
-  EXPECT_THAT(Call(request), IsGrpcError(grpc::StatusCode::FAILED_PRECONDITION, HasSubstr("base")));
+  EXPECT_THAT(Call(request), IsGrpcError(grpc::StatusCode::NOT_FOUND, HasSubstr("base")));
+  registry_.SetBase(absl::FailedPreconditionError("no token for 7"));
+  EXPECT_THAT(Call(request), IsGrpcError(grpc::StatusCode::FAILED_PRECONDITION,
+                                         AllOf(HasSubstr("base"), HasSubstr("no token for 7"))));
+  registry_.SetBase(MakeLoadedAdapter("base", 0));
+  ASSERT_TRUE(Call(request).ok());
+  EXPECT_EQ(response_.prediction().served_by().adapter(), "base");
+  EXPECT_EQ(response_.prediction().served_by().version(), 0);
+  EXPECT_EQ(response_.prediction().served_by().digest(), "base-digest-0");
+  EXPECT_EQ(metrics_.values().items.at(BaseKey()), 1);
 }
 
 TEST_F(PricingServiceTest, ACallKeepsTheVersionItBeganWith) {
@@ -368,6 +381,29 @@ TEST_F(PricingServiceTest, ABatchTakesNoMoreThanItsShareOfTheQueue) {
   EXPECT_EQ(other.get(), 1);
   EXPECT_EQ(first.get(), 1);
   ASSERT_TRUE(call.get().ok());
+}
+
+TEST_F(PricingServiceTest, RowsOfPriceTreesCountInTheShareOfABatch) {
+  std::future<int64_t> first = OccupyPredictor();
+  const auto adapter = MakeLoadedAdapter("toys", 2);
+  adapter->tree_rows = std::make_shared<RowEstimate>(25);
+  registry_.Discover(adapter->key);
+  registry_.Publish(adapter, absl::ZeroDuration());
+  std::future<grpc::Status> call = std::async(std::launch::async, [this] {
+    return CallBatch(BatchRequest(std::vector<std::string>(20, "5 ids")));
+  });
+  // Two batches of 50 tokens hold three items; once all are tokenized, no more came.
+  while (metrics_.values().queue_items < 3) std::this_thread::yield();
+  pool_.Stop();
+  EXPECT_EQ(metrics_.values().queue_items, 3);
+  EXPECT_EQ(metrics_.values().queue_tokens, 90);
+  engine_.fake_predictor().Release();
+  EXPECT_EQ(first.get(), 1);
+  ASSERT_TRUE(call.get().ok());
+  for (const v1::ItemResult& result : batch_response_.results()) {
+    EXPECT_EQ(result.prediction().prompt_tokens(), 5);
+  }
+  EXPECT_EQ(metrics_.values().queue_tokens, 0);
 }
 
 TEST_F(PricingServiceTest, ABatchWhoseFirstItemFindsNoRoomIsRefusedWhole) {

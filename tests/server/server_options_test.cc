@@ -60,6 +60,13 @@ INSTANTIATE_TEST_SUITE_P(
                   [](ServerOptions* o) { o->default_adapter = "Toys"; }},
         BadOption{"--default-adapter", "base",
                   [](ServerOptions* o) { o->default_adapter = "base"; }},
+        BadOption{"--base-preset", "custom", [](ServerOptions* o) { o->base_preset = "custom"; }},
+        BadOption{"--base-currency", "usd", [](ServerOptions* o) { o->base_currency = "usd"; }},
+        BadOption{"--base-currency", "EUR",
+                  [](ServerOptions* o) {
+                    o->base_preset = "reference";
+                    o->base_currency = "EUR";
+                  }},
         BadOption{"--listen", "8500", [](ServerOptions* o) { o->listen = "8500"; }},
         BadOption{"--listen", ":8500", [](ServerOptions* o) { o->listen = ":8500"; }},
         BadOption{"--admin-listen",

@@ -149,10 +149,13 @@ TEST_F(ServerTest, ServesOnAllFourListeners) {
   grpc::ClientContext context;
   v1::ListAdaptersResponse listed;
   ASSERT_TRUE(admin_->ListAdapters(&context, v1::ListAdaptersRequest(), &listed).ok());
-  ASSERT_EQ(listed.versions_size(), 1);
-  EXPECT_EQ(listed.versions(0).name(), "toys");
-  EXPECT_EQ(listed.versions(0).state(), v1::ADAPTER_STATE_AVAILABLE);
-  EXPECT_TRUE(listed.versions(0).serves_by_default());
+  ASSERT_EQ(listed.versions_size(), 2);
+  EXPECT_EQ(listed.versions(0).name(), "base");
+  EXPECT_EQ(listed.versions(0).state(), v1::ADAPTER_STATE_END);
+  EXPECT_THAT(listed.versions(0).reason(), HasSubstr("no token for 7"));
+  EXPECT_EQ(listed.versions(1).name(), "toys");
+  EXPECT_EQ(listed.versions(1).state(), v1::ADAPTER_STATE_AVAILABLE);
+  EXPECT_TRUE(listed.versions(1).serves_by_default());
 
   EXPECT_EQ(Health(""), HealthCheckResponse::SERVING);
   EXPECT_EQ(Health("pricer.v1.PricingService"), HealthCheckResponse::SERVING);

@@ -2,11 +2,14 @@
 
 #include <ATen/core/grad_mode.h>
 
+#include <filesystem>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
+#include "base/file.h"
 #include "base/status_macros.h"
 #include "model/checkpoint.h"
+#include "model/token_head.h"
 #include "server/price_answer.h"
 
 namespace pricer::testing {
@@ -14,8 +17,9 @@ namespace {
 
 constexpr int kGoldenItems = 8;
 
-PeftConfig TinyConfig() {
+PeftConfig TinyConfig(PeftTask task) {
   PeftConfig config;
+  config.task = task;
   config.r = 4;
   config.alpha = 8;
   config.target_modules = {"q_proj", "v_proj", "down_proj"};
@@ -23,7 +27,8 @@ PeftConfig TinyConfig() {
 }
 
 absl::StatusOr<PeftAdapter> MakeRandomPeft(const ModelConfig& model, int bins, uint64_t seed) {
-  ASSIGN_OR_RETURN(PeftAdapter adapter, MakeAdapter(TinyConfig(), model, bins, seed));
+  ASSIGN_OR_RETURN(PeftAdapter adapter,
+                   MakeAdapter(TinyConfig(PeftTask::kSeqCls), model, bins, seed));
   const at::NoGradGuard no_gradients;
   at::manual_seed(seed);
   // New adapters price as the base does: B and the head begin at zero.
@@ -48,6 +53,15 @@ absl::Status AddGoldenItems(Engine* engine, double factor, ModelAdapter* adapter
         {item, answer.price * factor, answer.intervals[0].low, answer.intervals[0].high});
   }
   return absl::OkStatus();
+}
+
+absl::StatusOr<PublishedVersion> Publish(ModelAdapter adapter, Engine* engine,
+                                         const std::string& root, const std::string& name,
+                                         double golden_factor) {
+  RETURN_IF_ERROR(AddGoldenItems(engine, golden_factor, &adapter));
+  const PeftTask task = adapter.tokens == nullptr ? PeftTask::kSeqCls : PeftTask::kCausalLm;
+  return PublishAdapter({.config = TinyConfig(task), .weights = adapter.weights}, adapter.manifest,
+                        root, name);
 }
 
 }  // namespace
@@ -76,9 +90,36 @@ absl::StatusOr<PublishedVersion> PublishTinyAdapter(const std::string& base, Eng
                                                     const std::string& name, uint64_t seed,
                                                     double golden_factor) {
   ASSIGN_OR_RETURN(ModelAdapter adapter, MakeTinyAdapter(base, seed));
-  RETURN_IF_ERROR(AddGoldenItems(engine, golden_factor, &adapter));
-  return PublishAdapter({.config = TinyConfig(), .weights = adapter.weights}, adapter.manifest,
-                        root, name);
+  return Publish(std::move(adapter), engine, root, name, golden_factor);
+}
+
+absl::StatusOr<ModelAdapter> MakeTinyTokenAdapter(const std::string& base, uint64_t seed) {
+  ASSIGN_OR_RETURN(ModelAdapter adapter, MakeTinyAdapter(base, seed));
+  ASSIGN_OR_RETURN(const std::unique_ptr<Tokenizer> tokenizer, Tokenizer::FromDirectory(base));
+  ASSIGN_OR_RETURN(PriceTokens tokens, ProbePriceTokens(adapter.manifest.prompt, *tokenizer));
+  adapter.tokens = std::make_shared<const PriceTokens>(std::move(tokens));
+  adapter.tree_rows = std::make_shared<RowEstimate>(kWholePriceCount);
+  adapter.manifest.head = HeadKind::kToken;
+  adapter.weights.score = at::Tensor();
+  return adapter;
+}
+
+absl::StatusOr<PublishedVersion> PublishTinyTokenAdapter(const std::string& base, Engine* engine,
+                                                         const std::string& root,
+                                                         const std::string& name, uint64_t seed,
+                                                         double golden_factor) {
+  ASSIGN_OR_RETURN(ModelAdapter adapter, MakeTinyTokenAdapter(base, seed));
+  return Publish(std::move(adapter), engine, root, name, golden_factor);
+}
+
+absl::Status PlacePlainAdapter(const std::string& base, const std::string& root,
+                               const std::string& name, uint64_t seed) {
+  ASSIGN_OR_RETURN(const ModelAdapter adapter, MakeTinyTokenAdapter(base, seed));
+  const std::string directory = absl::StrCat(root, "/", name, "/1");
+  std::filesystem::create_directories(directory);
+  RETURN_IF_ERROR(SavePeftAdapter(
+      {.config = TinyConfig(PeftTask::kCausalLm), .weights = adapter.weights}, directory));
+  return WriteFile(directory + "/_READY", "");
 }
 
 }  // namespace pricer::testing

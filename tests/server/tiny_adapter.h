@@ -14,11 +14,23 @@ namespace pricer::testing {
 // in a directory. Tuned, as it claims, on fp32 weights in fp32. Same seed, same weights.
 absl::StatusOr<ModelAdapter> MakeTinyAdapter(const std::string& base, uint64_t seed);
 
-// Publishes it as the next version of `name`, with 8 golden items whose prices `engine` gives,
-// times `golden_factor`.
+// The same without a head of bins: prices are read off the base's own.
+absl::StatusOr<ModelAdapter> MakeTinyTokenAdapter(const std::string& base, uint64_t seed);
+
+// Publishes the first as the next version of `name`, with 8 golden items whose prices `engine`
+// gives, times `golden_factor`.
 absl::StatusOr<PublishedVersion> PublishTinyAdapter(const std::string& base, Engine* engine,
                                                     const std::string& root,
                                                     const std::string& name, uint64_t seed,
                                                     double golden_factor = 1.0);
+// The same of the second.
+absl::StatusOr<PublishedVersion> PublishTinyTokenAdapter(const std::string& base, Engine* engine,
+                                                         const std::string& root,
+                                                         const std::string& name, uint64_t seed,
+                                                         double golden_factor = 1.0);
+
+// Places the second at <root>/<name>/1 as PEFT saves it, with an empty marker.
+absl::Status PlacePlainAdapter(const std::string& base, const std::string& root,
+                               const std::string& name, uint64_t seed);
 
 }  // namespace pricer::testing
