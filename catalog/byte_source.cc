@@ -3,6 +3,7 @@
 #include <fcntl.h>
 #include <unistd.h>
 #include <zlib.h>
+#include <zstd.h>
 
 #include <algorithm>
 #include <cerrno>
@@ -21,42 +22,18 @@ namespace {
 
 constexpr size_t kInputBytes = 1 << 17;
 
-// A file whose first bytes can be looked at before they are read.
-class FileInput {
+constexpr absl::string_view kGzipMagic = "\x1f\x8b";
+constexpr absl::string_view kZstdMagic = "\x28\xb5\x2f\xfd";
+
+class FileSource final : public ByteSource {
  public:
-  static absl::StatusOr<FileInput> Open(const std::string& path) {
-    FileInput input(path);
-    input.file_ = FileDescriptor(open(path.c_str(), O_RDONLY | O_CLOEXEC));
-    if (!input.file_.ok()) return ErrnoStatus("cannot open", path);
-    input.head_.resize(2);
-    size_t have = 0;
-    while (have < input.head_.size()) {
-      ASSIGN_OR_RETURN(const size_t n,
-                       input.ReadFile(input.head_.data() + have, input.head_.size() - have));
-      if (n == 0) break;
-      have += n;
-    }
-    input.head_.resize(have);
-    return input;
+  static absl::StatusOr<std::unique_ptr<FileSource>> Open(const std::string& path) {
+    FileDescriptor file(open(path.c_str(), O_RDONLY | O_CLOEXEC));
+    if (!file.ok()) return ErrnoStatus("cannot open", path);
+    return std::unique_ptr<FileSource>(new FileSource(path, std::move(file)));
   }
 
-  const std::string& path() const { return path_; }
-  bool StartsWithGzipMagic() const { return head_ == "\x1f\x8b"; }
-
-  absl::StatusOr<size_t> Read(char* out, size_t size) {
-    if (!head_.empty()) {
-      const size_t n = std::min(size, head_.size());
-      std::memcpy(out, head_.data(), n);
-      head_.erase(0, n);
-      return n;
-    }
-    return ReadFile(out, size);
-  }
-
- private:
-  explicit FileInput(const std::string& path) : path_(path) {}
-
-  absl::StatusOr<size_t> ReadFile(char* out, size_t size) {
+  absl::StatusOr<size_t> Read(char* out, size_t size) override {
     ssize_t n;
     do {
       n = read(file_.get(), out, size);
@@ -65,29 +42,23 @@ class FileInput {
     return static_cast<size_t>(n);
   }
 
-  std::string path_;
-  FileDescriptor file_;
-  std::string head_;
-};
-
-class PlainSource final : public ByteSource {
- public:
-  explicit PlainSource(FileInput input) : input_(std::move(input)) {}
-  absl::StatusOr<size_t> Read(char* out, size_t size) override { return input_.Read(out, size); }
-
  private:
-  FileInput input_;
+  FileSource(const std::string& path, FileDescriptor file) : path_(path), file_(std::move(file)) {}
+
+  const std::string path_;
+  FileDescriptor file_;
 };
 
 class GzipSource final : public ByteSource {
  public:
-  explicit GzipSource(FileInput input) : input_(std::move(input)), buffer_(kInputBytes) {}
+  GzipSource(const std::string& path, std::unique_ptr<ByteSource> input)
+      : path_(path), input_(std::move(input)), buffer_(kInputBytes) {}
   ~GzipSource() override { inflateEnd(&stream_); }
 
   absl::Status Init() {
     constexpr int kGzipOnly = 16;
     if (inflateInit2(&stream_, MAX_WBITS + kGzipOnly) != Z_OK) {
-      return absl::ResourceExhaustedError(input_.path() + ": no memory to decompress it");
+      return absl::ResourceExhaustedError(path_ + ": no memory to decompress it");
     }
     return absl::OkStatus();
   }
@@ -108,10 +79,9 @@ class GzipSource final : public ByteSource {
  private:
   // False at a proper end of the data.
   absl::StatusOr<bool> FillInput() {
-    ASSIGN_OR_RETURN(const size_t n, input_.Read(buffer_.data(), buffer_.size()));
+    ASSIGN_OR_RETURN(const size_t n, input_->Read(buffer_.data(), buffer_.size()));
     if (n == 0 && !member_ended_) {
-      return absl::DataLossError(input_.path() +
-                                 ": gzip data ends too early, the file is truncated");
+      return absl::DataLossError(path_ + ": gzip data ends too early, the file is truncated");
     }
     stream_.next_in = reinterpret_cast<Bytef*>(buffer_.data());
     stream_.avail_in = n;
@@ -126,29 +96,118 @@ class GzipSource final : public ByteSource {
     const int code = inflate(&stream_, Z_NO_FLUSH);
     member_ended_ = code == Z_STREAM_END;
     if (code == Z_OK || code == Z_STREAM_END) return absl::OkStatus();
-    return absl::DataLossError(absl::StrCat(input_.path(), ": corrupt gzip data: ",
-                                            stream_.msg != nullptr ? stream_.msg : zError(code)));
+    return absl::DataLossError(absl::StrCat(
+        path_, ": corrupt gzip data: ", stream_.msg != nullptr ? stream_.msg : zError(code)));
   }
 
-  FileInput input_;
+  const std::string path_;
+  const std::unique_ptr<ByteSource> input_;
   std::vector<char> buffer_;
   z_stream stream_ = {};
   bool member_ended_ = false;
 };
 
+class ZstdSource final : public ByteSource {
+ public:
+  ZstdSource(const std::string& path, std::unique_ptr<ByteSource> input)
+      : path_(path),
+        input_(std::move(input)),
+        buffer_(kInputBytes),
+        stream_(ZSTD_createDStream(), &ZSTD_freeDStream) {}
+
+  absl::Status Init() const {
+    if (stream_ != nullptr) return absl::OkStatus();
+    return absl::ResourceExhaustedError(path_ + ": no memory to decompress it");
+  }
+
+  absl::StatusOr<size_t> Read(char* out, size_t size) override {
+    ZSTD_outBuffer output = {.dst = out, .size = size, .pos = 0};
+    while (output.pos == 0) {
+      // Output that did not fit last time may wait inside the stream.
+      if (in_.pos == in_.size && !output_was_full_) {
+        ASSIGN_OR_RETURN(const bool more, FillInput());
+        if (!more) return 0;
+      }
+      const size_t hint = ZSTD_decompressStream(stream_.get(), &output, &in_);
+      if (ZSTD_isError(hint)) {
+        return absl::DataLossError(
+            absl::StrCat(path_, ": corrupt zstd data: ", ZSTD_getErrorName(hint)));
+      }
+      frame_ended_ = hint == 0;
+      output_was_full_ = !frame_ended_ && output.pos == output.size;
+    }
+    return output.pos;
+  }
+
+ private:
+  // False at a proper end of the data.
+  absl::StatusOr<bool> FillInput() {
+    ASSIGN_OR_RETURN(const size_t n, input_->Read(buffer_.data(), buffer_.size()));
+    if (n == 0 && !frame_ended_) {
+      return absl::DataLossError(path_ + ": zstd data ends too early, the file is truncated");
+    }
+    in_ = {.src = buffer_.data(), .size = n, .pos = 0};
+    return n > 0;
+  }
+
+  const std::string path_;
+  const std::unique_ptr<ByteSource> input_;
+  std::vector<char> buffer_;
+  ZSTD_inBuffer in_ = {};
+  const std::unique_ptr<ZSTD_DStream, size_t (*)(ZSTD_DStream*)> stream_;
+  bool frame_ended_ = false;
+  bool output_was_full_ = false;
+};
+
+template <typename Source>
+absl::StatusOr<std::unique_ptr<ByteSource>> Decompress(const std::string& path,
+                                                       std::unique_ptr<ByteSource> input) {
+  auto source = std::make_unique<Source>(path, std::move(input));
+  RETURN_IF_ERROR(source->Init());
+  return source;
+}
+
 }  // namespace
 
+PeekSource::PeekSource(std::unique_ptr<ByteSource> source) : source_(std::move(source)) {}
+
+absl::StatusOr<absl::string_view> PeekSource::Peek(size_t size) {
+  head_.erase(0, begin_);
+  begin_ = 0;
+  size_t have = head_.size();
+  if (have < size) head_.resize(size);
+  while (have < size) {
+    absl::StatusOr<size_t> n = source_->Read(head_.data() + have, size - have);
+    if (!n.ok() || *n == 0) {
+      head_.resize(have);
+      RETURN_IF_ERROR(n.status());
+      break;
+    }
+    have += *n;
+  }
+  return absl::string_view(head_).substr(0, size);
+}
+
+absl::StatusOr<size_t> PeekSource::Read(char* out, size_t size) {
+  if (begin_ == head_.size()) return source_->Read(out, size);
+  const size_t n = std::min(size, head_.size() - begin_);
+  std::memcpy(out, head_.data() + begin_, n);
+  begin_ += n;
+  return n;
+}
+
 absl::StatusOr<std::unique_ptr<ByteSource>> OpenByteSource(const std::string& path) {
-  ASSIGN_OR_RETURN(FileInput input, FileInput::Open(path));
-  if (input.StartsWithGzipMagic()) {
-    auto source = std::make_unique<GzipSource>(std::move(input));
-    RETURN_IF_ERROR(source->Init());
-    return source;
+  ASSIGN_OR_RETURN(std::unique_ptr<FileSource> file, FileSource::Open(path));
+  auto input = std::make_unique<PeekSource>(std::move(file));
+  ASSIGN_OR_RETURN(const absl::string_view head, input->Peek(kZstdMagic.size()));
+  if (absl::StartsWith(head, kGzipMagic)) return Decompress<GzipSource>(path, std::move(input));
+  if (absl::StartsWith(head, kZstdMagic)) return Decompress<ZstdSource>(path, std::move(input));
+  for (const auto& [suffix, kind] : {std::pair(".gz", "gzip"), std::pair(".zst", "zstd")}) {
+    if (!absl::EndsWithIgnoreCase(path, suffix)) continue;
+    return absl::DataLossError(absl::StrCat(path, ": the name ends in ", suffix,
+                                            " but the contents are not ", kind, " data"));
   }
-  if (absl::EndsWithIgnoreCase(path, ".gz")) {
-    return absl::DataLossError(path + ": the name ends in .gz but the contents are not gzip data");
-  }
-  return std::make_unique<PlainSource>(std::move(input));
+  return input;
 }
 
 }  // namespace pricer

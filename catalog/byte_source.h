@@ -5,6 +5,7 @@
 #include <string>
 
 #include "absl/status/statusor.h"
+#include "absl/strings/string_view.h"
 
 namespace pricer {
 
@@ -18,8 +19,25 @@ class ByteSource {
   virtual absl::StatusOr<size_t> Read(char* out, size_t size) = 0;
 };
 
-// Opens a plain or gzip file (several members are read as one). Gzip is recognised by its first
-// bytes whatever the name; a name that ends in .gz without gzip data behind it is DataLoss.
+// A source whose next bytes can be looked at before they are read.
+class PeekSource final : public ByteSource {
+ public:
+  explicit PeekSource(std::unique_ptr<ByteSource> source);
+
+  // The next `size` bytes, fewer only where the data ends before; valid until the next call.
+  absl::StatusOr<absl::string_view> Peek(size_t size);
+  absl::StatusOr<size_t> Read(char* out, size_t size) override;
+
+ private:
+  const std::unique_ptr<ByteSource> source_;
+  std::string head_;  // was looked at
+  size_t begin_ = 0;  // of what was not read of it
+};
+
+// Opens a plain, gzip or zstd file (several members or frames are read as one). Compression is
+// recognised by the first bytes whatever the name; a name that ends in .gz or .zst without such
+// data behind it is DataLoss. A zstd frame that needs more than 128 MiB of memory (made with --long
+// or --ultra) is refused as DataLoss.
 absl::StatusOr<std::unique_ptr<ByteSource>> OpenByteSource(const std::string& path);
 
 }  // namespace pricer

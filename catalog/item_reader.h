@@ -35,7 +35,7 @@ struct ItemReaderOptions {
   absl::Status Validate() const;
 };
 
-// Reads the items of a JSONL file, plain or gzip, in constant memory. What a good row is:
+// Reads the items of a JSONL file, plain, gzip or zstd, in constant memory. What a good row is:
 // ItemParser::Parse. One thread.
 class ItemReader {
  public:

@@ -12,7 +12,8 @@ namespace pricer {
 
 class ByteSource;
 
-// The lines of a plain or gzip file, with memory bounded by the longest line allowed. One thread.
+// The lines of a plain, gzip or zstd file, with memory bounded by the longest line allowed. One
+// thread.
 class LineReader {
  public:
   struct Line {

@@ -8,6 +8,7 @@
 #include "base/file.h"
 #include "base/status_macros.h"
 #include "tests/catalog/gzip.h"
+#include "tests/catalog/zstd.h"
 #include "tests/testing/status_matchers.h"
 #include "tests/testing/temp_dir.h"
 
@@ -18,6 +19,7 @@ using ::pricer::testing::GzipOf;
 using ::pricer::testing::IsOkAndHolds;
 using ::pricer::testing::StatusIs;
 using ::pricer::testing::TempDir;
+using ::pricer::testing::ZstdOf;
 using ::testing::AllOf;
 using ::testing::HasSubstr;
 
@@ -103,6 +105,80 @@ TEST(ByteSourceTest, BytesAfterTheGzipDataAreDataLoss) {
   const TempDir dir;
   ASSERT_OK(WriteFile(dir.File("a.gz"), GzipOf("text") + "{\"more\": 1}"));
   EXPECT_THAT(ReadAll(dir.File("a.gz")), StatusIs(absl::StatusCode::kDataLoss));
+}
+
+TEST(ByteSourceTest, ReadsZstdByItsMagicWhateverTheName) {
+  const TempDir dir;
+  for (const std::string& bytes : {Noise(1'000'000), std::string(3'000'000, 'x')}) {
+    for (const char* name : {"a.zst", "a.jsonl"}) {
+      ASSERT_OK(WriteFile(dir.File(name), ZstdOf(bytes)));
+      EXPECT_THAT(ReadAll(dir.File(name)), IsOkAndHolds(bytes));
+      EXPECT_THAT(ReadAll(dir.File(name), 777), IsOkAndHolds(bytes));
+    }
+  }
+}
+
+TEST(ByteSourceTest, ReadsSeveralZstdFramesAsOne) {
+  const TempDir dir;
+  ASSERT_OK(WriteFile(dir.File("a.zst"), ZstdOf("one ") + ZstdOf("") + ZstdOf("two")));
+  EXPECT_THAT(ReadAll(dir.File("a.zst")), IsOkAndHolds("one two"));
+  EXPECT_THAT(ReadAll(dir.File("a.zst"), 1), IsOkAndHolds("one two"));
+  ASSERT_OK(WriteFile(dir.File("a.zst"), ZstdOf("")));
+  EXPECT_THAT(ReadAll(dir.File("a.zst")), IsOkAndHolds(""));
+}
+
+TEST(ByteSourceTest, ZstdCutAnywhereIsDataLoss) {
+  const TempDir dir;
+  const std::string whole = ZstdOf("some text that is long enough to be cut");
+  for (size_t size = 4; size < whole.size(); ++size) {
+    ASSERT_OK(WriteFile(dir.File("cut.zst"), whole.substr(0, size)));
+    EXPECT_THAT(ReadAll(dir.File("cut.zst")),
+                StatusIs(absl::StatusCode::kDataLoss,
+                         AllOf(HasSubstr(dir.File("cut.zst")), HasSubstr("truncated"))))
+        << size;
+  }
+}
+
+TEST(ByteSourceTest, DamagedZstdAndBytesAfterItAreDataLoss) {
+  const TempDir dir;
+  std::string damaged = ZstdOf(Noise(5000));
+  damaged[damaged.size() / 2] = static_cast<char>(damaged[damaged.size() / 2] ^ 0x55);
+  for (const std::string& bytes : {damaged, ZstdOf("text") + "{\"more\": 1}"}) {
+    ASSERT_OK(WriteFile(dir.File("a.zst"), bytes));
+    EXPECT_THAT(ReadAll(dir.File("a.zst")),
+                StatusIs(absl::StatusCode::kDataLoss,
+                         AllOf(HasSubstr(dir.File("a.zst")), HasSubstr("corrupt zstd data"))));
+  }
+}
+
+TEST(ByteSourceTest, ZstNameWithoutZstdDataIsDataLoss) {
+  const TempDir dir;
+  for (const std::string& bytes : {std::string(), std::string("{}"), ZstdOf("a").substr(0, 3)}) {
+    ASSERT_OK(WriteFile(dir.File("a.zst"), bytes));
+    EXPECT_THAT(ReadAll(dir.File("a.zst")),
+                StatusIs(absl::StatusCode::kDataLoss, HasSubstr("not zstd data")));
+  }
+}
+
+TEST(PeekSourceTest, WhatWasLookedAtIsStillRead) {
+  const TempDir dir;
+  const std::string bytes = Noise(1000);
+  ASSERT_OK(WriteFile(dir.File("a"), bytes));
+  ASSERT_OK_AND_ASSIGN(std::unique_ptr<ByteSource> plain, OpenByteSource(dir.File("a")));
+  PeekSource source(std::move(plain));
+  EXPECT_THAT(source.Peek(3), IsOkAndHolds(bytes.substr(0, 3)));
+  EXPECT_THAT(source.Peek(100), IsOkAndHolds(bytes.substr(0, 100)));
+  EXPECT_THAT(source.Peek(2), IsOkAndHolds(bytes.substr(0, 2)));
+  std::string out(40, ' ');
+  EXPECT_THAT(source.Read(out.data(), out.size()), IsOkAndHolds(40));
+  EXPECT_EQ(out, bytes.substr(0, 40));
+  EXPECT_THAT(source.Peek(70), IsOkAndHolds(bytes.substr(40, 70)));
+  EXPECT_THAT(source.Peek(5000), IsOkAndHolds(bytes.substr(40)));
+  out.resize(5000);
+  EXPECT_THAT(source.Read(out.data(), out.size()), IsOkAndHolds(960));
+  EXPECT_EQ(out.substr(0, 960), bytes.substr(40));
+  EXPECT_THAT(source.Read(out.data(), out.size()), IsOkAndHolds(0));
+  EXPECT_THAT(source.Peek(1), IsOkAndHolds(""));
 }
 
 TEST(ByteSourceTest, GzNameWithoutGzipDataIsDataLoss) {
