@@ -11,7 +11,7 @@ endfunction()
 # a target that was never declared counts as left out with it.
 function(pricer_missing out)
   get_property(unavailable GLOBAL PROPERTY pricer_unavailable)
-  if(PRICER_TORCH AND PRICER_SERVER AND PRICER_CLIENT)
+  if(PRICER_TORCH AND PRICER_SERVER AND PRICER_CLIENT AND PRICER_ARROW)
     set(complete TRUE)
   endif()
   set(missing "")
