@@ -3,7 +3,6 @@
 #include <algorithm>
 #include <utility>
 
-#include "absl/strings/ascii.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
 #include "base/status_macros.h"
@@ -14,8 +13,8 @@ namespace {
 constexpr double kMinRejectsForEarlyStop = 100;
 constexpr int64_t kMinRowsToJudge = 100;
 
-bool IsBlankLine(absl::string_view line) {
-  return std::all_of(line.begin(), line.end(), absl::ascii_isspace);
+ItemRules RulesOf(const ItemReaderOptions& options) {
+  return {.currency = options.currency, .price_required = options.price_required};
 }
 
 }  // namespace
@@ -28,27 +27,33 @@ absl::Status ItemReaderOptions::Validate() const {
   if (max_line_bytes == 0) {
     return absl::InvalidArgumentError("max_line_bytes: expected at least 1, got 0");
   }
-  return ItemParser::Create(columns, currency, price_required).status();
+  const auto delimiter = static_cast<unsigned char>(csv_delimiter);
+  if (delimiter >= 0x80 || csv_delimiter == '"' || csv_delimiter == '\n' || csv_delimiter == '\r') {
+    return absl::InvalidArgumentError(absl::StrCat(
+        "csv_delimiter: expected ASCII but no quote or line end, got byte ", int{delimiter}));
+  }
+  return ItemParser::Create(columns, RulesOf(*this)).status();
 }
 
 absl::StatusOr<std::unique_ptr<ItemReader>> ItemReader::Open(const std::string& path,
                                                              const ItemReaderOptions& options) {
   RETURN_IF_ERROR(options.Validate());
-  ASSIGN_OR_RETURN(ItemParser parser,
-                   ItemParser::Create(options.columns, options.currency, options.price_required));
-  ASSIGN_OR_RETURN(std::unique_ptr<LineReader> lines,
-                   LineReader::Open(path, options.max_line_bytes));
+  ASSIGN_OR_RETURN(ItemParser parser, ItemParser::Create(options.columns, RulesOf(options)));
+  ASSIGN_OR_RETURN(std::unique_ptr<RowSource> source,
+                   OpenRowSource(path, parser.columns(),
+                                 {.max_row_bytes = options.max_line_bytes,
+                                  .csv_delimiter = options.csv_delimiter}));
   ASSIGN_OR_RETURN(RejectsFile rejects_file, RejectsFile::Create(options.rejects_path, path));
   return std::unique_ptr<ItemReader>(
-      new ItemReader(path, options, std::move(lines), std::move(parser), std::move(rejects_file)));
+      new ItemReader(path, options, std::move(source), std::move(parser), std::move(rejects_file)));
 }
 
 ItemReader::ItemReader(const std::string& path, const ItemReaderOptions& options,
-                       std::unique_ptr<LineReader> lines, ItemParser parser,
+                       std::unique_ptr<RowSource> source, ItemParser parser,
                        RejectsFile rejects_file)
     : path_(path),
       options_(options),
-      lines_(std::move(lines)),
+      source_(std::move(source)),
       parser_(std::move(parser)),
       rejects_file_(std::move(rejects_file)) {}
 
@@ -99,23 +104,15 @@ absl::StatusOr<bool> ItemReader::NextRow(Item* item, std::optional<Reject>* reje
 
 absl::StatusOr<bool> ItemReader::ReadRow(bool skip_blank, Item* item,
                                          std::optional<Reject>* reject) {
-  LineReader::Line line;
-  bool is_blank = false;
   do {
-    ASSIGN_OR_RETURN(const bool more, lines_->Next(&line));
+    ASSIGN_OR_RETURN(const bool more, source_->Next(&current_));
     if (!more) return false;
-    is_blank = !line.too_long && IsBlankLine(line.text);
-  } while (is_blank && skip_blank);
-  row_ = line.number;
+  } while (current_.is_blank && skip_blank);
+  row_ = current_.number;
   ++rows_;
   item->id.clear();
-  if (is_blank) {
-    *reject = Reject{"", "blank line"};
-  } else if (line.too_long) {
-    *reject = Reject{"", absl::StrCat("line longer than ", options_.max_line_bytes, " bytes")};
-  } else {
-    *reject = parser_.Parse(line.text, row_, item);
-  }
+  *reject =
+      current_.reject.has_value() ? current_.reject : parser_.Parse(current_.values, row_, item);
   if (reject->has_value()) ++rejects_;
   return true;
 }

@@ -12,34 +12,39 @@
 #include "absl/status/statusor.h"
 #include "catalog/item.h"
 #include "catalog/item_parser.h"
-#include "catalog/line_reader.h"
 #include "catalog/rejects_file.h"
+#include "catalog/row_source.h"
 
 namespace pricer {
 
 struct ItemReaderOptions {
-  // From our field names to the file's columns; see ItemParser::Create.
+  // From our field names to the file's columns; see ItemColumns::Create.
   std::map<std::string, std::string> columns;
   // Of the run: rows in another currency are rejected.
   std::string currency = "USD";
   bool price_required = true;
   // 0 to 1. See ItemReader::Next for when the reading stops.
   double max_reject_share = 0.01;
-  // JSON lines {"file","row","field","reason"}; rows count from 1, field is the column as the file
-  // calls it, or empty where the whole row is meant. Empty path: rejects are only counted. A file
-  // of an earlier run is removed at Open; without rejects there is no file. One reader per path.
+  // JSON lines {"file","row","field","reason"}; rows count as in Row, field is the column as the
+  // file calls it, or empty where the whole row is meant. Empty path: rejects are only counted. A
+  // file of an earlier run is removed at Open; without rejects there is no file. One reader per
+  // path.
   std::string rejects_path;
-  // Longer lines are rejected.
+  // Longer lines, or rows of a table, are rejected.
   size_t max_line_bytes = size_t{1} << 20;
+  // Of CSV: any ASCII character but a quote or a line end. '\0': comma, semicolon or tab, as the
+  // header has it.
+  char csv_delimiter = '\0';
 
   absl::Status Validate() const;
 };
 
-// Reads the items of a JSONL file, plain, gzip or zstd, in constant memory. What a good row is:
-// ItemParser::Parse. One thread.
+// Reads the items of a JSONL, CSV or Parquet file, the first two also gzip or zstd, in constant
+// memory. Which format: OpenRowSource; what a good row is: ItemParser::Parse. One thread.
 class ItemReader {
  public:
-  // InvalidArgument for wrong options; else what opening the file gave.
+  // InvalidArgument for wrong options or a table without the columns; else what opening the file
+  // gave.
   static absl::StatusOr<std::unique_ptr<ItemReader>> Open(const std::string& path,
                                                           const ItemReaderOptions& options);
 
@@ -60,13 +65,13 @@ class ItemReader {
   // that one bad row among the first few is not held against it.
   absl::Status Finish();
 
-  // The next line, good or not: `reject` is empty or says why `item` is unspecified but for its id,
+  // The next row, good or not: `reject` is empty or says why `item` is unspecified but for its id,
   // which is empty where none could be read. A blank line is a reject here. False at the end.
-  // Counts rejects but neither writes nor limits them: for callers that answer every line in its
+  // Counts rejects but neither writes nor limits them: for callers that answer every row in its
   // place. Do not mix with Next.
   absl::StatusOr<bool> NextRow(Item* item, std::optional<Reject>* reject);
 
-  // Line number of the latest row, from 1; blank lines that Next passes over are counted here.
+  // Row::number of the latest row; blank lines of JSONL that Next passes over are counted here.
   int64_t row() const { return row_; }
   // Rows so far, rejected ones included, blank lines that Next passes over not.
   int64_t rows() const { return rows_; }
@@ -74,7 +79,7 @@ class ItemReader {
 
  private:
   ItemReader(const std::string& path, const ItemReaderOptions& options,
-             std::unique_ptr<LineReader> lines, ItemParser parser, RejectsFile rejects_file);
+             std::unique_ptr<RowSource> source, ItemParser parser, RejectsFile rejects_file);
   absl::StatusOr<bool> ReadRow(bool skip_blank, Item* item, std::optional<Reject>* reject);
   absl::StatusOr<bool> NextGoodRow(Item* item);
   absl::Status NoteReject(const Reject& reject);
@@ -85,9 +90,10 @@ class ItemReader {
 
   const std::string path_;
   const ItemReaderOptions options_;
-  const std::unique_ptr<LineReader> lines_;
+  const std::unique_ptr<RowSource> source_;
   ItemParser parser_;
   RejectsFile rejects_file_;
+  Row current_;
   std::string first_reject_;
   absl::Status failure_;
   bool at_end_ = false;

@@ -13,12 +13,6 @@ namespace {
 constexpr size_t kBufferBytes = 1 << 18;
 }  // namespace
 
-absl::StatusOr<std::unique_ptr<LineReader>> LineReader::Open(const std::string& path,
-                                                             size_t max_line_bytes) {
-  ASSIGN_OR_RETURN(std::unique_ptr<ByteSource> source, OpenByteSource(path));
-  return std::unique_ptr<LineReader>(new LineReader(std::move(source), max_line_bytes));
-}
-
 LineReader::LineReader(std::unique_ptr<ByteSource> source, size_t max_line_bytes)
     : source_(std::move(source)), max_line_bytes_(max_line_bytes), buffer_(kBufferBytes, '\0') {}
 

@@ -12,7 +12,7 @@ namespace pricer {
 
 class ByteSource;
 
-// The lines of a plain, gzip or zstd file, with memory bounded by the longest line allowed. One
+// The lines of a file, with memory bounded by the longest line allowed. One
 // thread.
 class LineReader {
  public:
@@ -24,8 +24,7 @@ class LineReader {
     bool too_long = false;
   };
 
-  static absl::StatusOr<std::unique_ptr<LineReader>> Open(const std::string& path,
-                                                          size_t max_line_bytes);
+  LineReader(std::unique_ptr<ByteSource> source, size_t max_line_bytes);
   ~LineReader();
 
   // False at the end. The last line may lack its line feed. A UTF-8 byte order mark at the head of
@@ -33,7 +32,6 @@ class LineReader {
   absl::StatusOr<bool> Next(Line* line);
 
  private:
-  LineReader(std::unique_ptr<ByteSource> source, size_t max_line_bytes);
   void Emit(size_t length, Line* line);
   absl::StatusOr<bool> Fill();
 

@@ -10,6 +10,7 @@
 
 #include "base/utf8.h"
 #include "catalog/item_parser.h"
+#include "catalog/json_row.h"
 #include "catalog/random.h"
 #include "tests/testing/status_matchers.h"
 
@@ -64,9 +65,12 @@ TEST(ItemJsonTest, EscapesSoThatEveryTextReadsBack) {
   const std::string line = ItemToJson(item);
   EXPECT_EQ(line.find('\n'), std::string::npos);
   EXPECT_EQ(nlohmann::json::parse(line)["title"].get<std::string>(), all);
-  ASSERT_OK_AND_ASSIGN(ItemParser parser, ItemParser::Create({}, "USD", true));
+  ASSERT_OK_AND_ASSIGN(const ItemParser parser, ItemParser::Create({}, {}));
+  JsonRowScanner scanner(parser.columns());
+  FieldValues values;
+  ASSERT_FALSE(scanner.Scan(line, &values).has_value());
   Item read;
-  EXPECT_FALSE(parser.Parse(line, 1, &read).has_value());
+  EXPECT_FALSE(parser.Parse(values, 1, &read).has_value());
   EXPECT_EQ(read.title, all);
 }
 

@@ -15,6 +15,7 @@
 #include "absl/strings/str_cat.h"
 #include "absl/strings/string_view.h"
 #include "base/utf8.h"
+#include "catalog/json_row.h"
 #include "catalog/random.h"
 #include "tests/testing/status_matchers.h"
 
@@ -32,14 +33,28 @@ using ::testing::StartsWith;
 using Columns = std::map<std::string, std::string>;
 using Json = nlohmann::json;
 
+// As row 17 of a file of JSON lines.
+std::optional<Reject> ParseLine(const ItemParser& parser, absl::string_view line,
+                                JsonRowScanner* scanner, Item* item) {
+  item->id.clear();
+  FieldValues values;
+  if (auto reject = scanner->Scan(line, &values)) return reject;
+  return parser.Parse(values, 17, item);
+}
+
 class ItemParserTest : public ::testing::Test {
  protected:
   // "" if the line is an item, else "field: reason".
   std::string Parse(absl::string_view line, bool price_required = true,
                     const Columns& columns = {}) {
-    absl::StatusOr<ItemParser> parser = ItemParser::Create(columns, "USD", price_required);
+    return Parse(line, ItemRules{.price_required = price_required}, columns);
+  }
+
+  std::string Parse(absl::string_view line, const ItemRules& rules, const Columns& columns = {}) {
+    const absl::StatusOr<ItemParser> parser = ItemParser::Create(columns, rules);
     EXPECT_OK(parser);
-    const std::optional<Reject> reject = parser->Parse(line, 17, &item_);
+    JsonRowScanner scanner(parser->columns());
+    const std::optional<Reject> reject = ParseLine(*parser, line, &scanner, &item_);
     return reject.has_value() ? reject->field + ": " + reject->reason : "";
   }
 
@@ -375,10 +390,11 @@ TEST_F(ItemParserTest, AnEmptyMappingLeavesTheFieldOut) {
 }
 
 // Another parser must agree on what is an object and on all that is in it.
-void ExpectSameAsReference(const std::string& line, ItemParser* parser) {
+void ExpectSameAsReference(const std::string& line, const ItemParser& parser,
+                           JsonRowScanner* scanner) {
   const Json reference = Json::parse(line, nullptr, /*allow_exceptions=*/false);
   Item item;
-  const std::optional<Reject> reject = parser->Parse(line, 17, &item);
+  const std::optional<Reject> reject = ParseLine(parser, line, scanner, &item);
   const std::string reason = reject.has_value() ? reject->reason : "";
   ASSERT_EQ(reference.is_discarded(), absl::StartsWith(reason, "not JSON")) << line << reason;
   ASSERT_EQ(!reference.is_discarded() && !reference.is_object(), reason == "not a JSON object")
@@ -406,8 +422,8 @@ TEST(ItemParserFuzzTest, AgreesWithAnotherParserOnDamagedText) {
       R"({"a": [1, -0.5e-3, [], {}, {"b": [true, false, "\t"]}], "brand": "c", "": 0, "price": 7})",
       R"([{"a": 1}, "b"])", R"({"details": "d", "details": "\u20ac", "text": null, "price": "3"})"};
   constexpr char kBytes[] = "{}[]\",:\\u0d8e19.-+nultrefas bE\t\x01";
-  absl::StatusOr<ItemParser> parser = ItemParser::Create({}, "USD", /*price_required=*/false);
-  ASSERT_OK(parser);
+  ASSERT_OK_AND_ASSIGN(const ItemParser parser, ItemParser::Create({}, {.price_required = false}));
+  JsonRowScanner scanner(parser.columns());
   Random random(7);
   for (int i = 0; i < 60'000; ++i) {
     std::string line = seeds[random.Index(std::size(seeds))];
@@ -425,7 +441,7 @@ TEST(ItemParserFuzzTest, AgreesWithAnotherParserOnDamagedText) {
           line.erase(at, 1 + random.Index(3));
       }
     }
-    ExpectSameAsReference(line, &*parser);
+    ExpectSameAsReference(line, parser, &scanner);
     if (::testing::Test::HasFatalFailure()) return;
   }
 }
@@ -443,17 +459,17 @@ TEST(ItemParserColumnsTest, AreEntriesOfFieldAndColumn) {
 }
 
 TEST(ItemParserCreateTest, RefusesWrongMappingsAndCurrencies) {
-  EXPECT_THAT(ItemParser::Create({{"name", "title"}}, "USD", true),
+  EXPECT_THAT(ItemParser::Create({{"name", "title"}}, {}),
               StatusIs(absl::StatusCode::kInvalidArgument,
                        AllOf(HasSubstr("no field \"name\""), HasSubstr("id, title, brand"))));
-  EXPECT_THAT(ItemParser::Create({{"title", "x"}, {"brand", "x"}}, "USD", true),
+  EXPECT_THAT(ItemParser::Create({{"title", "x"}, {"brand", "x"}}, {}),
               StatusIs(absl::StatusCode::kInvalidArgument,
                        HasSubstr("column \"x\" is given to both brand and title")));
-  EXPECT_THAT(ItemParser::Create({{"price", ""}}, "USD", true),
+  EXPECT_THAT(ItemParser::Create({{"price", ""}}, {}),
               StatusIs(absl::StatusCode::kInvalidArgument, HasSubstr("price is required")));
-  EXPECT_OK(ItemParser::Create({{"price", ""}}, "USD", false));
+  EXPECT_OK(ItemParser::Create({{"price", ""}}, {.price_required = false}));
   for (const char* currency : {"", "US", "usd", "USDX", "U$D"}) {
-    EXPECT_THAT(ItemParser::Create({}, currency, true),
+    EXPECT_THAT(ItemParser::Create({}, {.currency = currency}),
                 StatusIs(absl::StatusCode::kInvalidArgument, HasSubstr("ISO 4217")));
   }
 }

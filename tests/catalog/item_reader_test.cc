@@ -308,6 +308,12 @@ TEST_F(ItemReaderTest, RefusesWrongOptionsAndMissingFiles) {
   options_ = {};
   options_.currency = "dollars";
   EXPECT_THAT(Read(kGood), StatusIs(absl::StatusCode::kInvalidArgument));
+  for (const char delimiter : {'"', '\n', '\r', '\xE9'}) {
+    options_ = {};
+    options_.csv_delimiter = delimiter;
+    EXPECT_THAT(Read(kGood),
+                StatusIs(absl::StatusCode::kInvalidArgument, HasSubstr("csv_delimiter")));
+  }
   options_ = {};
   options_.columns = {{"prise", "x"}};
   EXPECT_THAT(Read(kGood), StatusIs(absl::StatusCode::kInvalidArgument));

@@ -3,11 +3,14 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <memory>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "absl/strings/str_cat.h"
 #include "base/file.h"
+#include "catalog/byte_source.h"
 #include "tests/catalog/gzip.h"
 #include "tests/testing/status_matchers.h"
 #include "tests/testing/temp_dir.h"
@@ -26,12 +29,13 @@ constexpr char kTooLong[] = "<too long>";
 std::vector<std::string> LinesOf(const std::string& contents, size_t max_line_bytes = 1 << 20) {
   const TempDir dir;
   EXPECT_OK(WriteFile(dir.File("a"), contents));
-  const auto reader = LineReader::Open(dir.File("a"), max_line_bytes);
-  EXPECT_OK(reader);
+  absl::StatusOr<std::unique_ptr<ByteSource>> bytes = OpenByteSource(dir.File("a"));
+  EXPECT_OK(bytes);
+  LineReader reader(*std::move(bytes), max_line_bytes);
   std::vector<std::string> lines;
   LineReader::Line line;
   for (;;) {
-    const absl::StatusOr<bool> more = (*reader)->Next(&line);
+    const absl::StatusOr<bool> more = reader.Next(&line);
     EXPECT_OK(more);
     if (!more.ok() || !*more) return lines;
     EXPECT_EQ(line.number, static_cast<int64_t>(lines.size()) + 1);
@@ -86,10 +90,11 @@ TEST(LineReaderTest, GivesTheWholeLinesBeforeItFindsTheFileCut) {
   for (int i = 0; i < 100'000; ++i) absl::StrAppend(&contents, i * 7919, "\n");
   const std::string whole = GzipOf(contents);
   ASSERT_OK(WriteFile(dir.File("a.gz"), whole.substr(0, whole.size() / 2)));
-  ASSERT_OK_AND_ASSIGN(const auto reader, LineReader::Open(dir.File("a.gz"), 100));
+  ASSERT_OK_AND_ASSIGN(std::unique_ptr<ByteSource> bytes, OpenByteSource(dir.File("a.gz")));
+  LineReader reader(std::move(bytes), 100);
   LineReader::Line line;
   absl::StatusOr<bool> more = true;
-  while (more.ok() && *more) more = reader->Next(&line);
+  while (more.ok() && *more) more = reader.Next(&line);
   EXPECT_THAT(more, StatusIs(absl::StatusCode::kDataLoss));
   EXPECT_GT(line.number, 1000);
 }

@@ -1,0 +1,34 @@
+// Linked instead of the sources that need Arrow where the build has none.
+
+#include <utility>
+
+#include "absl/status/status.h"
+#include "absl/strings/str_cat.h"
+#include "catalog/csv_source.h"
+#include "catalog/parquet_source.h"
+
+namespace pricer {
+namespace {
+
+absl::Status NoArrow(const std::string& path, absl::string_view format) {
+  return absl::UnimplementedError(absl::StrCat(
+      path, ": ", format,
+      " is read only by builds with the CMake option PRICER_ARROW, which this one lacks"));
+}
+
+}  // namespace
+
+absl::StatusOr<std::unique_ptr<RowSource>> OpenCsvSource(const std::string& path,
+                                                         std::unique_ptr<ByteSource> /*bytes*/,
+                                                         const ItemColumns& /*columns*/,
+                                                         const RowSourceOptions& /*options*/) {
+  return NoArrow(path, "CSV");
+}
+
+absl::StatusOr<std::unique_ptr<RowSource>> OpenParquetSource(const std::string& path,
+                                                             const ItemColumns& /*columns*/,
+                                                             const RowSourceOptions& /*options*/) {
+  return NoArrow(path, "Parquet");
+}
+
+}  // namespace pricer
