@@ -15,6 +15,9 @@ struct Item {
   std::string details;
   // Free text instead of the five fields above; never set together with them.
   std::string text;
+  // A ready training pair, read only where a caller asks for pairs; both are empty or neither.
+  std::string prompt;
+  std::string completion;
   // In units of `currency`; absent where the price is what is asked for.
   std::optional<double> price;
   // ISO 4217 code; empty = the run's currency.

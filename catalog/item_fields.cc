@@ -14,10 +14,23 @@ namespace {
 
 // By ItemField.
 constexpr std::array<const char*, kNumItemFields> kFieldNames = {
-    "id", "title", "brand", "category", "description", "details", "text", "price", "currency"};
+    "id",   "title",  "brand",      "category", "description", "details",
+    "text", "prompt", "completion", "price",    "currency"};
 
 constexpr ItemField kTextFields[] = {kTitleField,       kBrandField,   kCategoryField,
                                      kDescriptionField, kDetailsField, kTextField};
+
+bool IsRead(int field, bool pairs) {
+  return pairs || (field != kPromptField && field != kCompletionField);
+}
+
+std::vector<std::string> ReadFieldNames(bool pairs) {
+  std::vector<std::string> names;
+  for (int field = 0; field < kNumItemFields; ++field) {
+    if (IsRead(field, pairs)) names.emplace_back(kFieldNames[field]);
+  }
+  return names;
+}
 
 absl::Status MissingColumn(absl::string_view what, absl::Span<const std::string> header) {
   constexpr size_t kMaxNames = 50;
@@ -44,14 +57,15 @@ absl::StatusOr<ItemColumns> ItemColumns::Create(const std::map<std::string, std:
   ItemColumns result;
   result.price_required_ = rules.price_required;
   for (int field = 0; field < kNumItemFields; ++field) {
-    result.names_[field] = kFieldNames[field];
+    if (IsRead(field, rules.pairs)) result.names_[field] = kFieldNames[field];
   }
   std::map<std::string, std::string> owner;
   for (const auto& [name, column] : columns) {
     const int field = std::find(kFieldNames.begin(), kFieldNames.end(), name) - kFieldNames.begin();
-    if (field == kNumItemFields) {
-      return absl::InvalidArgumentError(absl::StrCat("no field \"", name, "\"; the fields are ",
-                                                     absl::StrJoin(kFieldNames, ", ")));
+    if (field == kNumItemFields || !IsRead(field, rules.pairs)) {
+      return absl::InvalidArgumentError(
+          absl::StrCat("no field \"", name, "\"; the fields are ",
+                       absl::StrJoin(ReadFieldNames(rules.pairs), ", ")));
     }
     result.names_[field] = column;
     if (column.empty()) continue;
@@ -66,7 +80,7 @@ absl::StatusOr<ItemColumns> ItemColumns::Create(const std::map<std::string, std:
     const auto taken = owner.find(result.names_[field]);
     if (taken != owner.end() && taken->second != kFieldNames[field]) result.names_[field].clear();
   }
-  if (rules.price_required && result.names_[kPriceField].empty()) {
+  if (rules.price_required && !rules.pairs && result.names_[kPriceField].empty()) {
     return absl::InvalidArgumentError("a price is required but no column is read for it");
   }
   return result;
@@ -87,6 +101,7 @@ absl::StatusOr<std::array<int, kNumItemFields>> ItemColumns::FindIn(
                            header);
     }
   }
+  if (places[kPromptField] >= 0 && places[kCompletionField] >= 0) return places;
   if (std::none_of(std::begin(kTextFields), std::end(kTextFields),
                    [&](ItemField field) { return places[field] >= 0; })) {
     std::vector<std::string> names;

@@ -19,6 +19,8 @@ enum ItemField {
   kDescriptionField,
   kDetailsField,
   kTextField,
+  kPromptField,
+  kCompletionField,
   kPriceField,
   kCurrencyField,
   kNumItemFields,
@@ -46,6 +48,9 @@ struct ItemRules {
   // ISO 4217; rows in another currency are rejected.
   std::string currency = "USD";
   bool price_required = true;
+  // Also read the fields prompt and completion. A row that has both needs no other field, not even
+  // the price: only for callers that look whether there is one.
+  bool pairs = false;
 
   absl::Status Validate() const;
 };
@@ -54,7 +59,7 @@ struct ItemRules {
 class ItemColumns {
  public:
   // `columns`: from our field names (id, title, brand, category, description, details, text, price,
-  // currency) to the columns of the file. A field that is not
+  // currency; with pairs prompt and completion too) to the columns of the file. A field that is not
   // mentioned has its own name as column, unless that column is given to another field; an empty
   // column means that the field is not read. InvalidArgument for an unknown field, a column given
   // to two fields or a price that is required but not read.

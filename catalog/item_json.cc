@@ -62,6 +62,10 @@ void AppendJsonString(absl::string_view text, std::string* out) {
 std::string ItemToJson(const Item& item) {
   std::string line = "{";
   AppendField("id", item.id, &line);
+  if (!item.prompt.empty()) {
+    AppendField("prompt", item.prompt, &line);
+    AppendField("completion", item.completion, &line);
+  }
   if (!item.text.empty()) {
     AppendField("text", item.text, &line);
   } else {

@@ -99,8 +99,12 @@ ItemParser::ItemParser(ItemColumns columns, const ItemRules& rules)
 std::optional<Reject> ItemParser::Parse(const FieldValues& values, int64_t row, Item* item) const {
   item->id.clear();  // what names a rejected row
   if (auto reject = TakeId(values, row, &item->id)) return reject;
-  if (auto reject = TakeTexts(values, item)) return reject;
-  if (auto reject = TakePrice(values, &item->price)) return reject;
+  if (auto reject = TakePair(values, item)) return reject;
+  const bool is_pair = !item->prompt.empty();
+  if (auto reject = TakeTexts(values, /*required=*/!is_pair, item)) return reject;
+  if (auto reject = TakePrice(values, rules_.price_required && !is_pair, &item->price)) {
+    return reject;
+  }
   return TakeCurrency(values, &item->currency);
 }
 
@@ -126,7 +130,20 @@ std::optional<Reject> ItemParser::TakeId(const FieldValues& values, int64_t row,
   return std::nullopt;
 }
 
-std::optional<Reject> ItemParser::TakeTexts(const FieldValues& values, Item* item) const {
+std::optional<Reject> ItemParser::TakePair(const FieldValues& values, Item* item) const {
+  for (const auto& [field, out] :
+       {std::pair(kPromptField, &item->prompt), std::pair(kCompletionField, &item->completion)}) {
+    if (auto reject = TakeString(field, values, out)) return reject;
+    if (IsBlank(*out)) out->clear();
+  }
+  if (item->prompt.empty() == item->completion.empty()) return std::nullopt;
+  const auto [there, missing] = item->prompt.empty() ? std::pair(kCompletionField, kPromptField)
+                                                     : std::pair(kPromptField, kCompletionField);
+  return Reject{ColumnOf(missing), absl::StrCat("missing beside ", ColumnOf(there))};
+}
+
+std::optional<Reject> ItemParser::TakeTexts(const FieldValues& values, bool required,
+                                            Item* item) const {
   const std::pair<ItemField, std::string*> fields[] = {{kTextField, &item->text},
                                                        {kTitleField, &item->title},
                                                        {kBrandField, &item->brand},
@@ -143,16 +160,16 @@ std::optional<Reject> ItemParser::TakeTexts(const FieldValues& values, Item* ite
     }
     is_empty = false;
   }
-  if (is_empty) return Reject{"", "empty text"};
+  if (is_empty && required) return Reject{"", "empty text"};
   return std::nullopt;
 }
 
-std::optional<Reject> ItemParser::TakePrice(const FieldValues& values,
+std::optional<Reject> ItemParser::TakePrice(const FieldValues& values, bool required,
                                             std::optional<double>* out) const {
   const FieldValue& value = values[kPriceField];
   out->reset();
   if (IsAbsent(value) || (value.kind == Kind::kString && value.text.empty())) {
-    if (rules_.price_required) return Reject{ColumnOf(kPriceField), "missing"};
+    if (required) return Reject{ColumnOf(kPriceField), "missing"};
     return std::nullopt;
   }
   if (value.kind != Kind::kNumber && value.kind != Kind::kString) {

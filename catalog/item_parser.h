@@ -34,6 +34,9 @@ class ItemParser {
   // - price: a number or a wholly numeric string, finite and > 0. Absent (or ""): rejected where
   //   the price is required. A price that is there must be right even where it is not required.
   // - currency: the run's, letter case apart, and set to it; absent or empty: the run's.
+  // - prompt and completion (read with ItemRules::pairs): strings, both or none; one of white space
+  //   alone is the same as absent, else both are taken as they are written. A row that has them
+  //   needs neither a text nor a price; what else it has must be right.
   std::optional<Reject> Parse(const FieldValues& values, int64_t row, Item* item) const;
 
  private:
@@ -42,8 +45,10 @@ class ItemParser {
   std::optional<Reject> TakeString(ItemField field, const FieldValues& values,
                                    std::string* out) const;
   std::optional<Reject> TakeId(const FieldValues& values, int64_t row, std::string* out) const;
-  std::optional<Reject> TakeTexts(const FieldValues& values, Item* item) const;
-  std::optional<Reject> TakePrice(const FieldValues& values, std::optional<double>* out) const;
+  std::optional<Reject> TakePair(const FieldValues& values, Item* item) const;
+  std::optional<Reject> TakeTexts(const FieldValues& values, bool required, Item* item) const;
+  std::optional<Reject> TakePrice(const FieldValues& values, bool required,
+                                  std::optional<double>* out) const;
   std::optional<Reject> TakeCurrency(const FieldValues& values, std::string* out) const;
 
   ItemColumns columns_;

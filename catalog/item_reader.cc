@@ -14,7 +14,9 @@ constexpr double kMinRejectsForEarlyStop = 100;
 constexpr int64_t kMinRowsToJudge = 100;
 
 ItemRules RulesOf(const ItemReaderOptions& options) {
-  return {.currency = options.currency, .price_required = options.price_required};
+  return {.currency = options.currency,
+          .price_required = options.price_required,
+          .pairs = options.pairs};
 }
 
 }  // namespace

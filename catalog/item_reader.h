@@ -23,6 +23,8 @@ struct ItemReaderOptions {
   // Of the run: rows in another currency are rejected.
   std::string currency = "USD";
   bool price_required = true;
+  // Also read prompt and completion; see ItemRules.
+  bool pairs = false;
   // 0 to 1. See ItemReader::Next for when the reading stops.
   double max_reject_share = 0.01;
   // JSON lines {"file","row","field","reason"}; rows count as in Row, field is the column as the

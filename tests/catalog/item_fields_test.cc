@@ -63,6 +63,14 @@ TEST(ItemColumnsTest, OneOfTheTextsMustBeThere) {
   }
 }
 
+TEST(ItemColumnsTest, PairsNeedNeitherTextNorPrice) {
+  EXPECT_OK(Find({"prompt", "completion"}, {.pairs = true}));
+  EXPECT_THAT(Find({"prompt", "completion"}), StatusIs(absl::StatusCode::kInvalidArgument));
+  EXPECT_THAT(Find({"prompt", "title"}, {.pairs = true}),
+              StatusIs(absl::StatusCode::kInvalidArgument, HasSubstr("\"price\"")));
+  EXPECT_OK(Find({"q", "a"}, {.pairs = true}, {{"prompt", "q"}, {"completion", "a"}}));
+}
+
 TEST(ItemColumnsTest, AColumnThatIsReadMayNotBeThereTwice) {
   EXPECT_THAT(Find({"title", "price", "title"}),
               StatusIs(absl::StatusCode::kInvalidArgument, HasSubstr("\"title\" is there twice")));
@@ -74,6 +82,13 @@ TEST(ItemColumnsTest, ALongHeaderIsCutInMessages) {
   for (int i = 0; i < 1000; ++i) header.push_back("c" + std::to_string(i));
   EXPECT_THAT(Find(header), StatusIs(absl::StatusCode::kInvalidArgument,
                                      AllOf(HasSubstr("\"c49\", ..."), Not(HasSubstr("c50")))));
+}
+
+TEST(ItemColumnsTest, PairsAreFieldsOnlyWhereTheyAreRead) {
+  EXPECT_THAT(ItemColumns::Create({{"prompt", "q"}}, {}),
+              StatusIs(absl::StatusCode::kInvalidArgument,
+                       AllOf(HasSubstr("no field \"prompt\""), Not(HasSubstr("completion")))));
+  EXPECT_OK(ItemColumns::Create({{"prompt", "q"}}, {.pairs = true}));
 }
 
 }  // namespace

@@ -389,6 +389,60 @@ TEST_F(ItemParserTest, AnEmptyMappingLeavesTheFieldOut) {
   EXPECT_EQ(item_.brand, "");
 }
 
+class ItemPairTest : public ItemParserTest {
+ protected:
+  std::string ParsePair(absl::string_view line, bool price_required = true) {
+    return Parse(line, ItemRules{.price_required = price_required, .pairs = true});
+  }
+};
+
+TEST_F(ItemPairTest, APairNeedsNoOtherField) {
+  EXPECT_EQ(ParsePair(R"({"prompt": " Price?\n", "completion": " 12"})"), "");
+  EXPECT_EQ(item_.prompt, " Price?\n");
+  EXPECT_EQ(item_.completion, " 12");
+  EXPECT_EQ(item_.id, "17");
+  EXPECT_FALSE(item_.price.has_value());
+  EXPECT_EQ(item_.currency, "USD");
+}
+
+TEST_F(ItemPairTest, WhatElseARowHasMustBeRight) {
+  EXPECT_EQ(ParsePair(R"({"prompt": "p", "completion": "c", "title": "t", "price": 3, "id": 5})"),
+            "");
+  EXPECT_THAT(item_.price, Optional(3.0));
+  EXPECT_EQ(item_.title, "t");
+  EXPECT_EQ(item_.id, "5");
+  EXPECT_EQ(ParsePair(R"({"prompt": "p", "completion": "c", "price": -3})"),
+            "price: not above zero: \"-3\"");
+  EXPECT_EQ(ParsePair(R"({"prompt": "p", "completion": "c", "title": 3})"),
+            "title: expected a string, got a number");
+}
+
+TEST_F(ItemPairTest, OneOfAPairAloneIsRejected) {
+  EXPECT_EQ(ParsePair(R"({"prompt": "p", "title": "t", "price": 1})"),
+            "completion: missing beside prompt");
+  EXPECT_EQ(ParsePair(R"({"prompt": "p", "completion": null})"),
+            "completion: missing beside prompt");
+  EXPECT_EQ(ParsePair(R"({"prompt": "p", "completion": ""})"), "completion: missing beside prompt");
+  EXPECT_EQ(ParsePair(R"({"prompt": " \n", "completion": "c"})"),
+            "prompt: missing beside completion");
+  EXPECT_EQ(ParsePair(R"({"prompt": "p", "completion": 12})"),
+            "completion: expected a string, got a number");
+}
+
+TEST_F(ItemPairTest, ARowWithoutAPairIsAnItem) {
+  EXPECT_EQ(ParsePair(R"({"prompt": "p", "completion": "c"})"), "");
+  EXPECT_EQ(ParsePair(R"({"title": "t", "price": 1, "prompt": "", "completion": " "})"), "");
+  EXPECT_EQ(item_.prompt + item_.completion, "");
+  EXPECT_EQ(ParsePair(R"({"title": "t"})"), "price: missing");
+  EXPECT_EQ(ParsePair(R"({"price": 1})"), ": empty text");
+}
+
+TEST_F(ItemPairTest, PairsAreReadOnlyWhereTheyAreAskedFor) {
+  EXPECT_EQ(Parse(R"({"prompt": "p", "completion": "c"})"), ": empty text");
+  EXPECT_EQ(Parse(R"({"prompt": "p", "completion": 5, "title": "t", "price": 1})"), "");
+  EXPECT_EQ(item_.prompt + item_.completion, "");
+}
+
 // Another parser must agree on what is an object and on all that is in it.
 void ExpectSameAsReference(const std::string& line, const ItemParser& parser,
                            JsonRowScanner* scanner) {

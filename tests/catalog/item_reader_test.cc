@@ -297,6 +297,23 @@ TEST_F(ItemReaderTest, NextRowGivesNoRowTheIdOfAnother) {
   }
 }
 
+TEST_F(ItemReaderTest, ReadsPairsWhereTheyAreAskedFor) {
+  Item pair;
+  pair.id = "x";
+  pair.prompt = "What?\n";
+  pair.completion = " 12";
+  options_.pairs = true;
+  ASSERT_OK_AND_ASSIGN(const std::vector<Item> items,
+                       Read(absl::StrCat(ItemToJson(pair), "\n", kGood)));
+  ASSERT_EQ(items.size(), 2);
+  EXPECT_EQ(items[0].prompt, pair.prompt);
+  EXPECT_EQ(items[0].completion, pair.completion);
+  EXPECT_FALSE(items[0].price.has_value());
+  EXPECT_EQ(items[1].prompt, "");
+  options_ = {};
+  EXPECT_THAT(Read(ItemToJson(pair)), StatusIs(absl::StatusCode::kFailedPrecondition));
+}
+
 TEST_F(ItemReaderTest, RefusesWrongOptionsAndMissingFiles) {
   EXPECT_THAT(ItemReader::Open("/no/such/file", options_), StatusIs(absl::StatusCode::kNotFound));
   options_.max_reject_share = 1.5;

@@ -43,7 +43,8 @@ inline absl::StatusOr<std::vector<std::string>> RowsOf(const std::string& path,
 
 // Every field in a column of its own name.
 inline ItemColumns AllColumns() {
-  const absl::StatusOr<ItemColumns> columns = ItemColumns::Create({}, {.price_required = false});
+  const absl::StatusOr<ItemColumns> columns =
+      ItemColumns::Create({}, {.price_required = false, .pairs = true});
   EXPECT_OK(columns);
   return *columns;
 }
