@@ -10,22 +10,31 @@
 
 namespace pricer {
 
-absl::StatusOr<CompletionEncoder> CompletionEncoder::Create(const PromptTemplate& prompt,
-                                                            const Tokenizer& tokenizer,
-                                                            const CompletionFormat& format) {
-  std::string text = prompt.Render("x");
+namespace {
+
+// Without special tokens behind the text.
+absl::StatusOr<std::vector<int32_t>> EncodeOpenEnded(const Tokenizer& tokenizer,
+                                                     absl::string_view text) {
   ASSIGN_OR_RETURN(Tokenizer::Encoding encoding,
                    tokenizer.EncodeWithOffsets(text, /*add_special_tokens=*/true));
   encoding.ids.resize(encoding.ids.size() - encoding.trailing_special);
-  CompletionEncoder encoder(std::move(text), std::move(encoding.ids), &tokenizer, format);
-  RETURN_IF_ERROR(encoder.EncodePrice(1).status());
+  return std::move(encoding.ids);
+}
+
+}  // namespace
+
+absl::StatusOr<CompletionEncoder> CompletionEncoder::Create(const PromptTemplate& prompt,
+                                                            const Tokenizer& tokenizer,
+                                                            const CompletionFormat& format) {
+  CompletionEncoder encoder(prompt.Render("x"), &tokenizer, format);
+  const absl::Status status = encoder.EncodePrice(1).status();
+  if (!status.ok()) return absl::FailedPreconditionError(status.message());
   return encoder;
 }
 
-CompletionEncoder::CompletionEncoder(std::string prompt, std::vector<int32_t> prompt_ids,
-                                     const Tokenizer* tokenizer, CompletionFormat format)
+CompletionEncoder::CompletionEncoder(std::string prompt, const Tokenizer* tokenizer,
+                                     CompletionFormat format)
     : prompt_(std::move(prompt)),
-      prompt_ids_(std::move(prompt_ids)),
       tokenizer_(tokenizer),
       format_(std::move(format)),
       of_prices_(kWholePriceCount) {}
@@ -39,28 +48,30 @@ absl::StatusOr<std::vector<int32_t>> CompletionEncoder::EncodePrice(double price
   }
   std::vector<int32_t>& ids = of_prices_[static_cast<size_t>(whole)];
   if (ids.empty()) {
-    ASSIGN_OR_RETURN(ids, Encode(absl::StrCat(static_cast<int>(whole), format_.suffix)));
+    const std::string completion = absl::StrCat(static_cast<int>(whole), format_.suffix);
+    ASSIGN_OR_RETURN(const Pair pair, EncodePair(prompt_, completion));
+    ids = pair.completion;
   }
   return ids;
 }
 
-absl::StatusOr<std::vector<int32_t>> CompletionEncoder::Encode(absl::string_view completion) const {
-  ASSIGN_OR_RETURN(const Tokenizer::Encoding encoding,
-                   tokenizer_->EncodeWithOffsets(absl::StrCat(prompt_, completion),
-                                                 /*add_special_tokens=*/true));
-  const std::vector<int32_t> whole(encoding.ids.begin(),
-                                   encoding.ids.end() - encoding.trailing_special);
-  const bool is_prefix = whole.size() > prompt_ids_.size() &&
-                         std::equal(prompt_ids_.begin(), prompt_ids_.end(), whole.begin());
+absl::StatusOr<CompletionEncoder::Pair> CompletionEncoder::EncodePair(
+    const std::string& prompt, absl::string_view completion) const {
+  Pair pair;
+  ASSIGN_OR_RETURN(pair.prompt, EncodeOpenEnded(*tokenizer_, prompt));
+  ASSIGN_OR_RETURN(const std::vector<int32_t> whole,
+                   EncodeOpenEnded(*tokenizer_, absl::StrCat(prompt, completion)));
+  const bool is_prefix = !pair.prompt.empty() && whole.size() > pair.prompt.size() &&
+                         std::equal(pair.prompt.begin(), pair.prompt.end(), whole.begin());
   if (!is_prefix) {
-    return absl::FailedPreconditionError(absl::StrCat("the tokens of a prompt change when \"",
-                                                      completion,
-                                                      "\" follows; another --prefix may help"));
+    return absl::InvalidArgumentError(
+        absl::StrCat("the tokens of the prompt change when \"", completion,
+                     "\" follows; a prompt that ends otherwise may help"));
   }
-  std::vector<int32_t> ids(whole.begin() + static_cast<int64_t>(prompt_ids_.size()), whole.end());
-  RETURN_IF_ERROR(tokenizer_->CheckIds(ids));
-  if (format_.end_token.has_value()) ids.push_back(*format_.end_token);
-  return ids;
+  RETURN_IF_ERROR(tokenizer_->CheckIds(whole));
+  pair.completion.assign(whole.begin() + static_cast<int64_t>(pair.prompt.size()), whole.end());
+  if (format_.end_token.has_value()) pair.completion.push_back(*format_.end_token);
+  return pair;
 }
 
 }  // namespace pricer

@@ -30,17 +30,23 @@ class CompletionEncoder {
                                                   const Tokenizer& tokenizer,
                                                   const CompletionFormat& format);
 
+  // A ready pair: the ids of `prompt`, with the special tokens that the tokenizer adds in front,
+  // and those of the completion with the end token. InvalidArgument where one has no tokens, the
+  // prompt's change once the completion follows, or the model does not know one.
+  struct Pair {
+    std::vector<int32_t> prompt;
+    std::vector<int32_t> completion;
+  };
+  absl::StatusOr<Pair> EncodePair(const std::string& prompt, absl::string_view completion) const;
+
   // Of the price to the nearest whole one, of equals the even one, as Python's round.
   // InvalidArgument where that is beyond the prices that the token head reads. REQUIRES: price > 0.
   absl::StatusOr<std::vector<int32_t>> EncodePrice(double price);
 
  private:
-  CompletionEncoder(std::string prompt, std::vector<int32_t> prompt_ids, const Tokenizer* tokenizer,
-                    CompletionFormat format);
-  absl::StatusOr<std::vector<int32_t>> Encode(absl::string_view completion) const;
+  CompletionEncoder(std::string prompt, const Tokenizer* tokenizer, CompletionFormat format);
 
   std::string prompt_;  // some item's, as text
-  std::vector<int32_t> prompt_ids_;
   const Tokenizer* tokenizer_;
   CompletionFormat format_;
   std::vector<std::vector<int32_t>> of_prices_;  // [1000]; empty = not made yet

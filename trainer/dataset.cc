@@ -1,12 +1,16 @@
 #include "trainer/dataset.h"
 
+#include <algorithm>
 #include <memory>
+#include <optional>
 #include <utility>
 
 #include "absl/status/status.h"
 #include "absl/strings/str_cat.h"
+#include "absl/strings/strip.h"
 #include "base/interrupt.h"
 #include "base/status_macros.h"
+#include "trainer/number_text.h"
 
 namespace pricer {
 namespace {
@@ -16,24 +20,87 @@ absl::Status CheckWording(const PromptTemplate& prompt, const Tokenizer& tokeniz
   return EncodePrompt(prompt, tokenizer, "x").status();
 }
 
-// `encoder` may be absent: no completions.
-absl::Status AddExample(const Item& item, const PromptTemplate& prompt, const Tokenizer& tokenizer,
-                        std::optional<CompletionEncoder>& encoder, bool keep_texts,
-                        Dataset* dataset) {
-  std::string text = ItemText(item);
-  ASSIGN_OR_RETURN(EncodedPrompt encoded, EncodePrompt(prompt, tokenizer, text));
-  Example example{.ids = std::move(encoded.ids), .price = *item.price};
-  if (encoder.has_value()) {
-    ASSIGN_OR_RETURN(const std::vector<int32_t> completion, encoder->EncodePrice(*item.price));
-    example.ids.insert(example.ids.end(), completion.begin(), completion.end());
-    example.completion_tokens = static_cast<int64_t>(completion.size());
+// The item's text in a prompt of the template; absent where the prompt is of another one.
+std::optional<std::string> TextOf(const PromptTemplate& wording, absl::string_view prompt) {
+  const std::string x = wording.Render("x");
+  const std::string y = wording.Render("y");
+  const auto place = std::mismatch(x.begin(), x.end(), y.begin()).first - x.begin();
+  const absl::string_view head = absl::string_view(x).substr(0, place);
+  const absl::string_view tail = absl::string_view(x).substr(place + 1);
+  if (!absl::ConsumePrefix(&prompt, head) || !absl::ConsumeSuffix(&prompt, tail) ||
+      prompt.empty()) {
+    return std::nullopt;
   }
-  if (encoded.truncated) ++dataset->truncated;
-  dataset->examples.push_back(std::move(example));
-  dataset->item_ids.push_back(item.id);
-  if (keep_texts) dataset->texts.push_back(std::move(text));
-  return absl::OkStatus();
+  return std::string(prompt);
 }
+
+// A pair whose prompt is of another template: taken as it is.
+absl::StatusOr<Example> ForeignPair(const Item& item, const PromptTemplate& wording,
+                                    const CompletionEncoder& encoder) {
+  ASSIGN_OR_RETURN(CompletionEncoder::Pair pair, encoder.EncodePair(item.prompt, item.completion));
+  const auto tokens = static_cast<int64_t>(pair.prompt.size());
+  if (tokens > wording.max_prompt_tokens) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("the prompt has ", tokens, " tokens, at most ", wording.max_prompt_tokens,
+                     " are taken; only a prompt of the run's question and prefix can be cut"));
+  }
+  Example example{.ids = std::move(pair.prompt)};
+  example.ids.insert(example.ids.end(), pair.completion.begin(), pair.completion.end());
+  example.completion_tokens = static_cast<int64_t>(pair.completion.size());
+  return example;
+}
+
+// What makes examples out of items. No encoder: no completions.
+struct ExampleMaker {
+  const PromptTemplate& wording;
+  const Tokenizer& tokenizer;
+  std::optional<CompletionEncoder> encoder;
+  bool keep_texts = false;
+
+  absl::StatusOr<std::vector<int32_t>> CompletionOf(const Item& item, double price) {
+    if (item.completion.empty()) return encoder->EncodePrice(price);
+    ASSIGN_OR_RETURN(const CompletionEncoder::Pair pair,
+                     encoder->EncodePair(wording.Render("x"), item.completion));
+    return pair.completion;
+  }
+
+  absl::Status Add(const Item& item, Dataset* dataset) {
+    ASSIGN_OR_RETURN(const double price, PriceOf(item));
+    const std::optional<std::string> text =
+        item.prompt.empty() ? ItemText(item) : TextOf(wording, item.prompt);
+    Example example;
+    if (text.has_value()) {
+      ASSIGN_OR_RETURN(EncodedPrompt encoded, EncodePrompt(wording, tokenizer, *text));
+      example.ids = std::move(encoded.ids);
+      if (encoder.has_value()) {
+        ASSIGN_OR_RETURN(const std::vector<int32_t> completion, CompletionOf(item, price));
+        example.ids.insert(example.ids.end(), completion.begin(), completion.end());
+        example.completion_tokens = static_cast<int64_t>(completion.size());
+      }
+      if (encoded.truncated) ++dataset->truncated;
+    } else if (encoder.has_value() && !keep_texts) {
+      ASSIGN_OR_RETURN(example, ForeignPair(item, wording, *encoder));
+      ++dataset->foreign_prompts;
+    } else {
+      return absl::InvalidArgumentError(
+          "the prompt is not of the run's question and prefix, so that its item cannot be told");
+    }
+    example.price = price;
+    dataset->examples.push_back(std::move(example));
+    dataset->item_ids.push_back(item.id);
+    if (keep_texts) dataset->texts.push_back(*text);
+    return absl::OkStatus();
+  }
+
+  // A pair may say it in its completion alone.
+  static absl::StatusOr<double> PriceOf(const Item& item) {
+    if (item.price.has_value()) return *item.price;
+    const std::optional<double> said = FindFirstNumber(item.completion).value;
+    if (said.has_value() && *said > 0) return *said;
+    return absl::InvalidArgumentError(
+        absl::StrCat("neither a price nor one in the completion \"", item.completion, "\""));
+  }
+};
 
 }  // namespace
 
@@ -63,9 +130,13 @@ absl::StatusOr<Dataset> LoadDataset(const std::string& path, const PromptTemplat
   Dataset dataset;
   dataset.path = path;
   RETURN_IF_ERROR(CheckWording(prompt, tokenizer));
-  std::optional<CompletionEncoder> encoder;
+  ExampleMaker maker{.wording = prompt,
+                     .tokenizer = tokenizer,
+                     .encoder = std::nullopt,
+                     .keep_texts = options.keep_texts};
   if (options.completion.has_value()) {
-    ASSIGN_OR_RETURN(encoder, CompletionEncoder::Create(prompt, tokenizer, *options.completion));
+    ASSIGN_OR_RETURN(maker.encoder,
+                     CompletionEncoder::Create(prompt, tokenizer, *options.completion));
   }
   ASSIGN_OR_RETURN(const std::unique_ptr<ItemReader> reader,
                    ItemReader::Open(path, options.reader));
@@ -74,8 +145,7 @@ absl::StatusOr<Dataset> LoadDataset(const std::string& path, const PromptTemplat
     ASSIGN_OR_RETURN(const bool found, reader->Next(&item));
     if (!found) break;
     if (InterruptRequested()) return absl::CancelledError(absl::StrCat("reading ", path));
-    const absl::Status status =
-        AddExample(item, prompt, tokenizer, encoder, options.keep_texts, &dataset);
+    const absl::Status status = maker.Add(item, &dataset);
     if (absl::IsInvalidArgument(status)) {
       RETURN_IF_ERROR(reader->RejectRow({.field = "", .reason = std::string(status.message())}));
     } else if (!status.ok()) {

@@ -41,6 +41,8 @@ struct Dataset {
   ReadSummary summary;
   // Examples whose text was cut to fit.
   int64_t truncated = 0;
+  // Ready pairs whose prompt is of another template than the run's.
+  int64_t foreign_prompts = 0;
 
   // "row 12 (id B00X)", or "row 12".
   std::string NameOf(int64_t example) const;
@@ -48,9 +50,12 @@ struct Dataset {
   std::vector<double> Prices() const;
 };
 
-// Reads and tokenizes. A row whose text makes no prompt (it spells out the token that begins one)
-// is rejected. Cancelled after an interrupt; InvalidArgument where question and prefix alone are
-// too long; FailedPrecondition where too many rows were rejected or none is good.
+// Reads and tokenizes. Where the reader reads pairs of prompt and completion, a prompt of the run's
+// template counts as its item's text; with another one the pair is taken as it is where completions
+// are made and no texts kept, else the row is rejected. A row whose text makes no prompt (it spells
+// out the token that begins one) is rejected. Cancelled after an interrupt; InvalidArgument where
+// question and prefix alone are too long; FailedPrecondition where too many rows were rejected or
+// none is good.
 absl::StatusOr<Dataset> LoadDataset(const std::string& path, const PromptTemplate& prompt,
                                     const Tokenizer& tokenizer, const DatasetOptions& options);
 

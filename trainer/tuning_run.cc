@@ -102,6 +102,7 @@ absl::StatusOr<Dataset> LoadPart(const TuningOptions& options, const Inputs& inp
   dataset.reader.currency = options.currency;
   dataset.reader.max_reject_share = options.max_reject_share;
   dataset.reader.rejects_path = rejects_path;
+  dataset.reader.pairs = options.head == "token";
   dataset.limit = limit;
   dataset.keep_texts = limit > 0;
   dataset.completion = completion;
@@ -122,6 +123,11 @@ absl::Status LoadData(const TuningOptions& options, const std::string& run_direc
   ASSIGN_OR_RETURN(inputs->train,
                    LoadPart(options, *inputs, options.data, run_directory + "/rejects-train.jsonl",
                             /*limit=*/0, inputs->completion));
+  if (inputs->train.foreign_prompts > 0) {
+    LogWarning(absl::StrCat(inputs->train.foreign_prompts, " of ", inputs->train.examples.size(),
+                            " training prompts are of another wording than --question and "
+                            "--prefix, with which validation and server ask"));
+  }
   if (!inputs->tokens.has_value()) {
     ASSIGN_OR_RETURN(inputs->bins,
                      BinsSpec::FromPrices(inputs->train.Prices(), options.bins, options.sigma));

@@ -124,5 +124,73 @@ TEST_F(DatasetTest, ChecksQuestionAndPrefixBeforeAnyRow) {
               StatusIs(absl::StatusCode::kInvalidArgument, HasSubstr("question and prefix alone")));
 }
 
+// Ids of a text, a token for each byte.
+std::vector<int32_t> Bytes(absl::string_view text) {
+  std::vector<int32_t> ids;
+  for (const char c : text) ids.push_back(3 + c);
+  return ids;
+}
+
+TEST_F(DatasetTest, CompletionsFollowThePromptsOfItems) {
+  const std::string path = Write("{\"title\":\"Cup\",\"price\":3.6}\n");
+  DatasetOptions options;
+  options.completion = CompletionFormat{.suffix = ".00", .end_token = 2};
+  ASSERT_OK_AND_ASSIGN(const Dataset dataset, LoadDataset(path, prompt_, *tokenizer_, options));
+  std::vector<int32_t> expected = Bytes("Q?\n\nCup\n\nP: 4.00");
+  expected.push_back(2);
+  EXPECT_EQ(dataset.examples[0].ids, expected);
+  EXPECT_EQ(dataset.examples[0].completion_tokens, 5);
+}
+
+TEST_F(DatasetTest, APairOfTheRunsTemplateIsAnItemWithItsOwnCompletion) {
+  const std::string path = Write(
+      "{\"prompt\":\"Q?\\n\\nCup\\n\\nP: \",\"completion\":\"12.50\"}\n"
+      "{\"prompt\":\"Q?\\n\\nJug\\n\\nP: \",\"completion\":\"about 7\",\"price\":8}\n");
+  DatasetOptions options;
+  options.reader.pairs = true;
+  options.keep_texts = true;
+  options.completion = CompletionFormat{.suffix = ".00", .end_token = std::nullopt};
+  ASSERT_OK_AND_ASSIGN(const Dataset dataset, LoadDataset(path, prompt_, *tokenizer_, options));
+  EXPECT_THAT(dataset.texts, ::testing::ElementsAre("Cup", "Jug"));
+  EXPECT_THAT(dataset.Prices(), ::testing::ElementsAre(12.5, 8.0));
+  EXPECT_EQ(dataset.examples[0].ids, Bytes("Q?\n\nCup\n\nP: 12.50"));
+  EXPECT_EQ(dataset.examples[1].completion_tokens, 7);
+  EXPECT_EQ(dataset.foreign_prompts, 0);
+}
+
+TEST_F(DatasetTest, APairOfAnotherTemplateIsTakenAsItIs) {
+  const std::string path = Write(
+      "{\"prompt\":\"How much is a cup? $\",\"completion\":\"12\"}\n"
+      "{\"prompt\":\"How much is a jug? $\",\"completion\":\"much\"}\n");
+  DatasetOptions options;
+  options.reader.pairs = true;
+  options.reader.max_reject_share = 0.5;
+  options.completion = CompletionFormat{};
+  ASSERT_OK_AND_ASSIGN(const Dataset dataset, LoadDataset(path, prompt_, *tokenizer_, options));
+  ASSERT_EQ(dataset.examples.size(), 1u);
+  EXPECT_EQ(dataset.examples[0].ids, Bytes("How much is a cup? $12"));
+  EXPECT_EQ(dataset.examples[0].completion_tokens, 2);
+  EXPECT_EQ(dataset.examples[0].price, 12);
+  EXPECT_EQ(dataset.foreign_prompts, 1);
+  EXPECT_EQ(dataset.summary.rejects, 1);  // no price in "much"
+  // Where texts are needed, as golden items are, it cannot be used.
+  options.keep_texts = true;
+  options.reader.max_reject_share = 1;
+  EXPECT_THAT(LoadDataset(path, prompt_, *tokenizer_, options),
+              StatusIs(absl::StatusCode::kFailedPrecondition, HasSubstr("no item")));
+}
+
+TEST_F(DatasetTest, APromptOfAnotherTemplateIsNotCut) {
+  const std::string path = Write("{\"prompt\":\"How much is a cup? $\",\"completion\":\"12\"}\n");
+  prompt_.max_prompt_tokens = 19;
+  DatasetOptions options;
+  options.reader.pairs = true;
+  options.reader.rejects_path = dir_.File("rejects.jsonl");
+  options.completion = CompletionFormat{};
+  EXPECT_FALSE(LoadDataset(path, prompt_, *tokenizer_, options).ok());
+  EXPECT_THAT(*ReadFile(dir_.File("rejects.jsonl")),
+              HasSubstr("the prompt has 20 tokens, at most 19 are taken"));
+}
+
 }  // namespace
 }  // namespace pricer
