@@ -5,9 +5,9 @@
 
 #include <string>
 
-#include "base/file.h"
 #include "base/status_macros.h"
 #include "tests/catalog/gzip.h"
+#include "tests/catalog/scratch_file.h"
 #include "tests/catalog/zstd.h"
 #include "tests/testing/status_matchers.h"
 #include "tests/testing/temp_dir.h"
@@ -19,6 +19,7 @@ using ::pricer::testing::GzipOf;
 using ::pricer::testing::IsOkAndHolds;
 using ::pricer::testing::StatusIs;
 using ::pricer::testing::TempDir;
+using ::pricer::testing::WriteScratchFile;
 using ::pricer::testing::ZstdOf;
 using ::testing::AllOf;
 using ::testing::HasSubstr;
@@ -48,7 +49,7 @@ TEST(ByteSourceTest, ReadsPlainFilesOfEverySmallSize) {
   const TempDir dir;
   for (size_t size = 0; size < 6; ++size) {
     const std::string bytes = std::string("abcdef").substr(0, size);
-    ASSERT_OK(WriteFile(dir.File("a"), bytes));
+    WriteScratchFile(dir.File("a"), bytes);
     EXPECT_THAT(ReadAll(dir.File("a")), IsOkAndHolds(bytes));
     EXPECT_THAT(ReadAll(dir.File("a"), 1), IsOkAndHolds(bytes));
   }
@@ -58,7 +59,7 @@ TEST(ByteSourceTest, ReadsGzipByItsMagicWhateverTheName) {
   const TempDir dir;
   const std::string bytes = Noise(1'000'000);
   for (const char* name : {"a.gz", "a.jsonl"}) {
-    ASSERT_OK(WriteFile(dir.File(name), GzipOf(bytes)));
+    WriteScratchFile(dir.File(name), GzipOf(bytes));
     EXPECT_THAT(ReadAll(dir.File(name)), IsOkAndHolds(bytes));
     EXPECT_THAT(ReadAll(dir.File(name), 777), IsOkAndHolds(bytes));
   }
@@ -66,13 +67,13 @@ TEST(ByteSourceTest, ReadsGzipByItsMagicWhateverTheName) {
 
 TEST(ByteSourceTest, ReadsSeveralGzipMembersAsOne) {
   const TempDir dir;
-  ASSERT_OK(WriteFile(dir.File("a.gz"), GzipOf("one ") + GzipOf("") + GzipOf("two")));
+  WriteScratchFile(dir.File("a.gz"), GzipOf("one ") + GzipOf("") + GzipOf("two"));
   EXPECT_THAT(ReadAll(dir.File("a.gz")), IsOkAndHolds("one two"));
 }
 
 TEST(ByteSourceTest, ReadsAnEmptyGzipFile) {
   const TempDir dir;
-  ASSERT_OK(WriteFile(dir.File("a.gz"), GzipOf("")));
+  WriteScratchFile(dir.File("a.gz"), GzipOf(""));
   EXPECT_THAT(ReadAll(dir.File("a.gz")), IsOkAndHolds(""));
 }
 
@@ -80,7 +81,7 @@ TEST(ByteSourceTest, GzipCutAnywhereIsDataLoss) {
   const TempDir dir;
   const std::string whole = GzipOf("some text that is long enough to be cut");
   for (size_t size = 2; size < whole.size(); ++size) {
-    ASSERT_OK(WriteFile(dir.File("cut.gz"), whole.substr(0, size)));
+    WriteScratchFile(dir.File("cut.gz"), whole.substr(0, size));
     EXPECT_THAT(ReadAll(dir.File("cut.gz")),
                 StatusIs(absl::StatusCode::kDataLoss,
                          AllOf(HasSubstr(dir.File("cut.gz")), HasSubstr("truncated"))))
@@ -94,7 +95,7 @@ TEST(ByteSourceTest, DamagedGzipIsDataLoss) {
   for (const size_t at : {size_t{2}, size_t{12}, whole.size() / 2, whole.size() - 6}) {
     std::string damaged = whole;
     damaged[at] = static_cast<char>(damaged[at] ^ 0x55);
-    ASSERT_OK(WriteFile(dir.File("a.gz"), damaged));
+    WriteScratchFile(dir.File("a.gz"), damaged);
     EXPECT_THAT(ReadAll(dir.File("a.gz")),
                 StatusIs(absl::StatusCode::kDataLoss, HasSubstr(dir.File("a.gz"))))
         << at;
@@ -103,7 +104,7 @@ TEST(ByteSourceTest, DamagedGzipIsDataLoss) {
 
 TEST(ByteSourceTest, BytesAfterTheGzipDataAreDataLoss) {
   const TempDir dir;
-  ASSERT_OK(WriteFile(dir.File("a.gz"), GzipOf("text") + "{\"more\": 1}"));
+  WriteScratchFile(dir.File("a.gz"), GzipOf("text") + "{\"more\": 1}");
   EXPECT_THAT(ReadAll(dir.File("a.gz")), StatusIs(absl::StatusCode::kDataLoss));
 }
 
@@ -111,7 +112,7 @@ TEST(ByteSourceTest, ReadsZstdByItsMagicWhateverTheName) {
   const TempDir dir;
   for (const std::string& bytes : {Noise(1'000'000), std::string(3'000'000, 'x')}) {
     for (const char* name : {"a.zst", "a.jsonl"}) {
-      ASSERT_OK(WriteFile(dir.File(name), ZstdOf(bytes)));
+      WriteScratchFile(dir.File(name), ZstdOf(bytes));
       EXPECT_THAT(ReadAll(dir.File(name)), IsOkAndHolds(bytes));
       EXPECT_THAT(ReadAll(dir.File(name), 777), IsOkAndHolds(bytes));
     }
@@ -120,10 +121,10 @@ TEST(ByteSourceTest, ReadsZstdByItsMagicWhateverTheName) {
 
 TEST(ByteSourceTest, ReadsSeveralZstdFramesAsOne) {
   const TempDir dir;
-  ASSERT_OK(WriteFile(dir.File("a.zst"), ZstdOf("one ") + ZstdOf("") + ZstdOf("two")));
+  WriteScratchFile(dir.File("a.zst"), ZstdOf("one ") + ZstdOf("") + ZstdOf("two"));
   EXPECT_THAT(ReadAll(dir.File("a.zst")), IsOkAndHolds("one two"));
   EXPECT_THAT(ReadAll(dir.File("a.zst"), 1), IsOkAndHolds("one two"));
-  ASSERT_OK(WriteFile(dir.File("a.zst"), ZstdOf("")));
+  WriteScratchFile(dir.File("a.zst"), ZstdOf(""));
   EXPECT_THAT(ReadAll(dir.File("a.zst")), IsOkAndHolds(""));
 }
 
@@ -131,7 +132,7 @@ TEST(ByteSourceTest, ZstdCutAnywhereIsDataLoss) {
   const TempDir dir;
   const std::string whole = ZstdOf("some text that is long enough to be cut");
   for (size_t size = 4; size < whole.size(); ++size) {
-    ASSERT_OK(WriteFile(dir.File("cut.zst"), whole.substr(0, size)));
+    WriteScratchFile(dir.File("cut.zst"), whole.substr(0, size));
     EXPECT_THAT(ReadAll(dir.File("cut.zst")),
                 StatusIs(absl::StatusCode::kDataLoss,
                          AllOf(HasSubstr(dir.File("cut.zst")), HasSubstr("truncated"))))
@@ -144,7 +145,7 @@ TEST(ByteSourceTest, DamagedZstdAndBytesAfterItAreDataLoss) {
   std::string damaged = ZstdOf(Noise(5000));
   damaged[damaged.size() / 2] = static_cast<char>(damaged[damaged.size() / 2] ^ 0x55);
   for (const std::string& bytes : {damaged, ZstdOf("text") + "{\"more\": 1}"}) {
-    ASSERT_OK(WriteFile(dir.File("a.zst"), bytes));
+    WriteScratchFile(dir.File("a.zst"), bytes);
     EXPECT_THAT(ReadAll(dir.File("a.zst")),
                 StatusIs(absl::StatusCode::kDataLoss,
                          AllOf(HasSubstr(dir.File("a.zst")), HasSubstr("corrupt zstd data"))));
@@ -154,7 +155,7 @@ TEST(ByteSourceTest, DamagedZstdAndBytesAfterItAreDataLoss) {
 TEST(ByteSourceTest, ZstNameWithoutZstdDataIsDataLoss) {
   const TempDir dir;
   for (const std::string& bytes : {std::string(), std::string("{}"), ZstdOf("a").substr(0, 3)}) {
-    ASSERT_OK(WriteFile(dir.File("a.zst"), bytes));
+    WriteScratchFile(dir.File("a.zst"), bytes);
     EXPECT_THAT(ReadAll(dir.File("a.zst")),
                 StatusIs(absl::StatusCode::kDataLoss, HasSubstr("not zstd data")));
   }
@@ -163,7 +164,7 @@ TEST(ByteSourceTest, ZstNameWithoutZstdDataIsDataLoss) {
 TEST(PeekSourceTest, WhatWasLookedAtIsStillRead) {
   const TempDir dir;
   const std::string bytes = Noise(1000);
-  ASSERT_OK(WriteFile(dir.File("a"), bytes));
+  WriteScratchFile(dir.File("a"), bytes);
   ASSERT_OK_AND_ASSIGN(std::unique_ptr<ByteSource> plain, OpenByteSource(dir.File("a")));
   PeekSource source(std::move(plain));
   EXPECT_THAT(source.Peek(3), IsOkAndHolds(bytes.substr(0, 3)));
@@ -184,7 +185,7 @@ TEST(PeekSourceTest, WhatWasLookedAtIsStillRead) {
 TEST(ByteSourceTest, GzNameWithoutGzipDataIsDataLoss) {
   const TempDir dir;
   for (const char* bytes : {"", "\x1f", "{}"}) {
-    ASSERT_OK(WriteFile(dir.File("a.gz"), bytes));
+    WriteScratchFile(dir.File("a.gz"), bytes);
     EXPECT_THAT(ReadAll(dir.File("a.gz")),
                 StatusIs(absl::StatusCode::kDataLoss, HasSubstr("not gzip data")));
   }

@@ -16,6 +16,7 @@
 #include "catalog/random.h"
 #include "tests/catalog/gzip.h"
 #include "tests/catalog/rows.h"
+#include "tests/catalog/scratch_file.h"
 #include "tests/catalog/zstd.h"
 #include "tests/testing/status_matchers.h"
 #include "tests/testing/temp_dir.h"
@@ -29,6 +30,7 @@ using ::pricer::testing::IsOkAndHolds;
 using ::pricer::testing::RowsOf;
 using ::pricer::testing::StatusIs;
 using ::pricer::testing::TempDir;
+using ::pricer::testing::WriteScratchFile;
 using ::pricer::testing::ZstdOf;
 using ::testing::AllOf;
 using ::testing::ElementsAre;
@@ -47,7 +49,7 @@ class CsvSourceTest : public ::testing::Test {
  protected:
   absl::StatusOr<std::vector<std::string>> Rows(const std::string& contents,
                                                 const RowSourceOptions& options = {}) {
-    EXPECT_OK(WriteFile(path_, contents));
+    WriteScratchFile(path_, contents);
     return RowsOf(path_, AllColumns(), options);
   }
 

@@ -9,8 +9,6 @@
 #include <parquet/arrow/writer.h>
 
 #include <cstring>
-#include <filesystem>
-#include <fstream>
 #include <limits>
 #include <memory>
 #include <optional>
@@ -23,6 +21,7 @@
 #include "catalog/item_reader.h"
 #include "tests/catalog/gzip.h"
 #include "tests/catalog/rows.h"
+#include "tests/catalog/scratch_file.h"
 #include "tests/testing/status_matchers.h"
 #include "tests/testing/temp_dir.h"
 
@@ -35,6 +34,7 @@ using ::pricer::testing::IsOkAndHolds;
 using ::pricer::testing::RowsOf;
 using ::pricer::testing::StatusIs;
 using ::pricer::testing::TempDir;
+using ::pricer::testing::WriteScratchFile;
 using ::testing::AllOf;
 using ::testing::ElementsAre;
 using ::testing::HasSubstr;
@@ -86,13 +86,6 @@ class ParquetSourceTest : public ::testing::Test {
 
   absl::StatusOr<std::vector<std::string>> Rows(const RowSourceOptions& options = {}) const {
     return RowsOf(path_, AllColumns(), options);
-  }
-
-  // WriteFile waits for the disk, and so do some file systems where a file is truncated; that is
-  // too slow for thousands of files.
-  void Overwrite(const std::string& bytes) const {
-    std::filesystem::remove(path_);
-    std::ofstream(path_, std::ios::binary) << bytes;
   }
 
   // The price of the only row.
@@ -272,7 +265,7 @@ TEST_F(ParquetSourceTest, DamagedFilesAreErrorsOrOtherValuesButNeverACrash) {
       for (const char flip : {'\x01', '\x7F'}) {
         std::string damaged = whole;
         damaged[at] = static_cast<char>(damaged[at] ^ flip);
-        Overwrite(damaged);
+        WriteScratchFile(path_, damaged);
         const absl::StatusOr<std::vector<std::string>> rows = Rows();
         if (rows.ok()) continue;
         ++errors;
@@ -281,7 +274,7 @@ TEST_F(ParquetSourceTest, DamagedFilesAreErrorsOrOtherValuesButNeverACrash) {
     }
     EXPECT_GT(errors, 100);
     for (size_t size = 0; size < whole.size(); size += 7) {
-      Overwrite(whole.substr(0, size));
+      WriteScratchFile(path_, whole.substr(0, size));
       EXPECT_THAT(Rows(), StatusIs(absl::StatusCode::kDataLoss, HasSubstr(path_))) << size;
     }
   }
