@@ -1,0 +1,78 @@
+#pragma once
+
+#include <c10/core/Allocator.h>
+#include <c10/core/CPUAllocator.h>
+
+#include <algorithm>
+#include <cstdint>
+#include <mutex>
+#include <unordered_map>
+
+namespace pricer::testing {
+
+// Counts the bytes of all tensors that are made while it lives. It must outlive them. One at a
+// time; tensors may be made by several threads.
+class CountingAllocator : public c10::Allocator {
+ public:
+  CountingAllocator() : inner_(c10::GetAllocator(c10::kCPU)) {
+    current_ = this;
+    c10::SetAllocator(c10::kCPU, this);
+  }
+  ~CountingAllocator() override { c10::SetAllocator(c10::kCPU, inner_); }
+  CountingAllocator(const CountingAllocator&) = delete;
+  CountingAllocator& operator=(const CountingAllocator&) = delete;
+
+  c10::DataPtr allocate(size_t bytes) override {
+    c10::DataPtr data = inner_->allocate(bytes);
+    const std::lock_guard<std::mutex> lock(mutex_);
+    if (data.get() != nullptr) sizes_[data.get()] = static_cast<int64_t>(bytes);
+    live_ += static_cast<int64_t>(bytes);
+    peak_ = std::max(peak_, live_);
+    // Some of libtorch's code wants the data for its context.
+    void* const raw = data.release_context();
+    return {raw, raw, &Free, c10::Device(c10::kCPU)};
+  }
+
+  c10::DeleterFnPtr raw_deleter() const override { return &Free; }
+
+  void copy_data(void* to, const void* from, size_t bytes) const override {
+    default_copy_data(to, from, bytes);
+  }
+
+  int64_t live_bytes() const {
+    const std::lock_guard<std::mutex> lock(mutex_);
+    return live_;
+  }
+  int64_t peak_bytes() const {
+    const std::lock_guard<std::mutex> lock(mutex_);
+    return peak_;
+  }
+  // From here on the peak is that of what follows.
+  void ResetPeak() {
+    const std::lock_guard<std::mutex> lock(mutex_);
+    peak_ = live_;
+  }
+
+ private:
+  static void Free(void* data) {
+    if (data == nullptr) return;
+    CountingAllocator& self = *current_;
+    {
+      const std::lock_guard<std::mutex> lock(self.mutex_);
+      const auto found = self.sizes_.find(data);
+      self.live_ -= found->second;
+      self.sizes_.erase(found);
+    }
+    self.inner_->raw_deallocate(data);
+  }
+
+  static inline CountingAllocator* current_ = nullptr;
+
+  c10::Allocator* const inner_;
+  mutable std::mutex mutex_;
+  std::unordered_map<void*, int64_t> sizes_;
+  int64_t live_ = 0;
+  int64_t peak_ = 0;
+};
+
+}  // namespace pricer::testing
