@@ -1,0 +1,118 @@
+#pragma once
+
+#include <cstdint>
+#include <optional>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "absl/status/statusor.h"
+#include "absl/strings/string_view.h"
+#include "model/checkpoint.h"
+#include "trainer/step_memory.h"
+
+// How much memory a base needs to be tuned and served, before anything is loaded: tensors, and what
+// NF4 needs beside them. No torch.
+
+namespace pricer {
+
+// How the weights are loaded; see model/weights.h.
+struct WeightsPlan {
+  std::string weights = "nf4";  // or "bf16" or "fp32"
+  int64_t element_bytes = 4;    // of the compute dtype, in which they stay resident
+  int threads = 1;              // load layers side by side
+};
+
+// The parts of the resident weights, in bytes.
+struct ResidentWeights {
+  int64_t linears = 0;
+  int64_t embedding = 0;
+  int64_t head = 0;  // 0 where it is the embedding
+  int64_t norms = 0;
+  int64_t rotary = 0;
+
+  int64_t total() const { return linears + embedding + head + norms + rotary; }
+};
+ResidentWeights PredictWeights(const Checkpoint& checkpoint, const WeightsPlan& plan);
+
+// The most bytes while the weights are loaded: of tensors, and of NF4's codes as well. The pages of
+// the mapped files are not counted, since the system takes them back.
+struct LoadMemory {
+  int64_t tensor_peak_bytes = 0;
+  int64_t peak_bytes = 0;
+};
+LoadMemory PredictLoadMemory(const Checkpoint& checkpoint, const WeightsPlan& plan);
+
+// What a tuning run keeps beside the base, in bytes. All fp32.
+struct TunedTensors {
+  int64_t adapter = 0;    // LoRA matrices, the head's rows, and the head as it is trained
+  int64_t gradients = 0;  // of what is trained
+  int64_t moments = 0;    // two
+  int64_t best = 0;       // a copy of the best adapter so far, from the first validation on
+
+  int64_t total() const { return adapter + gradients + moments + best; }
+};
+TunedTensors PredictTunedTensors(const ModelConfig& model, const AdapterShape& adapter);
+
+// What batches are made of.
+struct PlanPrompts {
+  int64_t tokens = 128;   // of a typical prompt
+  int64_t longest = 192;  // tokens; the least that a batch must hold
+  int64_t answers = 1;    // of each prompt: the tokens of a price where the head is over tokens
+};
+
+struct MemoryPlanRequest {
+  WeightsPlan weights;
+  PeftConfig adapter;
+  int64_t bins = 128;  // 0 = the head over tokens
+  PlanPrompts prompts;
+  // Of micro-batches, and of a server's batches.
+  std::vector<int64_t> tokens;
+  std::optional<int64_t> budget_bytes;
+};
+
+struct MemoryPlan {
+  ResidentWeights weights;
+  LoadMemory load;
+  TunedTensors tuned;
+  int64_t served_adapter_bytes = 0;
+
+  struct Batch {
+    int64_t tokens = 0;
+    StepMemory step;
+    int64_t forward_bytes = 0;  // of a forward pass without gradients
+    // The most at one time: of a tuning run with such micro-batches, validations included, and of a
+    // server with such batches while one adapter is swapped for its next version.
+    int64_t tuning_bytes = 0;
+    int64_t serving_bytes = 0;
+  };
+  std::vector<Batch> batches;  // as requested
+
+  struct Budget {
+    int64_t bytes = 0;
+    int64_t usable_bytes = 0;  // kUsableShare of it
+    // The most tokens of a batch that fit, up to kMostPlannedTokens; absent where not even one
+    // longest prompt does.
+    std::optional<int64_t> tuning_tokens;
+    std::optional<int64_t> serving_tokens;
+    // With batches of one longest prompt.
+    int64_t least_tuning_bytes = 0;
+    int64_t least_serving_bytes = 0;
+    // Where tuning does not fit: other options and what they need at least, ascending in bytes;
+    // those that fit alone, unless none does.
+    std::vector<std::pair<std::string, int64_t>> instead;
+  };
+  std::optional<Budget> budget;
+};
+
+// Resident memory is more than the tensors: freed pieces that lie between others, packed matrices,
+// the program. In the first steps of SmolLM2-135M it was 1.07 to 1.25 times the tensors.
+inline constexpr double kUsableShare = 0.8;
+
+inline constexpr int64_t kMostPlannedTokens = int64_t{1} << 20;
+
+// The errors of AdapterShape::Of.
+absl::StatusOr<MemoryPlan> PlanMemory(const Checkpoint& checkpoint,
+                                      const MemoryPlanRequest& request);
+
+}  // namespace pricer
