@@ -14,6 +14,7 @@
 #include "trainer/commands/catalog.h"
 #include "trainer/commands/evaluate.h"
 #include "trainer/commands/import.h"
+#include "trainer/commands/inspect.h"
 #include "trainer/commands/merge.h"
 #include "trainer/commands/probe.h"
 #include "trainer/commands/prune.h"
@@ -59,10 +60,10 @@ int Main(int argc, char** argv) {
   app.require_subcommand(1);
   // So that --config can stand after the subcommand.
   app.fallthrough();
-  const std::vector<Command> commands = {AddCatalogCommand(app), AddImportCommand(app),
-                                         AddTuneCommand(app),    AddEvaluateCommand(app),
-                                         AddProbeCommand(app),   AddQuantizeCommand(app),
-                                         AddMergeCommand(app),   AddPruneCommand(app)};
+  const std::vector<Command> commands = {
+      AddCatalogCommand(app),  AddImportCommand(app), AddInspectCommand(app),
+      AddTuneCommand(app),     AddEvaluateCommand(app), AddProbeCommand(app),
+      AddQuantizeCommand(app), AddMergeCommand(app),  AddPruneCommand(app)};
   try {
     app.parse(argc, argv);
   } catch (const CLI::ParseError& error) {

@@ -77,6 +77,28 @@ TEST_F(MainTest, PruneFailsWhereAnAdapterWasLeftAloneAndNamesIt) {
   EXPECT_THAT(outcome.output, HasSubstr("shop/labels.json"));
 }
 
+TEST_F(MainTest, InspectExitsWithWhatItFound) {
+  ASSERT_OK(testing::WriteTinyCheckpoint(dir_.File("base")));
+  const std::string inspect = "inspect --base " + dir_.File("base") +
+                              " --memory-budget 2GiB --tokens 128,256 --json " +
+                              dir_.File("report.json");
+  const Outcome base = RunTrainer(inspect);
+  EXPECT_EQ(base.exit_code, 0) << base.output;
+  EXPECT_THAT(base.output, AllOf(HasSubstr("hidden size 64"), HasSubstr("of which 1.60 GiB")));
+  EXPECT_TRUE(std::filesystem::exists(dir_.File("report.json")));
+
+  ASSERT_OK(WriteFile(dir_.File("data"), "{\"title\":\"a\",\"price\":1}\n"));
+  const std::string with_data = inspect + " --data " + dir_.File("data");
+  EXPECT_EQ(RunTrainer(with_data).exit_code, 0);
+  const Outcome leak = RunTrainer(with_data + " --validation " + dir_.File("data"));
+  EXPECT_EQ(leak.exit_code, 1);
+  EXPECT_THAT(leak.output, HasSubstr("error: 100.00 %"));
+  ASSERT_OK(WriteFile(dir_.File("data"), "{\"title\":\"a\",\"price\":1}\n{\"price\":1}\n"));
+  EXPECT_EQ(RunTrainer(with_data).exit_code, 3);
+  EXPECT_EQ(RunTrainer(inspect + " --head none").exit_code, 2);
+  EXPECT_EQ(RunTrainer(inspect + " --memory-budget 2furlongs").exit_code, 2);
+}
+
 TEST_F(MainTest, OutputThatCannotBeWrittenIsAFailure) {
   const Outcome outcome =
       RunTrainer("catalog --items 10 --seed 1 --output " + dir_.File("catalog") + " >/dev/full");

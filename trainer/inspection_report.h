@@ -1,0 +1,20 @@
+#pragma once
+
+#include <cstdint>
+#include <string>
+
+#include "trainer/inspection.h"
+
+namespace pricer {
+
+// For people: a section each for base, tokenizer, memory and data, then what is warned of.
+std::string InspectionText(const Inspection& inspection);
+
+// The same as JSON with sorted keys, two-space indent and a newline at the end; sizes in bytes,
+// shares as fractions, what is absent null.
+std::string InspectionJson(const Inspection& inspection);
+
+// "1.50 GiB", "12.0 MiB", "512 B".
+std::string BytesText(int64_t bytes);
+
+}  // namespace pricer
