@@ -61,9 +61,9 @@ int Main(int argc, char** argv) {
   // So that --config can stand after the subcommand.
   app.fallthrough();
   const std::vector<Command> commands = {
-      AddCatalogCommand(app),  AddImportCommand(app), AddInspectCommand(app),
+      AddCatalogCommand(app),  AddImportCommand(app),   AddInspectCommand(app),
       AddTuneCommand(app),     AddEvaluateCommand(app), AddProbeCommand(app),
-      AddQuantizeCommand(app), AddMergeCommand(app),  AddPruneCommand(app)};
+      AddQuantizeCommand(app), AddMergeCommand(app),    AddPruneCommand(app)};
   try {
     app.parse(argc, argv);
   } catch (const CLI::ParseError& error) {
