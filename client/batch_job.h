@@ -13,7 +13,7 @@
 namespace pricer {
 
 struct BatchJobOptions {
-  // JSON lines of items, plain or gzip.
+  // Items: a file as OpenRowSource reads it.
   std::string input;
   // JSON lines {row, id, price, currency, low, high, adapter, version, error}, one for every line
   // of the input, blank ones included, and in its order; id is null where the line has none that

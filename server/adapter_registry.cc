@@ -121,7 +121,8 @@ std::vector<AdapterStatus> AdapterRegistry::List(absl::string_view name) const {
   for (const auto& [key, record] : records_) {
     if (!name.empty() && key.name != name) continue;
     statuses.push_back(record.status);
-    statuses.back().serves_by_default = record.adapter != nullptr && Newest(key.name) == &record;
+    statuses.back().serves_by_default =
+        record.adapter != nullptr && key.name != kBaseName && Newest(key.name) == &record;
   }
   return statuses;
 }

@@ -31,7 +31,7 @@ struct AdapterStatus {
   int64_t memory_bytes = 0;
   absl::Duration load_time;
   absl::Time changed_at;
-  // The newest available version of its name.
+  // The newest available version of its name. Not said of the base, which no default leads to.
   bool serves_by_default = false;
 };
 

@@ -6,6 +6,7 @@
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
 #include "absl/strings/str_join.h"
+#include "base/units.h"
 
 namespace pricer {
 namespace {
@@ -406,14 +407,6 @@ Json DataJson(const DataInspection& data) {
 }
 
 }  // namespace
-
-std::string BytesText(int64_t bytes) {
-  const auto value = static_cast<double>(bytes);
-  if (bytes >= int64_t{1} << 30) return absl::StrFormat("%.2f GiB", value / (1 << 30));
-  if (bytes >= 1 << 20) return absl::StrFormat("%.1f MiB", value / (1 << 20));
-  if (bytes >= 1 << 10) return absl::StrFormat("%.1f KiB", value / (1 << 10));
-  return absl::StrCat(bytes, " B");
-}
 
 std::string InspectionText(const Inspection& inspection) {
   std::string text;

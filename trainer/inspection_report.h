@@ -14,7 +14,4 @@ std::string InspectionText(const Inspection& inspection);
 // shares as fractions, what is absent null.
 std::string InspectionJson(const Inspection& inspection);
 
-// "1.50 GiB", "12.0 MiB", "512 B".
-std::string BytesText(int64_t bytes);
-
 }  // namespace pricer

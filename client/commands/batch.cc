@@ -81,8 +81,8 @@ Command AddBatchCommand(CLI::App& parent) {
   flags->connection.timeout = "5m";
   flags->connection.AddTo(app, "127.0.0.1:8500");
   flags->adapter.AddTo(app);
-  app->add_option("--input", flags->job.input, "JSON lines, also .gz")->required();
-  app->add_option("--output", flags->job.output, "JSON lines, one for each line of the input")
+  app->add_option("--input", flags->job.input, "Items: JSON lines, CSV or Parquet")->required();
+  app->add_option("--output", flags->job.output, "JSON lines, one for each row of the input")
       ->required();
   app->add_option_function<std::vector<std::string>>(
          "--field",

@@ -97,7 +97,7 @@ TEST_F(AdapterRegistryTest, TheBaseIsListedAndCountsAmongNoVersionsOfTheFolder) 
   EXPECT_EQ(listed[0].key, BaseKey());
   EXPECT_EQ(listed[0].state, AdapterState::kAvailable);
   EXPECT_EQ(listed[0].digest, "base-digest-0");
-  EXPECT_TRUE(listed[0].serves_by_default);
+  EXPECT_FALSE(listed[0].serves_by_default);
   EXPECT_EQ(metrics_.values().adapters[static_cast<int>(AdapterState::kAvailable)], 0);
   EXPECT_EQ(metrics_.values().loaded, 0);
 }

@@ -171,12 +171,5 @@ TEST_F(InspectionTest, ChecksOptionsFirst) {
   expect([](InspectionOptions* o) { o->prompt.max_prompt_tokens = 4000; }, "--max-prompt-tokens");
 }
 
-TEST(BytesTextTest, HasThreeDigitsOrSo) {
-  EXPECT_EQ(BytesText(512), "512 B");
-  EXPECT_EQ(BytesText(1536), "1.5 KiB");
-  EXPECT_EQ(BytesText(12 << 20), "12.0 MiB");
-  EXPECT_EQ(BytesText((int64_t{3} << 30) / 2), "1.50 GiB");
-}
-
 }  // namespace
 }  // namespace pricer

@@ -84,7 +84,7 @@ TEST_F(MainTest, InspectExitsWithWhatItFound) {
                               dir_.File("report.json");
   const Outcome base = RunTrainer(inspect);
   EXPECT_EQ(base.exit_code, 0) << base.output;
-  EXPECT_THAT(base.output, AllOf(HasSubstr("hidden size 64"), HasSubstr("of which 1.60 GiB")));
+  EXPECT_THAT(base.output, AllOf(HasSubstr("hidden size 64"), HasSubstr("of which 1.6 GiB")));
   EXPECT_TRUE(std::filesystem::exists(dir_.File("report.json")));
 
   ASSERT_OK(WriteFile(dir_.File("data"), "{\"title\":\"a\",\"price\":1}\n"));

@@ -62,7 +62,7 @@ Command AddEvaluateCommand(CLI::App& parent) {
                   "What is said of the distribution: median, mean, geomean, mode, quantile:Q; or "
                   "generate: the first number of generated text, where there is no bins head")
       ->capture_default_str();
-  app->add_option("--data", options->data, "Items with prices: JSON lines, plain or .gz")
+  app->add_option("--data", options->data, "Items with prices: JSON lines, CSV or Parquet")
       ->required();
   app->add_option("--train-data", options->train_data,
                   "Items whose median price is the baseline where the adapter does not know it; if "

@@ -18,7 +18,8 @@ namespace pricer {
 namespace {
 
 void AddDataOptions(CLI::App* app, TuningOptions* options) {
-  app->add_option("--data", options->data, "Training items: JSON lines, plain or .gz")->required();
+  app->add_option("--data", options->data, "Training items: JSON lines, CSV or Parquet")
+      ->required();
   app->add_option("--validation", options->validation, "Validation items, likewise")->required();
   app->add_option("--output", options->output, "Folder of adapters to publish into")->required();
   app->add_option("--name", options->name,
