@@ -19,14 +19,6 @@ void ParseColumns(const std::vector<std::string>& entries,
   *columns = *std::move(parsed);
 }
 
-void ParseShardSize(const std::string& text, int64_t* bytes) {
-  const absl::StatusOr<int64_t> parsed = ParseBytes(text);
-  if (!parsed.ok()) {
-    throw CLI::ValidationError("--max-shard-size", std::string(parsed.status().message()));
-  }
-  *bytes = *parsed;
-}
-
 }  // namespace
 
 void AddBaseOptions(CLI::App* app, BaseOptions* options, const std::string& weights_help) {
@@ -68,10 +60,21 @@ void AddRowOptions(CLI::App* app, std::string* currency,
       ->capture_default_str();
 }
 
+CLI::Option* AddBytesOption(CLI::App* app, const std::string& name, const std::string& help,
+                            const std::function<void(int64_t)>& set) {
+  return app->add_option_function<std::string>(
+      name,
+      [name, set](const std::string& text) {
+        const absl::StatusOr<int64_t> parsed = ParseBytes(text);
+        if (!parsed.ok()) throw CLI::ValidationError(name, std::string(parsed.status().message()));
+        set(*parsed);
+      },
+      help);
+}
+
 void AddShardOption(CLI::App* app, int64_t* bytes) {
-  app->add_option_function<std::string>(
-         "--max-shard-size", [bytes](const std::string& text) { ParseShardSize(text, bytes); },
-         "Larger weights are cut into several files: 512MiB, 5GiB")
+  AddBytesOption(app, "--max-shard-size", "Larger weights are cut into several files: 512MiB, 5GiB",
+                 [bytes](int64_t parsed) { *bytes = parsed; })
       ->default_str(BytesText(*bytes));
 }
 

@@ -1,6 +1,7 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
 #include <map>
 #include <string>
 
@@ -8,6 +9,7 @@
 
 namespace CLI {
 class App;
+class Option;
 }  // namespace CLI
 
 namespace pricer {
@@ -23,6 +25,10 @@ void AddPromptOptions(CLI::App* app, PromptOptions* options);
 // --currency, --field, --max-reject-share.
 void AddRowOptions(CLI::App* app, std::string* currency,
                    std::map<std::string, std::string>* columns, double* max_reject_share);
+
+// A size such as 512MiB or 1.5GiB.
+CLI::Option* AddBytesOption(CLI::App* app, const std::string& name, const std::string& help,
+                            const std::function<void(int64_t)>& set);
 
 // --max-shard-size; `bytes` holds the default.
 void AddShardOption(CLI::App* app, int64_t* bytes);

@@ -36,11 +36,9 @@ absl::StatusOr<int> Run(const InspectionOptions& options) {
 }
 
 void AddMemoryOptions(CLI::App* app, InspectionOptions* options) {
-  app->add_option_function<uint64_t>(
-         "--memory-budget",
-         [options](uint64_t bytes) { options->memory_budget_bytes = static_cast<int64_t>(bytes); },
-         "Memory such as 12GiB: says how many tokens of a batch fit, or what would")
-      ->transform(CLI::AsSizeValue(/*kb_is_1000=*/true));
+  AddBytesOption(app, "--memory-budget",
+                 "Memory such as 12GiB: says how many tokens of a batch fit, or what would",
+                 [options](int64_t bytes) { options->memory_budget_bytes = bytes; });
   app->add_option("--tokens", options->tokens,
                   "Batches to predict the memory of, in tokens, commas between")
       ->delimiter(',')
