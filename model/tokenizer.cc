@@ -121,6 +121,9 @@ absl::StatusOr<std::unique_ptr<Tokenizer>> Tokenizer::ReadDirectory(const std::s
   RETURN_IF_ERROR(AddTokens(crate, config.added_tokens, /*keep_existing=*/false, config_path));
   RETURN_IF_ERROR(AddTokens(crate, config.special_tokens, /*keep_existing=*/true, config_path));
   if (config.split_special_tokens) pricer_tokenizer_split_special_tokens(crate);
+  if (!config.eos_token.empty()) {
+    ASSIGN_OR_RETURN(tokenizer->end_token_, tokenizer->TokenId(config.eos_token));
+  }
   return tokenizer;
 }
 

@@ -4,6 +4,7 @@
 #include <cstdint>
 #include <limits>
 #include <memory>
+#include <optional>
 #include <string>
 #include <utility>
 #include <vector>
@@ -66,6 +67,9 @@ class Tokenizer {
   // added to the tokenizer alone, which the model cannot compute with.
   absl::Status CheckIds(const std::vector<int32_t>& ids) const;
 
+  // The eos_token that the directory's files name.
+  std::optional<int32_t> end_token() const { return end_token_; }
+
   // With added tokens.
   int64_t vocabulary_size() const;
   // Id of a token by its exact spelling; NotFound.
@@ -77,6 +81,7 @@ class Tokenizer {
                                                              const std::string& path);
   static absl::StatusOr<std::unique_ptr<Tokenizer>> ReadDirectory(const std::string& directory);
   void* handle_;
+  std::optional<int32_t> end_token_;
   int64_t model_vocabulary_size_ = std::numeric_limits<int64_t>::max();
 };
 

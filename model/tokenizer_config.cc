@@ -168,6 +168,10 @@ absl::StatusOr<TokenizerConfig> ParseTokenizerConfig(const TokenizerFiles& files
                    self_contained ? AddedTokens(fields, source) : OldAddedTokens(files, special));
   config.added_tokens = added.dump();
   config.special_tokens = special.dump();
+  if (const Json* eos = fields.Find("eos_token")) {
+    ASSIGN_OR_RETURN(const Json token, AddedToken(source, "eos_token.", *eos, true));
+    config.eos_token = token.at("content").get<std::string>();
+  }
   RETURN_IF_ERROR(fields.Get("split_special_tokens", &config.split_special_tokens));
   std::string name;
   RETURN_IF_ERROR(fields.Get("tokenizer_class", &name));

@@ -24,6 +24,7 @@ struct TokenizerConfig {
   // added where they are no added tokens yet.
   std::string added_tokens = "[]";
   std::string special_tokens = "[]";
+  std::string eos_token;  // its text; empty = none is named
   bool split_special_tokens = false;
   // The class is LlamaTokenizer, which splits text in its own way, and these are its options.
   bool llama_class = false;

@@ -2,8 +2,6 @@
 
 #include <ATen/Parallel.h>
 
-#include <algorithm>
-#include <cmath>
 #include <cstdio>
 #include <filesystem>
 #include <limits>
@@ -19,7 +17,6 @@
 #include "base/file.h"
 #include "base/interrupt.h"
 #include "base/logging.h"
-#include "base/sha256.h"
 #include "base/status_macros.h"
 #include "catalog/median.h"
 #include "model/torch_status.h"
@@ -32,111 +29,11 @@
 #include "trainer/step_reporter.h"
 #include "trainer/trainer_state.h"
 #include "trainer/training_state.h"
+#include "trainer/tuning_inputs.h"
+#include "trainer/tuning_validation.h"
 
 namespace pricer {
 namespace {
-
-// All that is known before the weights are loaded.
-struct Inputs {
-  PromptTemplate prompt;
-  BaseModel base;
-  std::string fingerprint;
-  Dataset train;
-  Dataset validation;
-  // With a token head; else `bins` is set.
-  std::optional<PriceTokens> tokens;
-  std::optional<CompletionFormat> completion;
-  BinsSpec bins;
-  std::string data_digest;
-
-  // Only with what says how prices are read.
-  Manifest Reader() const {
-    Manifest manifest;
-    manifest.head = tokens.has_value() ? HeadKind::kToken : HeadKind::kBins;
-    manifest.bins = bins;
-    return manifest;
-  }
-};
-
-// What the base's own head is to say, and where prices are read.
-absl::Status OpenTokenHead(const TuningOptions& options, Inputs* inputs) {
-  absl::StatusOr<PriceTokens> tokens = ProbePriceTokens(inputs->prompt, *inputs->base.tokenizer);
-  if (!tokens.ok()) {
-    return absl::Status(tokens.status().code(),
-                        absl::StrCat(options.base.directory, ": ", tokens.status().message(),
-                                     "; --head bins does with any tokenizer"));
-  }
-  inputs->tokens = *std::move(tokens);
-  inputs->completion.emplace();
-  inputs->completion->suffix = CompletionSuffix(options);
-  if (!options.train_end_token) return absl::OkStatus();
-  const std::vector<int64_t>& ends = inputs->base.checkpoint->config().eos_token_ids;
-  if (ends.empty()) {
-    return absl::FailedPreconditionError(
-        absl::StrCat(options.base.directory,
-                     ": config.json names no eos_token_id to end a "
-                     "completion with; --no-train-end-token does without"));
-  }
-  inputs->completion->end_token = static_cast<int32_t>(ends[0]);
-  return absl::OkStatus();
-}
-
-absl::StatusOr<Inputs> OpenInputs(const TuningOptions& options) {
-  Inputs inputs;
-  ASSIGN_OR_RETURN(inputs.prompt, MakePrompt(options.prompt, options.currency));
-  ASSIGN_OR_RETURN(inputs.base, OpenBase(options.base, /*needs_tokenizer=*/true));
-  if (options.head == "token") RETURN_IF_ERROR(OpenTokenHead(options, &inputs));
-  // Of a completion and of the digits that are read.
-  constexpr int64_t kAnswerTokens = 16;
-  RETURN_IF_ERROR(CheckContext(inputs.prompt, inputs.tokens.has_value() ? kAnswerTokens : 0,
-                               inputs.base.checkpoint->config()));
-  ASSIGN_OR_RETURN(inputs.fingerprint, inputs.base.checkpoint->Fingerprint());
-  return inputs;
-}
-
-absl::StatusOr<Dataset> LoadPart(const TuningOptions& options, const Inputs& inputs,
-                                 const std::string& path, const std::string& rejects_path,
-                                 int64_t limit, const std::optional<CompletionFormat>& completion) {
-  DatasetOptions dataset;
-  dataset.reader.columns = options.columns;
-  dataset.reader.currency = options.currency;
-  dataset.reader.max_reject_share = options.max_reject_share;
-  dataset.reader.rejects_path = rejects_path;
-  dataset.reader.pairs = options.head == "token";
-  dataset.limit = limit;
-  dataset.keep_texts = limit > 0;
-  dataset.completion = completion;
-  return LoadDataset(path, inputs.prompt, *inputs.base.tokenizer, dataset);
-}
-
-absl::Status LoadData(const TuningOptions& options, const std::string& run_directory,
-                      Inputs* inputs) {
-  ASSIGN_OR_RETURN(inputs->validation,
-                   LoadPart(options, *inputs, options.validation,
-                            run_directory + "/rejects-validation.jsonl", options.validation_items,
-                            /*completion=*/std::nullopt));
-  if (static_cast<int64_t>(inputs->validation.examples.size()) < kMinGoldenItems) {
-    return absl::FailedPreconditionError(
-        absl::StrCat(options.validation, ": ", inputs->validation.examples.size(),
-                     " items; at least ", kMinGoldenItems, " are needed"));
-  }
-  ASSIGN_OR_RETURN(inputs->train,
-                   LoadPart(options, *inputs, options.data, run_directory + "/rejects-train.jsonl",
-                            /*limit=*/0, inputs->completion));
-  if (inputs->train.foreign_prompts > 0) {
-    LogWarning(absl::StrCat(inputs->train.foreign_prompts, " of ", inputs->train.examples.size(),
-                            " training prompts are of another wording than --question and "
-                            "--prefix, with which validation and server ask"));
-  }
-  if (!inputs->tokens.has_value()) {
-    ASSIGN_OR_RETURN(inputs->bins,
-                     BinsSpec::FromPrices(inputs->train.Prices(), options.bins, options.sigma));
-  }
-  ASSIGN_OR_RETURN(const std::string train_digest, Sha256HexOfFile(options.data));
-  ASSIGN_OR_RETURN(const std::string validation_digest, Sha256HexOfFile(options.validation));
-  inputs->data_digest = Sha256Hex(absl::StrCat(train_digest, "\n", validation_digest, "\n"));
-  return absl::OkStatus();
-}
 
 absl::StatusOr<PeftAdapter> NewAdapter(const TuningOptions& options, const BaseModel& base) {
   PeftConfig config = LoraConfigOf(options);
@@ -146,7 +43,7 @@ absl::StatusOr<PeftAdapter> NewAdapter(const TuningOptions& options, const BaseM
 }
 
 // Of the base's answer states, over the first training items.
-absl::StatusOr<at::Tensor> MeanAnswerState(const Network& network, const Inputs& inputs,
+absl::StatusOr<at::Tensor> MeanAnswerState(const Network& network, const TuningInputs& inputs,
                                            int64_t batch_tokens) {
   constexpr size_t kMeanItems = 64;
   std::vector<Prompt> prompts;
@@ -163,7 +60,7 @@ absl::StatusOr<at::Tensor> MeanAnswerState(const Network& network, const Inputs&
   return sum / static_cast<double>(prompts.size());
 }
 
-absl::StatusOr<HeadBasis> MakeHeadBasis(const TuningOptions& options, const Inputs& inputs,
+absl::StatusOr<HeadBasis> MakeHeadBasis(const TuningOptions& options, const TuningInputs& inputs,
                                         const Network& network) {
   if (inputs.tokens.has_value() || options.head_basis == "rows") return HeadBasis::Rows();
   ASSIGN_OR_RETURN(const at::Tensor mean,
@@ -171,72 +68,6 @@ absl::StatusOr<HeadBasis> MakeHeadBasis(const TuningOptions& options, const Inpu
   return CatchTorch("head coordinates", [&]() -> absl::StatusOr<HeadBasis> {
     return HeadBasis::Cosine(options.bins, mean);
   });
-}
-
-// As Manifest::Distribution takes them.
-using Scores = std::vector<std::vector<float>>;  // [items][bins or whole prices]
-
-at::Tensor ToMatrix(const Scores& scores) {
-  const auto columns = static_cast<int64_t>(scores[0].size());
-  at::Tensor matrix = at::empty({static_cast<int64_t>(scores.size()), columns}, at::kFloat);
-  for (size_t i = 0; i < scores.size(); ++i) {
-    std::copy(scores[i].begin(), scores[i].end(), matrix.data_ptr<float>() + i * columns);
-  }
-  return matrix;
-}
-
-Scores ToRows(const at::Tensor& matrix) {
-  Scores rows;
-  const float* values = matrix.const_data_ptr<float>();
-  for (int64_t i = 0; i < matrix.size(0); ++i, values += matrix.size(1)) {
-    rows.emplace_back(values, values + matrix.size(1));
-  }
-  return rows;
-}
-
-// What the scores of the validation items are worth.
-absl::StatusOr<Validation> Score(const Inputs& inputs, Scores scores) {
-  const std::vector<Example>& examples = inputs.validation.examples;
-  if (scores.size() != examples.size()) {
-    return absl::DataLossError(absl::StrCat("scores of ", scores.size(), " validation items; ",
-                                            examples.size(), " expected"));
-  }
-  const Manifest reader = inputs.Reader();
-  std::vector<ScoredPrice> prices;
-  for (size_t i = 0; i < examples.size(); ++i) {
-    const auto distribution = reader.Distribution(scores[i]);
-    if (!distribution.ok()) {
-      return absl::InternalError(absl::StrCat("validation: ", distribution.status().message(),
-                                              "; a lower learning rate may help"));
-    }
-    prices.push_back(ScoreDistribution(*distribution, /*conformal_offset=*/0.0, examples[i].price));
-  }
-  return Validation{.metrics = Measure(prices), .scores = std::move(scores)};
-}
-
-absl::StatusOr<Scores> ComputeScores(const Network& network, const Inputs& inputs,
-                                     const AdapterWeights& weights, int64_t batch_tokens,
-                                     const BatchObserver& observe) {
-  std::vector<Prompt> prompts;
-  for (const Example& example : inputs.validation.examples) prompts.push_back(example.ids);
-  if (!inputs.tokens.has_value()) {
-    return ComputeBinLogits(network, weights, prompts, batch_tokens, observe);
-  }
-  ASSIGN_OR_RETURN(
-      const std::vector<PriceTree::Result> results,
-      ComputeTokenPrices(network, &weights, *inputs.tokens, prompts, batch_tokens, observe));
-  Scores scores;
-  for (const PriceTree::Result& result : results) scores.push_back(MassesOf(result));
-  return scores;
-}
-
-absl::StatusOr<Validation> Validate(const Network& network, const Inputs& inputs,
-                                    const AdapterWeights& weights, int64_t batch_tokens) {
-  const auto observe = [](int64_t) -> absl::Status {
-    return InterruptRequested() ? absl::CancelledError("validation") : absl::OkStatus();
-  };
-  ASSIGN_OR_RETURN(Scores scores, ComputeScores(network, inputs, weights, batch_tokens, observe));
-  return Score(inputs, std::move(scores));
 }
 
 // Checkpoints of a run, and what it goes on from.
@@ -268,7 +99,7 @@ absl::Status SaveState(const Resumption& run, const Trainer& trainer, const Trai
 }
 
 // Puts trainer and outcome where the saved run was.
-absl::StatusOr<TrainPosition> Restore(const TrainingState& state, const Inputs& inputs,
+absl::StatusOr<TrainPosition> Restore(const TrainingState& state, const TuningInputs& inputs,
                                       Trainer* trainer, TrainOutcome* outcome) {
   RETURN_IF_ERROR(trainer->Restore(state.trainer, state.step));
   if (state.best_step > 0) {
@@ -283,7 +114,7 @@ absl::StatusOr<TrainPosition> Restore(const TrainingState& state, const Inputs& 
                        .validated = state.validated};
 }
 
-absl::Status TrainAdapter(const TuningOptions& options, const Inputs& inputs,
+absl::Status TrainAdapter(const TuningOptions& options, const TuningInputs& inputs,
                           const Network& network, const Resumption& run, Trainer* trainer,
                           RunLog* log, TrainOutcome* outcome) {
   constexpr int64_t kUnlimited = std::numeric_limits<int64_t>::max();
@@ -336,8 +167,8 @@ absl::Status TrainAdapter(const TuningOptions& options, const Inputs& inputs,
   return Train(trainer, &sampler, plan, hooks, outcome);
 }
 
-Manifest NewManifest(const TuningOptions& options, const Inputs& inputs, const Network& network,
-                     const TrainOutcome& outcome) {
+Manifest NewManifest(const TuningOptions& options, const TuningInputs& inputs,
+                     const Network& network, const TrainOutcome& outcome) {
   Manifest manifest = inputs.Reader();
   manifest.base_fingerprint = inputs.fingerprint;
   manifest.base_name = inputs.base.name;
@@ -353,20 +184,6 @@ Manifest NewManifest(const TuningOptions& options, const Inputs& inputs, const N
   return manifest;
 }
 
-void DescribeInputs(const TuningOptions& options, const Inputs& inputs) {
-  absl::FPrintF(stderr, "training: %s\nvalidation: %s\n", DescribeDataset(inputs.train),
-                DescribeDataset(inputs.validation));
-  if (inputs.tokens.has_value()) {
-    absl::FPrintF(stderr, "prices: 0 to 999 %s as the base's own %s, \"%s\" behind them\n",
-                  options.currency,
-                  inputs.tokens->kind == PriceTokens::Kind::kWhole ? "tokens" : "digits",
-                  inputs.completion->suffix);
-    return;
-  }
-  absl::FPrintF(stderr, "prices: %d bins from %.2f to %.2f %s\n", inputs.bins.bins,
-                inputs.bins.min_price, inputs.bins.max_price, options.currency);
-}
-
 // Keeps in the run's folder what cannot be published where it should be, as a version that can be
 // evaluated and copied into place. `failure` with the place added.
 absl::Status KeepInRun(const absl::Status& failure, const PeftAdapter& tuned, Manifest manifest,
@@ -380,7 +197,8 @@ absl::Status KeepInRun(const absl::Status& failure, const PeftAdapter& tuned, Ma
 }
 
 // What decides the bits of a run and is known before the data is read.
-std::map<std::string, std::string> IdentityOf(const TuningOptions& options, const Inputs& inputs) {
+std::map<std::string, std::string> IdentityOf(const TuningOptions& options,
+                                              const TuningInputs& inputs) {
   std::map<std::string, std::string> identity = {
       {"base", inputs.fingerprint},
       {"weights", options.base.weights},
@@ -434,7 +252,7 @@ absl::StatusOr<TrainingState> FindState(const TuningOptions& options, const Resu
 
 // The run's figures for other tools. What it publishes does not hang on them, and they are in
 // metrics.jsonl too, so that it goes on without.
-void LeaveTrainerState(const TuningOptions& options, const Inputs& inputs,
+void LeaveTrainerState(const TuningOptions& options, const TuningInputs& inputs,
                        const std::string& run_directory, const std::string& published) {
   TrainerStateOptions state;
   state.training_items = static_cast<int64_t>(inputs.train.examples.size());
@@ -448,7 +266,7 @@ void LeaveTrainerState(const TuningOptions& options, const Inputs& inputs,
 }
 
 // Cancelled where the run was interrupted; `outcome` then says how far it came.
-absl::Status TuneAndPublish(const TuningOptions& options, Inputs inputs, PeftAdapter adapter,
+absl::Status TuneAndPublish(const TuningOptions& options, TuningInputs inputs, PeftAdapter adapter,
                             Resumption run, RunLog* log, TuningOutcome* outcome) {
   if (run.state.has_value()) {
     outcome->resumable = true;
@@ -503,7 +321,7 @@ struct OpenedRun {
 };
 
 // A new run, or the one that is to go on.
-absl::StatusOr<OpenedRun> OpenRun(const TuningOptions& options, const Inputs& inputs) {
+absl::StatusOr<OpenedRun> OpenRun(const TuningOptions& options, const TuningInputs& inputs) {
   constexpr absl::string_view kCheckpoints = "/checkpoints";
   if (options.resume.empty()) {
     ASSIGN_OR_RETURN(RunLog log, RunLog::Create(options.runs, options.name));
@@ -525,7 +343,7 @@ absl::StatusOr<OpenedRun> OpenRun(const TuningOptions& options, const Inputs& in
 
 absl::StatusOr<TuningOutcome> RunTuning(const TuningOptions& options) {
   RETURN_IF_ERROR(options.Validate());
-  ASSIGN_OR_RETURN(Inputs inputs, OpenInputs(options));
+  ASSIGN_OR_RETURN(TuningInputs inputs, OpenInputs(options));
   ASSIGN_OR_RETURN(PeftAdapter adapter, NewAdapter(options, inputs.base));
   // What was tuned for hours must find a place.
   RETURN_IF_ERROR(MakeOutputDirectory("--output", absl::StrCat(options.output, "/", options.name)));

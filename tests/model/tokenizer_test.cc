@@ -381,12 +381,24 @@ TEST(TokenizerTest, ReadsDirectoriesAsAutoTokenizerDoes) {
   }
 }
 
+TEST(TokenizerTest, KnowsTheEndTokenThatItsDirectoryNames) {
+  for (const auto& [folder, text] :
+       {std::pair("llama3", "<|end_of_text|>"), std::pair("smollm", "<|im_end|>"),
+        std::pair("llama2", "</s>")}) {
+    ASSERT_OK_AND_ASSIGN(const auto tokenizer,
+                         Tokenizer::FromDirectory(DataPath(std::string("tokenizers/") + folder)));
+    ASSERT_TRUE(tokenizer->end_token().has_value()) << folder;
+    EXPECT_THAT(tokenizer->TokenId(text), IsOkAndHolds(*tokenizer->end_token()));
+  }
+}
+
 TEST(TokenizerTest, ADirectoryNeedsNoTokenizerConfigButNotABrokenOne) {
   TempDir directory;
   ASSERT_OK_AND_ASSIGN(const std::string json,
                        ReadFile(DataPath("tokenizers/smollm/tokenizer.json")));
   ASSERT_OK(WriteFile(directory.File("tokenizer.json"), json));
-  EXPECT_OK(Tokenizer::FromDirectory(directory.path()));
+  ASSERT_OK_AND_ASSIGN(const auto plain, Tokenizer::FromDirectory(directory.path()));
+  EXPECT_EQ(plain->end_token(), std::nullopt);
   ASSERT_OK(WriteFile(directory.File("added_tokens.json"), R"({"BBB": 605})"));
   ASSERT_OK_AND_ASSIGN(const auto tokenizer, Tokenizer::FromDirectory(directory.path()));
   EXPECT_THAT(tokenizer->TokenId("BBB"), IsOkAndHolds(600));
