@@ -11,6 +11,7 @@
 #include "base/status_macros.h"
 #include "model/token_head.h"
 #include "trainer/publication.h"
+#include "trainer/token_cache.h"
 
 namespace pricer {
 namespace {
@@ -40,19 +41,47 @@ absl::Status OpenTokenHead(const TuningOptions& options, TuningInputs* inputs) {
   return inputs->base.tokenizer->CheckIds({*end});
 }
 
-absl::StatusOr<Dataset> LoadPart(const TuningOptions& options, const TuningInputs& inputs,
-                                 const std::string& path, const std::string& rejects_path,
-                                 int64_t limit, const std::optional<CompletionFormat>& completion) {
+DatasetOptions PartOptions(const TuningOptions& options, const std::string& rejects_path) {
   DatasetOptions dataset;
   dataset.reader.columns = options.columns;
   dataset.reader.currency = options.currency;
   dataset.reader.max_reject_share = options.max_reject_share;
   dataset.reader.rejects_path = rejects_path;
   dataset.reader.pairs = options.head == "token";
-  dataset.limit = limit;
-  dataset.keep_texts = limit > 0;
-  dataset.completion = completion;
-  return LoadDataset(path, inputs.prompt, *inputs.base.tokenizer, dataset);
+  return dataset;
+}
+
+absl::StatusOr<Dataset> LoadValidation(const TuningOptions& options, const TuningInputs& inputs,
+                                       const std::string& rejects_path) {
+  DatasetOptions dataset = PartOptions(options, rejects_path);
+  dataset.limit = options.validation_items;
+  dataset.keep_texts = true;
+  return LoadDataset(options.validation, inputs.prompt, *inputs.base.tokenizer, dataset);
+}
+
+// From the cache, or read, tokenized and put there. A cache that does not work costs time alone.
+absl::StatusOr<Dataset> LoadTraining(const TuningOptions& options, const TuningInputs& inputs,
+                                     const std::string& digest, const std::string& rejects_path) {
+  DatasetOptions dataset_options = PartOptions(options, rejects_path);
+  dataset_options.completion = inputs.completion;
+  const auto read = [&] {
+    return LoadDataset(options.data, inputs.prompt, *inputs.base.tokenizer, dataset_options);
+  };
+  if (!options.token_cache) return read();
+  const TokenCache cache(options.runs + "/.token-cache");
+  ASSIGN_OR_RETURN(
+      const std::string key,
+      TokenCacheKey(options.data, digest, options.base.directory, inputs.prompt, dataset_options));
+  absl::StatusOr<std::optional<Dataset>> cached = cache.Load(key, rejects_path);
+  if (!cached.ok()) LogWarning(absl::StrCat("token cache: ", cached.status().message()));
+  if (cached.ok() && cached->has_value()) {
+    (*cached)->path = options.data;
+    return **std::move(cached);
+  }
+  ASSIGN_OR_RETURN(Dataset dataset, read());
+  const absl::Status saved = cache.Save(key, dataset, rejects_path);
+  if (!saved.ok()) LogWarning(absl::StrCat("token cache: ", saved.message()));
+  return dataset;
 }
 
 }  // namespace
@@ -73,17 +102,15 @@ absl::StatusOr<TuningInputs> OpenInputs(const TuningOptions& options) {
 absl::Status LoadData(const TuningOptions& options, const std::string& run_directory,
                       TuningInputs* inputs) {
   ASSIGN_OR_RETURN(inputs->validation,
-                   LoadPart(options, *inputs, options.validation,
-                            run_directory + "/rejects-validation.jsonl", options.validation_items,
-                            /*completion=*/std::nullopt));
+                   LoadValidation(options, *inputs, run_directory + "/rejects-validation.jsonl"));
   if (static_cast<int64_t>(inputs->validation.examples.size()) < kMinGoldenItems) {
     return absl::FailedPreconditionError(
         absl::StrCat(options.validation, ": ", inputs->validation.examples.size(),
                      " items; at least ", kMinGoldenItems, " are needed"));
   }
-  ASSIGN_OR_RETURN(inputs->train,
-                   LoadPart(options, *inputs, options.data, run_directory + "/rejects-train.jsonl",
-                            /*limit=*/0, inputs->completion));
+  ASSIGN_OR_RETURN(const std::string train_digest, Sha256HexOfFile(options.data));
+  ASSIGN_OR_RETURN(inputs->train, LoadTraining(options, *inputs, train_digest,
+                                               run_directory + "/rejects-train.jsonl"));
   if (inputs->train.foreign_prompts > 0) {
     LogWarning(absl::StrCat(inputs->train.foreign_prompts, " of ", inputs->train.examples.size(),
                             " training prompts are of another wording than --question and "
@@ -93,7 +120,6 @@ absl::Status LoadData(const TuningOptions& options, const std::string& run_direc
     ASSIGN_OR_RETURN(inputs->bins,
                      BinsSpec::FromPrices(inputs->train.Prices(), options.bins, options.sigma));
   }
-  ASSIGN_OR_RETURN(const std::string train_digest, Sha256HexOfFile(options.data));
   ASSIGN_OR_RETURN(const std::string validation_digest, Sha256HexOfFile(options.validation));
   inputs->data_digest = Sha256Hex(absl::StrCat(train_digest, "\n", validation_digest, "\n"));
   return absl::OkStatus();

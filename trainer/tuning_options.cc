@@ -106,6 +106,7 @@ NamedTexts AllOptions(const TuningOptions& options, const PromptTemplate& prompt
                     {"output", options.output},
                     {"name", options.name},
                     {"runs", options.runs},
+                    {"token_cache", options.token_cache ? "true" : "false"},
                     {"save_minutes", RoundTripText(options.save_minutes)},
                     {"keep_checkpoints", absl::StrCat(options.keep_checkpoints)},
                     {"weights", options.base.weights},

@@ -26,6 +26,8 @@ struct TuningOptions {
   std::string output;  // folder of adapters
   std::string name;    // of the adapter
   std::string runs = "runs";
+  // Keeps the tokenized training items in <runs>/.token-cache, for the next run over them.
+  bool token_cache = true;
   // Directory of an earlier run that is to go on; empty = a new one. The options that decide the
   // result, base, data and number of threads must be what it began with.
   std::string resume;

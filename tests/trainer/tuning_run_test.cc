@@ -406,6 +406,24 @@ TEST_F(TuningRunTest, TakesOtherBatchesAndOrdersOfItems) {
   EXPECT_EQ(outcome.steps, 14);
 }
 
+TEST_F(TuningRunTest, ASecondRunTakesItsTokensFromTheCache) {
+  TuningOptions options = Options();
+  options.max_steps = 2;
+  ASSERT_OK_AND_ASSIGN(const TuningOutcome first, RunTuning(options));
+  const std::string cache = dir_.File("runs/.token-cache");
+  ASSERT_EQ(std::distance(std::filesystem::directory_iterator(cache), {}), 1);
+  ASSERT_OK_AND_ASSIGN(const TuningOutcome second, RunTuning(options));
+  EXPECT_EQ(*ReadFile(first.published.directory + "/pricer.json"),
+            *ReadFile(second.published.directory + "/pricer.json"));
+  // A broken cache costs nothing but time.
+  for (const auto& file : std::filesystem::directory_iterator(cache)) {
+    ASSERT_OK(WriteFile(file.path().string(), "broken"));
+  }
+  ASSERT_OK_AND_ASSIGN(const TuningOutcome third, RunTuning(options));
+  EXPECT_EQ(*ReadFile(first.published.directory + "/pricer.json"),
+            *ReadFile(third.published.directory + "/pricer.json"));
+}
+
 TEST_F(TuningRunTest, ReportsRejectsAndListsThemInTheRun) {
   ASSERT_OK(WriteFile(dir_.File("train.jsonl"), Items(64) + "{\"title\":\"x\",\"price\":-1}\n"));
   TuningOptions options = Options();

@@ -27,6 +27,9 @@ void AddDataOptions(CLI::App* app, TuningOptions* options) {
       ->required();
   app->add_option("--runs", options->runs, "Folder that keeps options and metrics of each run")
       ->capture_default_str();
+  app->add_flag("--token-cache,!--no-token-cache", options->token_cache,
+                "Keep the tokenized training items in <runs>/.token-cache, for the next run")
+      ->default_str("true");
   app->add_option("--resume", options->resume,
                   "Folder of a run that was stopped: it goes on from its newest checkpoint; repeat "
                   "the options it began with");
