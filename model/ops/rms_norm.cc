@@ -4,7 +4,6 @@
 
 #include <cmath>
 
-#include "model/ops/row_kernels.h"
 #include "model/ops/rows.h"
 
 namespace pricer {
@@ -23,27 +22,19 @@ template <typename T>
 void ForwardRows(const at::Tensor& residual, const at::Tensor& delta, const at::Tensor& weight_f32,
                  float epsilon, Forward& out) {
   const int64_t n = residual.size(1);
-  const T* residual_data = residual.const_data_ptr<T>();
-  const T* delta_data = delta.defined() ? delta.const_data_ptr<T>() : nullptr;
+  const auto* residual_data = AsRow(residual.const_data_ptr<T>());
+  const auto* delta_data = delta.defined() ? AsRow(delta.const_data_ptr<T>()) : nullptr;
   const float* weight = weight_f32.const_data_ptr<float>();
-  T* sum_data = out.sum.mutable_data_ptr<T>();
-  T* normed_data = out.normed.mutable_data_ptr<T>();
+  auto* sum_data = AsRow(out.sum.mutable_data_ptr<T>());
+  auto* normed_data = AsRow(out.normed.mutable_data_ptr<T>());
   float* inverse_rms = out.inverse_rms.mutable_data_ptr<float>();
   ParallelOverRows(residual.size(0), [&](int64_t begin, int64_t end) {
-    std::vector<float> scratch_a, scratch_b, scratch_out;
     for (int64_t t = begin; t < end; ++t) {
-      if (delta_data != nullptr) {
-        float* sum = RowToWrite(sum_data + t * n, n, scratch_out);
-        row::Add(ReadRow(residual_data + t * n, n, scratch_a),
-                 ReadRow(delta_data + t * n, n, scratch_b), sum, n);
-        StoreRow(sum, sum_data + t * n, n);
-      }
-      const float* sum = ReadRow(sum_data + t * n, n, scratch_a);
+      auto* sum = sum_data + t * n;
+      if (delta_data != nullptr) row::Add(residual_data + t * n, delta_data + t * n, sum, n);
       const float mean_square = row::SumOfSquares(sum, n) / static_cast<float>(n);
       inverse_rms[t] = 1.0f / std::sqrt(mean_square + epsilon);
-      float* normed = RowToWrite(normed_data + t * n, n, scratch_out);
-      row::ScaleByRms(sum, weight, inverse_rms[t], normed, n);
-      StoreRow(normed, normed_data + t * n, n);
+      row::ScaleByRms(sum, weight, inverse_rms[t], normed_data + t * n, n);
     }
   });
 }
@@ -65,23 +56,17 @@ template <typename T>
 void BackwardRows(const at::Tensor& grad_normed, const at::Tensor& grad_sum, const at::Tensor& sum,
                   const at::Tensor& weight_f32, const at::Tensor& inverse_rms, at::Tensor& out) {
   const int64_t n = sum.size(1);
-  const T* grad_normed_data = grad_normed.const_data_ptr<T>();
-  const T* grad_sum_data = grad_sum.defined() ? grad_sum.const_data_ptr<T>() : nullptr;
-  const T* sum_data = sum.const_data_ptr<T>();
+  const auto* grad_normed_data = AsRow(grad_normed.const_data_ptr<T>());
+  const auto* grad_sum_data = grad_sum.defined() ? AsRow(grad_sum.const_data_ptr<T>()) : nullptr;
+  const auto* sum_data = AsRow(sum.const_data_ptr<T>());
   const float* weight = weight_f32.const_data_ptr<float>();
-  T* out_data = out.mutable_data_ptr<T>();
+  const float* inverse_rms_data = inverse_rms.const_data_ptr<float>();
+  auto* out_data = AsRow(out.mutable_data_ptr<T>());
   ParallelOverRows(sum.size(0), [&](int64_t begin, int64_t end) {
-    std::vector<float> scratch_grad, scratch_sum, grad(n);
     for (int64_t t = begin; t < end; ++t) {
-      if (grad_sum_data != nullptr) {
-        grad.assign(grad_sum_data + t * n, grad_sum_data + (t + 1) * n);
-      } else {
-        grad.assign(n, 0.0f);
-      }
-      row::AddRmsNormGradient(ReadRow(grad_normed_data + t * n, n, scratch_grad),
-                              ReadRow(sum_data + t * n, n, scratch_sum), weight,
-                              inverse_rms.const_data_ptr<float>()[t], grad.data(), n);
-      std::copy(grad.begin(), grad.end(), out_data + t * n);
+      row::RmsNormGradient(grad_normed_data + t * n,
+                           grad_sum_data == nullptr ? nullptr : grad_sum_data + t * n,
+                           sum_data + t * n, weight, inverse_rms_data[t], out_data + t * n, n);
     }
   });
 }

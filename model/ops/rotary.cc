@@ -1,6 +1,5 @@
 #include "model/ops/rotary.h"
 
-#include "model/ops/row_kernels.h"
 #include "model/ops/rows.h"
 
 namespace pricer {
@@ -11,21 +10,20 @@ void RotateRows(const at::Tensor& rows, const at::Tensor& positions, const Rotar
                 int64_t heads, bool inverse) {
   const int64_t half = table.cos.size(1);
   const int64_t stride = rows.stride(0);
-  T* data = rows.mutable_data_ptr<T>();
+  auto* data = AsRow(rows.mutable_data_ptr<T>());
   const int64_t* position = positions.const_data_ptr<int64_t>();
   const float* cos = table.cos.const_data_ptr<float>();
   const float* sin = table.sin.const_data_ptr<float>();
-  const auto rotate = inverse ? row::RotateBack : row::Rotate;
   ParallelOverRows(rows.size(0), [&](int64_t begin, int64_t end) {
-    std::vector<float> scratch;
     for (int64_t t = begin; t < end; ++t) {
       const int64_t at = position[t] * half;
       for (int64_t head = 0; head < heads; ++head) {
-        T* values = data + t * stride + head * 2 * half;
-        float* out = RowToWrite(values, 2 * half, scratch);
-        if constexpr (!std::is_same_v<T, float>) std::copy(values, values + 2 * half, out);
-        rotate(out, cos + at, sin + at, half);
-        StoreRow(out, values, 2 * half);
+        auto* values = data + t * stride + head * 2 * half;
+        if (inverse) {
+          row::RotateBack(values, cos + at, sin + at, half);
+        } else {
+          row::Rotate(values, cos + at, sin + at, half);
+        }
       }
     }
   });

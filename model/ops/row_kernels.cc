@@ -2,11 +2,12 @@
 
 #include <bit>
 
-// One clone per instruction set. Sanitizers cannot run the code that chooses, which is called
-// before they are up.
+// One clone per level of the instruction set, chosen by what the processor supports (`arch=haswell`
+// and the like would ask for that very processor). Sanitizers cannot run the code that chooses,
+// which is called before they are up.
 #if defined(__x86_64__) && !defined(__SANITIZE_ADDRESS__) && !defined(__SANITIZE_THREAD__)
 #define PRICER_VECTOR_CLONES \
-  __attribute__((target_clones("arch=skylake-avx512", "arch=haswell", "default")))
+  __attribute__((target_clones("arch=x86-64-v4", "arch=x86-64-v3", "default")))
 #else
 #define PRICER_VECTOR_CLONES
 #endif
@@ -15,6 +16,17 @@ namespace pricer::row {
 namespace {
 
 constexpr int kLanes = 32;
+
+inline float Widen(float x) { return x; }
+inline float Widen(Bf16 x) { return std::bit_cast<float>(static_cast<uint32_t>(x) << 16); }
+
+inline void Store(float value, float* out) { *out = value; }
+inline void Store(float value, Bf16* out) {
+  const auto bits = std::bit_cast<uint32_t>(value);
+  const uint32_t nearest_even = (bits + 0x7FFF + ((bits >> 16) & 1)) >> 16;
+  constexpr uint32_t kNan = 0x7FC0;
+  *out = static_cast<Bf16>(value == value ? nearest_even : kNan);
+}
 
 // Fixed order; a tree so that the rounding error stays small.
 inline float SumOfLanes(float (&lanes)[kLanes]) {
@@ -47,71 +59,180 @@ inline float Exp(float x) {
 
 inline float Sigmoid(float x) { return 1.0f / (1.0f + Exp(-x)); }
 
-}  // namespace
-
-PRICER_VECTOR_CLONES float SumOfSquares(const float* x, int64_t n) {
+template <typename T>
+inline float DotOf(const T* a, const T* b, int64_t n) {
   float lanes[kLanes] = {};
   int64_t i = 0;
   for (; i + kLanes <= n; i += kLanes) {
-    for (int j = 0; j < kLanes; ++j) lanes[j] += x[i + j] * x[i + j];
+    for (int j = 0; j < kLanes; ++j) lanes[j] += Widen(a[i + j]) * Widen(b[i + j]);
   }
-  for (int j = 0; i < n; ++i, ++j) lanes[j] += x[i] * x[i];
+  for (int j = 0; i < n; ++i, ++j) lanes[j] += Widen(a[i]) * Widen(b[i]);
   return SumOfLanes(lanes);
 }
 
-PRICER_VECTOR_CLONES void ScaleByRms(const float* x, const float* weight, float inverse_rms,
-                                     float* out, int64_t n) {
-  for (int64_t i = 0; i < n; ++i) out[i] = weight[i] * (x[i] * inverse_rms);
+template <typename T>
+inline void ScaleRowByRms(const T* __restrict x, const float* __restrict weight, float inverse_rms,
+                          T* __restrict out, int64_t n) {
+  for (int64_t i = 0; i < n; ++i) Store(weight[i] * (Widen(x[i]) * inverse_rms), &out[i]);
 }
 
-PRICER_VECTOR_CLONES void AddRmsNormGradient(const float* grad, const float* x, const float* weight,
-                                             float inverse_rms, float* out, int64_t n) {
+template <typename T>
+inline void RmsNormGradientOf(const T* __restrict grad, const T* __restrict along,
+                              const T* __restrict x, const float* __restrict weight,
+                              float inverse_rms, T* __restrict out, int64_t n) {
   float lanes[kLanes] = {};
   int64_t i = 0;
   for (; i + kLanes <= n; i += kLanes) {
-    for (int j = 0; j < kLanes; ++j) lanes[j] += grad[i + j] * weight[i + j] * x[i + j];
+    for (int j = 0; j < kLanes; ++j) {
+      lanes[j] += Widen(grad[i + j]) * weight[i + j] * Widen(x[i + j]);
+    }
   }
-  for (int j = 0; i < n; ++i, ++j) lanes[j] += grad[i] * weight[i] * x[i];
+  for (int j = 0; i < n; ++i, ++j) lanes[j] += Widen(grad[i]) * weight[i] * Widen(x[i]);
   const float along_x =
       SumOfLanes(lanes) * inverse_rms * inverse_rms * inverse_rms / static_cast<float>(n);
-  for (i = 0; i < n; ++i) out[i] += grad[i] * weight[i] * inverse_rms - x[i] * along_x;
+  const auto of_norm = [&](int64_t at) {
+    return Widen(grad[at]) * weight[at] * inverse_rms - Widen(x[at]) * along_x;
+  };
+  if (along == nullptr) {
+    for (i = 0; i < n; ++i) Store(of_norm(i), &out[i]);
+  } else {
+    for (i = 0; i < n; ++i) Store(Widen(along[i]) + of_norm(i), &out[i]);
+  }
+}
+
+template <typename T>
+inline void AddRows(const T* __restrict a, const T* __restrict b, T* __restrict out, int64_t n) {
+  for (int64_t i = 0; i < n; ++i) Store(Widen(a[i]) + Widen(b[i]), &out[i]);
+}
+
+template <typename T>
+inline void SwigluOf(const T* __restrict gate, const T* __restrict up, T* __restrict out,
+                     int64_t n) {
+  for (int64_t i = 0; i < n; ++i) {
+    const float g = Widen(gate[i]);
+    Store(g * Sigmoid(g) * Widen(up[i]), &out[i]);
+  }
+}
+
+template <typename T>
+inline void SwigluGradientOf(const T* __restrict grad, const T* __restrict gate,
+                             const T* __restrict up, T* __restrict grad_gate, T* __restrict grad_up,
+                             int64_t n) {
+  for (int64_t i = 0; i < n; ++i) {
+    const float g = Widen(gate[i]);
+    const float sigmoid = Sigmoid(g);
+    const float silu = g * sigmoid;
+    Store(Widen(grad[i]) * silu, &grad_up[i]);
+    Store(Widen(grad[i]) * Widen(up[i]) * (sigmoid + silu * (1.0f - sigmoid)), &grad_gate[i]);
+  }
+}
+
+template <typename T>
+inline void AttentionGradientOf(const float* scores, const float* grad_probabilities,
+                                const float* __restrict log_sum_exp,
+                                const float* __restrict grad_dot_out, float scale, T* probabilities,
+                                T* grad_scores, int64_t n) {
+  for (int64_t i = 0; i < n; ++i) {
+    const float probability = Exp(scale * scores[i] - log_sum_exp[i]);
+    const float grad = scale * probability * (grad_probabilities[i] - grad_dot_out[i]);
+    Store(probability, &probabilities[i]);
+    Store(grad, &grad_scores[i]);
+  }
+}
+
+// `sign` turns the direction.
+template <typename T>
+inline void RotateHead(T* __restrict first_half, T* __restrict second_half,
+                       const float* __restrict cos, const float* __restrict sin, float sign,
+                       int64_t half) {
+  for (int64_t i = 0; i < half; ++i) {
+    const float first = Widen(first_half[i]);
+    const float second = Widen(second_half[i]);
+    const float turned = sign * sin[i];
+    Store(first * cos[i] - second * turned, &first_half[i]);
+    Store(second * cos[i] + first * turned, &second_half[i]);
+  }
+}
+
+}  // namespace
+
+PRICER_VECTOR_CLONES float SumOfSquares(const float* x, int64_t n) { return DotOf(x, x, n); }
+PRICER_VECTOR_CLONES float SumOfSquares(const Bf16* x, int64_t n) { return DotOf(x, x, n); }
+
+PRICER_VECTOR_CLONES float Dot(const float* a, const float* b, int64_t n) { return DotOf(a, b, n); }
+PRICER_VECTOR_CLONES float Dot(const Bf16* a, const Bf16* b, int64_t n) { return DotOf(a, b, n); }
+
+PRICER_VECTOR_CLONES void ScaleByRms(const float* x, const float* weight, float inverse_rms,
+                                     float* out, int64_t n) {
+  ScaleRowByRms(x, weight, inverse_rms, out, n);
+}
+PRICER_VECTOR_CLONES void ScaleByRms(const Bf16* x, const float* weight, float inverse_rms,
+                                     Bf16* out, int64_t n) {
+  ScaleRowByRms(x, weight, inverse_rms, out, n);
+}
+
+PRICER_VECTOR_CLONES void RmsNormGradient(const float* grad, const float* along, const float* x,
+                                          const float* weight, float inverse_rms, float* out,
+                                          int64_t n) {
+  RmsNormGradientOf(grad, along, x, weight, inverse_rms, out, n);
+}
+PRICER_VECTOR_CLONES void RmsNormGradient(const Bf16* grad, const Bf16* along, const Bf16* x,
+                                          const float* weight, float inverse_rms, Bf16* out,
+                                          int64_t n) {
+  RmsNormGradientOf(grad, along, x, weight, inverse_rms, out, n);
 }
 
 PRICER_VECTOR_CLONES void Add(const float* a, const float* b, float* out, int64_t n) {
-  for (int64_t i = 0; i < n; ++i) out[i] = a[i] + b[i];
+  AddRows(a, b, out, n);
+}
+PRICER_VECTOR_CLONES void Add(const Bf16* a, const Bf16* b, Bf16* out, int64_t n) {
+  AddRows(a, b, out, n);
 }
 
 PRICER_VECTOR_CLONES void Swiglu(const float* gate, const float* up, float* out, int64_t n) {
-  for (int64_t i = 0; i < n; ++i) out[i] = gate[i] * Sigmoid(gate[i]) * up[i];
+  SwigluOf(gate, up, out, n);
+}
+PRICER_VECTOR_CLONES void Swiglu(const Bf16* gate, const Bf16* up, Bf16* out, int64_t n) {
+  SwigluOf(gate, up, out, n);
 }
 
 PRICER_VECTOR_CLONES void SwigluGradient(const float* grad, const float* gate, const float* up,
                                          float* grad_gate, float* grad_up, int64_t n) {
-  for (int64_t i = 0; i < n; ++i) {
-    const float sigmoid = Sigmoid(gate[i]);
-    const float silu = gate[i] * sigmoid;
-    grad_up[i] = grad[i] * silu;
-    grad_gate[i] = grad[i] * up[i] * (sigmoid + silu * (1.0f - sigmoid));
-  }
+  SwigluGradientOf(grad, gate, up, grad_gate, grad_up, n);
+}
+PRICER_VECTOR_CLONES void SwigluGradient(const Bf16* grad, const Bf16* gate, const Bf16* up,
+                                         Bf16* grad_gate, Bf16* grad_up, int64_t n) {
+  SwigluGradientOf(grad, gate, up, grad_gate, grad_up, n);
+}
+
+PRICER_VECTOR_CLONES void AttentionGradient(const float* scores, const float* grad_probabilities,
+                                            const float* log_sum_exp, const float* grad_dot_out,
+                                            float scale, float* probabilities, float* grad_scores,
+                                            int64_t n) {
+  AttentionGradientOf(scores, grad_probabilities, log_sum_exp, grad_dot_out, scale, probabilities,
+                      grad_scores, n);
+}
+PRICER_VECTOR_CLONES void AttentionGradient(const float* scores, const float* grad_probabilities,
+                                            const float* log_sum_exp, const float* grad_dot_out,
+                                            float scale, Bf16* probabilities, Bf16* grad_scores,
+                                            int64_t n) {
+  AttentionGradientOf(scores, grad_probabilities, log_sum_exp, grad_dot_out, scale, probabilities,
+                      grad_scores, n);
 }
 
 PRICER_VECTOR_CLONES void Rotate(float* head, const float* cos, const float* sin, int64_t half) {
-  for (int64_t i = 0; i < half; ++i) {
-    const float first = head[i];
-    const float second = head[i + half];
-    head[i] = first * cos[i] - second * sin[i];
-    head[i + half] = second * cos[i] + first * sin[i];
-  }
+  RotateHead(head, head + half, cos, sin, 1.0f, half);
+}
+PRICER_VECTOR_CLONES void Rotate(Bf16* head, const float* cos, const float* sin, int64_t half) {
+  RotateHead(head, head + half, cos, sin, 1.0f, half);
 }
 
 PRICER_VECTOR_CLONES void RotateBack(float* head, const float* cos, const float* sin,
                                      int64_t half) {
-  for (int64_t i = 0; i < half; ++i) {
-    const float first = head[i];
-    const float second = head[i + half];
-    head[i] = first * cos[i] + second * sin[i];
-    head[i + half] = second * cos[i] - first * sin[i];
-  }
+  RotateHead(head, head + half, cos, sin, -1.0f, half);
+}
+PRICER_VECTOR_CLONES void RotateBack(Bf16* head, const float* cos, const float* sin, int64_t half) {
+  RotateHead(head, head + half, cos, sin, -1.0f, half);
 }
 
 }  // namespace pricer::row

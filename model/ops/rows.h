@@ -5,9 +5,10 @@
 
 #include <cstdint>
 #include <utility>
-#include <vector>
 
-// Rows of fp32 or bf16 tensors as fp32 for the row kernels.
+#include "model/ops/row_kernels.h"
+
+// Rows of fp32 or bf16 tensors for the row kernels.
 
 namespace pricer {
 
@@ -30,22 +31,12 @@ void ParallelOverRows(int64_t rows, const Body& body) {
   at::parallel_for(0, rows, kRowsPerTask, body);
 }
 
-// fp32 values of a row: the row itself, or a widened copy in `scratch`.
-inline const float* ReadRow(const float* row, int64_t, std::vector<float>&) { return row; }
-inline const float* ReadRow(const at::BFloat16* row, int64_t n, std::vector<float>& scratch) {
-  scratch.assign(row, row + n);
-  return scratch.data();
+// A row of a tensor as the row kernels take it.
+inline const float* AsRow(const float* row) { return row; }
+inline float* AsRow(float* row) { return row; }
+inline const row::Bf16* AsRow(const at::BFloat16* row) {
+  return reinterpret_cast<const row::Bf16*>(row);
 }
-
-// Where to compute a row: in place, or in `scratch`, from which StoreRow rounds.
-inline float* RowToWrite(float* row, int64_t, std::vector<float>&) { return row; }
-inline float* RowToWrite(at::BFloat16*, int64_t n, std::vector<float>& scratch) {
-  scratch.resize(n);
-  return scratch.data();
-}
-inline void StoreRow(const float*, float*, int64_t) {}
-inline void StoreRow(const float* values, at::BFloat16* row, int64_t n) {
-  for (int64_t i = 0; i < n; ++i) row[i] = values[i];
-}
+inline row::Bf16* AsRow(at::BFloat16* row) { return reinterpret_cast<row::Bf16*>(row); }
 
 }  // namespace pricer

@@ -2,7 +2,6 @@
 
 #include <torch/csrc/autograd/custom_function.h>
 
-#include "model/ops/row_kernels.h"
 #include "model/ops/rows.h"
 
 namespace pricer {
@@ -14,15 +13,12 @@ using torch::autograd::variable_list;
 template <typename T>
 void ForwardRows(const at::Tensor& gate_up, at::Tensor& out) {
   const int64_t n = out.size(1);
-  const T* in_data = gate_up.const_data_ptr<T>();
-  T* out_data = out.mutable_data_ptr<T>();
+  const auto* in_data = AsRow(gate_up.const_data_ptr<T>());
+  auto* out_data = AsRow(out.mutable_data_ptr<T>());
   ParallelOverRows(out.size(0), [&](int64_t begin, int64_t end) {
-    std::vector<float> scratch_in, scratch_out;
     for (int64_t t = begin; t < end; ++t) {
-      const float* in = ReadRow(in_data + t * 2 * n, 2 * n, scratch_in);
-      float* row = RowToWrite(out_data + t * n, n, scratch_out);
-      row::Swiglu(in, in + n, row, n);
-      StoreRow(row, out_data + t * n, n);
+      const auto* in = in_data + t * 2 * n;
+      row::Swiglu(in, in + n, out_data + t * n, n);
     }
   });
 }
@@ -30,16 +26,14 @@ void ForwardRows(const at::Tensor& gate_up, at::Tensor& out) {
 template <typename T>
 void BackwardRows(const at::Tensor& grad, const at::Tensor& gate_up, at::Tensor& grad_gate_up) {
   const int64_t n = grad.size(1);
-  const T* grad_data = grad.const_data_ptr<T>();
-  const T* in_data = gate_up.const_data_ptr<T>();
-  T* out_data = grad_gate_up.mutable_data_ptr<T>();
+  const auto* grad_data = AsRow(grad.const_data_ptr<T>());
+  const auto* in_data = AsRow(gate_up.const_data_ptr<T>());
+  auto* out_data = AsRow(grad_gate_up.mutable_data_ptr<T>());
   ParallelOverRows(grad.size(0), [&](int64_t begin, int64_t end) {
-    std::vector<float> scratch_grad, scratch_in, scratch_out;
     for (int64_t t = begin; t < end; ++t) {
-      const float* in = ReadRow(in_data + t * 2 * n, 2 * n, scratch_in);
-      float* out = RowToWrite(out_data + t * 2 * n, 2 * n, scratch_out);
-      row::SwigluGradient(ReadRow(grad_data + t * n, n, scratch_grad), in, in + n, out, out + n, n);
-      StoreRow(out, out_data + t * 2 * n, 2 * n);
+      const auto* in = in_data + t * 2 * n;
+      auto* out = out_data + t * 2 * n;
+      row::SwigluGradient(grad_data + t * n, in, in + n, out, out + n, n);
     }
   });
 }
