@@ -7,6 +7,7 @@
 
 #include "absl/strings/str_split.h"
 #include "base/status_macros.h"
+#include "model/ops/attention_blocks.h"
 
 namespace pricer {
 namespace {
@@ -328,13 +329,13 @@ class Pass {
   }
 
   // The flash kernel's own, by thread; aten/src/ATen/native/cpu/FlashAttentionKernel.cpp.
-  Buffer FlashScratch(int64_t queries, bool backward) {
+  Buffer FlashScratch(int64_t queries) {
     const int64_t rows = std::min<int64_t>(queries, queries >= 768   ? 256
                                                     : queries >= 192 ? 64
                                                                      : 32);
     const int64_t scores = rows * std::min<int64_t>(sequence_tokens(), 512);
-    const int64_t floats = backward ? 2 * scores : scores + 2 * rows + rows * model_.head_dim;
-    const int64_t narrow = computes_in_float() ? 0 : (backward ? 2 : 1) * scores;
+    const int64_t floats = scores + 2 * rows + rows * model_.head_dim;
+    const int64_t narrow = computes_in_float() ? 0 : scores;
     return meter_.Take(batch_.threads * (floats * kFloatBytes + narrow * batch_.element_bytes));
   }
 
@@ -350,14 +351,17 @@ class Pass {
   void FlashForward(int64_t queries, bool answers_only) {
     const Buffer mask = AnswerMask(queries, answers_only);
     const Buffer attended = Take(queries, query_width());
-    const Buffer scratch = FlashScratch(queries, /*backward=*/false);
+    const Buffer scratch = FlashScratch(queries);
   }
 
-  void FlashBackward(int64_t queries, bool answers_only) {
-    const Buffer mask = AnswerMask(queries, answers_only);
-    const Buffer grad_q = Take(queries, query_width());
-    const Buffer grad_kv = Take(sequence_tokens(), 2 * key_width());
-    const Buffer scratch = FlashScratch(queries, /*backward=*/true);
+  void AttentionBackward(int64_t queries) {
+    const int64_t threads =
+        std::min(int64_t{batch_.threads}, batch_.sequences * model_.kv_head_count);
+    const bool bf16_products = !computes_in_float() && HeadFitsBf16Products(model_.head_dim);
+    const Buffer scratch =
+        meter_.Take(threads * AttentionGradientBytes(queries, sequence_tokens(),
+                                                     model_.head_count / model_.kv_head_count,
+                                                     model_.head_dim, bf16_products));
   }
 
   Value Attention(const Value& qkv) {
@@ -370,7 +374,7 @@ class Pass {
             to = qkv.gradient] {
       const Buffer grad_out = std::exchange(*from, nullptr);
       const Buffer grad = Take(batch_.tokens, query_width() + 2 * key_width());
-      FlashBackward(sequence_tokens(), /*answers_only=*/false);
+      AttentionBackward(sequence_tokens());
       Flow(grad, to);
     });
     return out;
@@ -387,7 +391,7 @@ class Pass {
       const Buffer grad_out = std::exchange(*from, nullptr);
       const Buffer grad_q = Take(batch_.answers, query_width());
       const Buffer grad_kv = Take(batch_.tokens, 2 * key_width());
-      FlashBackward(sequence_answers(), /*answers_only=*/true);
+      AttentionBackward(sequence_answers());
       Flow(grad_q, to_q);
       Flow(grad_kv, to_kv);
     });

@@ -7,7 +7,11 @@
 #include <numeric>
 #include <optional>
 #include <tuple>
+#include <type_traits>
 #include <utility>
+
+#include "model/ops/attention_gradient.h"
+#include "model/ops/rows.h"
 
 namespace pricer {
 namespace {
@@ -51,6 +55,9 @@ struct Problem {
     return {layout.answer_offsets[b], layout.answer_offsets[b + 1], begin, end};
   }
 
+  // Where keys begin in rows of keys, in heads.
+  int64_t FirstKeyHead() const { return answers_only ? 0 : shape.heads; }
+
   // What the kernel adds to the scores of sequence b, [queries, keys]: several answers do not see
   // those that follow. A single one sees all.
   std::optional<at::Tensor> MaskOf(const Sequence& s, at::ScalarType dtype) const {
@@ -64,7 +71,7 @@ struct Problem {
 
   Operands OperandsOf(const at::Tensor& q, const at::Tensor& kv, int64_t b) const {
     const Sequence s = At(b);
-    const int64_t key_head = answers_only ? 0 : shape.heads;
+    const int64_t key_head = FirstKeyHead();
     return {AsHeads(q, s.query_begin, s.query_end, 0, shape.heads, shape.head_dim),
             AsHeads(kv, s.key_begin, s.key_end, key_head, shape.kv_heads, shape.head_dim),
             AsHeads(kv, s.key_begin, s.key_end, key_head + shape.kv_heads, shape.kv_heads,
@@ -94,7 +101,7 @@ struct Problem {
 };
 
 // Rotates q and kv in place, returns [rows of q, N D] and appends each sequence's log-sum-exp,
-// which the backward pass needs.
+// [queries, N] fp32, which the backward pass needs.
 at::Tensor Forward(const Problem& problem, const at::Tensor& q, const at::Tensor& kv,
                    variable_list& log_sum_exp) {
   problem.Rotate(q, kv, /*inverse=*/false);
@@ -109,31 +116,72 @@ at::Tensor Forward(const Problem& problem, const at::Tensor& q, const at::Tensor
         problem.MaskOf(s, q.scalar_type()));
     AsHeads(out, s.query_begin, s.query_end, 0, problem.shape.heads, problem.shape.head_dim)
         .copy_(attended);
-    log_sum_exp.push_back(lse);
+    log_sum_exp.push_back(lse.select(0, 0).t().contiguous());
   }
   return out;
 }
 
-// Writes the gradients of q and kv into zero-filled tensors of their shapes (the same one where
-// they share rows).
-void Backward(const Problem& problem, const at::Tensor& grad_out, const at::Tensor& out,
-              const at::Tensor& q, const at::Tensor& kv, const at::Tensor* log_sum_exp,
-              const at::Tensor& grad_q, const at::Tensor& grad_kv) {
-  const AttentionShape& shape = problem.shape;
-  for (int64_t b = 0; b < problem.sequences(); ++b) {
-    const Sequence s = problem.At(b);
-    const Operands x = problem.OperandsOf(q, kv, b);
-    const auto heads_of = [&](const at::Tensor& rows) {
-      return AsHeads(rows, s.query_begin, s.query_end, 0, shape.heads, shape.head_dim);
-    };
-    auto [dq, dk, dv] = at::_scaled_dot_product_flash_attention_for_cpu_backward(
-        heads_of(grad_out), x.q, x.k, x.v, heads_of(out), log_sum_exp[b], /*dropout_p=*/0.0,
-        /*is_causal=*/!problem.answers_only, problem.MaskOf(s, q.scalar_type()));
-    const Operands grad = problem.OperandsOf(grad_q, grad_kv, b);
-    grad.q.copy_(dq);
-    grad.k.copy_(dk);
-    grad.v.copy_(dv);
+template <typename T>
+StridedRows<T> HeadRows(const at::Tensor& rows, int64_t begin, int64_t column) {
+  T* data = nullptr;
+  if constexpr (std::is_const_v<T>) {
+    data = rows.const_data_ptr<std::remove_const_t<T>>();
+  } else {
+    data = rows.mutable_data_ptr<T>();
   }
+  return {data + begin * rows.stride(0) + column, rows.stride(0)};
+}
+
+// What the gradients need besides where they go.
+struct Attended {
+  const at::Tensor& q;
+  const at::Tensor& kv;
+  const at::Tensor& out;
+  const at::Tensor& grad_out;
+  const at::Tensor* log_sum_exp;  // of each sequence
+};
+
+template <typename T>
+AttentionHeads<T> HeadsOf(const Problem& problem, const Attended& x, int64_t b, int64_t kv_head,
+                          const at::Tensor& grad_q, const at::Tensor& grad_kv) {
+  const AttentionShape& shape = problem.shape;
+  const Sequence s = problem.At(b);
+  const int64_t d = shape.head_dim;
+  const int64_t group = shape.heads / shape.kv_heads;
+  const int64_t q_column = kv_head * group * d;
+  const int64_t k_column = (problem.FirstKeyHead() + kv_head) * d;
+  const int64_t v_column = k_column + shape.kv_heads * d;
+  const at::Tensor& log_sum_exp = x.log_sum_exp[b];
+  return {.queries = s.query_end - s.query_begin,
+          .keys = s.key_end - s.key_begin,
+          .q = HeadRows<const T>(x.q, s.query_begin, q_column),
+          .out = HeadRows<const T>(x.out, s.query_begin, q_column),
+          .grad_out = HeadRows<const T>(x.grad_out, s.query_begin, q_column),
+          .k = HeadRows<const T>(x.kv, s.key_begin, k_column),
+          .v = HeadRows<const T>(x.kv, s.key_begin, v_column),
+          .log_sum_exp = log_sum_exp.const_data_ptr<float>() + kv_head * group,
+          .log_sum_exp_stride = log_sum_exp.stride(0),
+          .grad_q = HeadRows<T>(grad_q, s.query_begin, q_column),
+          .grad_k = HeadRows<T>(grad_kv, s.key_begin, k_column),
+          .grad_v = HeadRows<T>(grad_kv, s.key_begin, v_column)};
+}
+
+// Writes the gradients of q and kv into tensors of their shapes (the same one where they share
+// rows). Rows beyond the last sequence stay as they are.
+void Backward(const Problem& problem, const Attended& x, const at::Tensor& grad_q,
+              const at::Tensor& grad_kv) {
+  const AttentionShape& shape = problem.shape;
+  DispatchComputeType(x.q.scalar_type(), [&]<typename T>() {
+    // Neighbours in this order are of different sequences, so that threads get equal work.
+    at::parallel_for(0, problem.sequences() * shape.kv_heads, 1, [&](int64_t begin, int64_t end) {
+      const at::NoGradGuard no_grad;
+      const auto gradient = MakeAttentionGradient<T>(shape.heads / shape.kv_heads, shape.head_dim);
+      for (int64_t task = begin; task < end; ++task) {
+        gradient->Compute(HeadsOf<T>(problem, x, task % problem.sequences(),
+                                     task / problem.sequences(), grad_q, grad_kv));
+      }
+    });
+  });
   problem.Rotate(grad_q, grad_kv, /*inverse=*/true);
 }
 
@@ -168,8 +216,9 @@ struct PackedFunction : torch::autograd::Function<PackedFunction> {
   static variable_list backward(AutogradContext* context, const variable_list& grads) {
     const variable_list saved = context->get_saved_variables();
     at::Tensor grad = at::zeros_like(saved[1]);
-    Backward(SavedProblem(context), grads[0].contiguous(), saved[0], saved[1], saved[1], &saved[2],
-             grad, grad);
+    const at::Tensor grad_out = grads[0].contiguous();
+    Backward(SavedProblem(context), {saved[1], saved[1], saved[0], grad_out, &saved[2]}, grad,
+             grad);
     return {grad, at::Tensor()};
   }
 };
@@ -190,8 +239,9 @@ struct AnswerFunction : torch::autograd::Function<AnswerFunction> {
     const variable_list saved = context->get_saved_variables();
     at::Tensor grad_q = at::zeros_like(saved[1]);
     at::Tensor grad_kv = at::zeros_like(saved[2]);
-    Backward(SavedProblem(context), grads[0].contiguous(), saved[0], saved[1], saved[2], &saved[3],
-             grad_q, grad_kv);
+    const at::Tensor grad_out = grads[0].contiguous();
+    Backward(SavedProblem(context), {saved[1], saved[2], saved[0], grad_out, &saved[3]}, grad_q,
+             grad_kv);
     return {grad_q, grad_kv, at::Tensor()};
   }
 };

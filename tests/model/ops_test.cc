@@ -27,8 +27,7 @@ struct OpCase {
   double tolerance;
 };
 
-class OpTest : public ::testing::TestWithParam<OpCase> {
- protected:
+struct OpTest : ::testing::TestWithParam<OpCase> {
   void SetUp() override { at::manual_seed(7); }
 
   at::Tensor Random(at::IntArrayRef shape, bool gradient = true) {
@@ -143,12 +142,14 @@ struct PlainProblem {
   RotaryTable table;
 };
 
-PlainProblem MakeProblem() {
-  PlainProblem problem{{.heads = 6, .kv_heads = 2, .head_dim = 8}, {}, MakeTable(64, 4)};
+PlainProblem MakeProblem(std::vector<int64_t> lengths = {1, 5, 33, 2}, int64_t head_dim = 8) {
+  PlainProblem problem{{.heads = 6, .kv_heads = 2, .head_dim = head_dim},
+                       {},
+                       MakeTable(*std::max_element(lengths.begin(), lengths.end()), head_dim / 2)};
   std::vector<at::Tensor> positions;
   problem.layout.offsets = {0};
   problem.layout.answer_offsets = {0, 1, 4, 5, 7};
-  for (int64_t length : {1, 5, 33, 2}) {
+  for (int64_t length : lengths) {
     problem.layout.offsets.push_back(problem.layout.offsets.back() + length);
     positions.push_back(at::arange(length));
   }
@@ -178,10 +179,11 @@ at::Tensor PlainSequence(const PlainProblem& problem, at::Tensor q, at::Tensor k
   return at::matmul(at::softmax(scores, -1), values).transpose(0, 1).flatten(1);
 }
 
-TEST_P(OpTest, PackedAttentionEqualsItsDefinition) {
-  const PlainProblem problem = MakeProblem();
-  const int64_t q = 48, k = 16;
-  Compare(
+// Compares PackedAttention and its gradients.
+void ExpectPackedAttention(const PlainProblem& problem, OpTest& test) {
+  const int64_t q = problem.shape.heads * problem.shape.head_dim;
+  const int64_t k = problem.shape.kv_heads * problem.shape.head_dim;
+  test.Compare(
       [&](const auto& x) {
         return PackedAttention(x[0].clone(), problem.layout, problem.shape, problem.table);
       },
@@ -195,14 +197,22 @@ TEST_P(OpTest, PackedAttentionEqualsItsDefinition) {
         }
         return at::cat(out);
       },
-      {Random({problem.layout.offsets.back(), q + 2 * k})});
+      {test.Random({problem.layout.offsets.back(), q + 2 * k})});
 }
 
-TEST_P(OpTest, AnswerAttentionEqualsItsDefinition) {
-  const PlainProblem problem = MakeProblem();
-  const int64_t q = 48, k = 16;
+TEST_P(OpTest, PackedAttentionEqualsItsDefinition) { ExpectPackedAttention(MakeProblem(), *this); }
+
+// Heads of 32 take the products in bf16; the longest sequence is several blocks of queries.
+TEST_P(OpTest, PackedAttentionOfLongSequencesEqualsItsDefinition) {
+  ExpectPackedAttention(MakeProblem({300, 1, 64, 33}, 32), *this);
+}
+
+// The same of AnswerAttention.
+void ExpectAnswerAttention(const PlainProblem& problem, OpTest& test) {
+  const int64_t q = problem.shape.heads * problem.shape.head_dim;
+  const int64_t k = problem.shape.kv_heads * problem.shape.head_dim;
   const std::vector<int64_t>& answers = problem.layout.answer_offsets;
-  Compare(
+  test.Compare(
       [&](const auto& x) {
         return AnswerAttention(x[0].clone(), x[1].clone(), problem.layout, problem.shape,
                                problem.table);
@@ -220,7 +230,13 @@ TEST_P(OpTest, AnswerAttentionEqualsItsDefinition) {
         }
         return at::cat(out);
       },
-      {Random({answers.back(), q}), Random({problem.layout.offsets.back(), 2 * k})});
+      {test.Random({answers.back(), q}), test.Random({problem.layout.offsets.back(), 2 * k})});
+}
+
+TEST_P(OpTest, AnswerAttentionEqualsItsDefinition) { ExpectAnswerAttention(MakeProblem(), *this); }
+
+TEST_P(OpTest, AnswerAttentionOfLongSequencesEqualsItsDefinition) {
+  ExpectAnswerAttention(MakeProblem({1, 300, 64, 33}, 32), *this);
 }
 
 // Two fused linears of 24 and 40 outputs; rows 3 to 9 and 9 to 60 have adapters of other ranks, the
