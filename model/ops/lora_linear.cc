@@ -103,8 +103,8 @@ at::Tensor StackA(const at::Tensor* weights, size_t parts, at::ScalarType dtype)
 }
 
 // The parts' low-rank states side by side: [rows, sum of R], at least kStableRows rows.
-at::Tensor LowRankStates(const SegmentPlan& segment, const at::Tensor* weights,
-                         const at::Tensor& x) {
+at::Tensor UnscaledStates(const SegmentPlan& segment, const at::Tensor* weights,
+                          const at::Tensor& x) {
   const at::Tensor x_rows = x.narrow(0, segment.begin, segment.end - segment.begin);
   if (!segment.has_dropout()) {
     return at::linear(PadRows(x_rows), StackA(weights, segment.parts.size(), x.scalar_type()));
@@ -123,6 +123,19 @@ at::Tensor LowRankStates(const SegmentPlan& segment, const at::Tensor* weights,
   return hidden;
 }
 
+// The same times LoRA's scale: a product that scales its sums has rows that are less stable.
+at::Tensor LowRankStates(const SegmentPlan& segment, const at::Tensor* weights,
+                         const at::Tensor& x) {
+  at::Tensor states = UnscaledStates(segment, weights, x);
+  int64_t rank_begin = 0;
+  for (size_t p = 0; p < segment.parts.size(); ++p) {
+    const int64_t rank = weights[2 * p].size(0);
+    states.narrow(1, rank_begin, rank).mul_(segment.parts[p].scale);
+    rank_begin += rank;
+  }
+  return states;
+}
+
 // y[segment] += ..., computed on at least kStableRows rows whatever the segment's length.
 void AddSegment(const SegmentPlan& segment, const at::Tensor* weights, const at::Tensor& hidden,
                 const at::Tensor& y) {
@@ -134,8 +147,7 @@ void AddSegment(const SegmentPlan& segment, const at::Tensor* weights, const at:
     const SegmentPlan::Part& part = segment.parts[p];
     const at::Tensor& b = weights[2 * p + 1];
     target.narrow(1, part.out_begin, part.out_size)
-        .addmm_(hidden.narrow(1, rank_begin, b.size(1)), b.to(y.scalar_type()).t(), /*beta=*/1,
-                part.scale);
+        .addmm_(hidden.narrow(1, rank_begin, b.size(1)), b.to(y.scalar_type()).t());
     rank_begin += b.size(1);
   }
   if (pad) y_rows.copy_(target.narrow(0, 0, y_rows.size(0)));
@@ -160,9 +172,9 @@ struct LoraLinearFunction : torch::autograd::Function<LoraLinearFunction> {
     return y;
   }
 
-  // For each part, with G the gradient of its columns: dB = scale G^T h, dh = scale G B, dA = dh^T
-  // x, dx = G W + dh A; with dropout, whose scale is part of `scale`: dA = dh^T keep(x), dx = G W +
-  // keep(dh A).
+  // For each part, with G the gradient of its columns and h scaled: dB = G^T h, dh = scale G B,
+  // dA = dh^T x, dx = G W + dh A; with dropout, whose scale is part of `scale`: dA = dh^T keep(x),
+  // dx = G W + keep(dh A).
   static variable_list backward(AutogradContext* context, const variable_list& grads) {
     const variable_list saved = context->get_saved_variables();
     const auto plan_pointer = context->saved_data["plan"].toCapsule();
@@ -201,7 +213,7 @@ struct LoraLinearFunction : torch::autograd::Function<LoraLinearFunction> {
           grad.narrow(0, segment.begin, rows).narrow(1, part.out_begin, part.out_size);
       grad_hidden.narrow(1, rank_begin, b.size(1)).copy_(at::mm(g, b).mul_(part.scale));
       const at::Tensor h = hidden.narrow(0, 0, rows).narrow(1, rank_begin, b.size(1));
-      grad_b.push_back(at::mm(g.t(), h).mul_(part.scale).to(at::kFloat));
+      grad_b.push_back(at::mm(g.t(), h).to(at::kFloat));
       rank_begin += b.size(1);
     }
     const at::Tensor x_rows = x.narrow(0, segment.begin, rows);
