@@ -24,6 +24,14 @@ target_compile_options(torch::cpu INTERFACE "SHELL:-idirafter ${wheels}/torch/in
 # device. It finds them by its own rpath; the linker has to be told.
 target_link_options(torch::cpu INTERFACE "-Wl,-rpath-link,${wheels}/nvidia/cu13/lib")
 
+# c10d with Gloo, which is inside libtorch_cpu. Its headers include those of the C++ frontend, and
+# gloo's own, which are Debian's.
+add_library(torch::c10d INTERFACE IMPORTED)
+target_link_libraries(torch::c10d INTERFACE torch::cpu)
+target_compile_definitions(torch::c10d INTERFACE USE_C10D_GLOO)
+target_compile_options(torch::c10d INTERFACE
+  "SHELL:-idirafter ${wheels}/torch/include/torch/csrc/api/include")
+
 # What every file that computes with tensors includes, compiled once.
 file(CONFIGURE OUTPUT "${CMAKE_BINARY_DIR}/torch_headers.cc" CONTENT "")
 add_library(pricer_torch_headers OBJECT "${CMAKE_BINARY_DIR}/torch_headers.cc")

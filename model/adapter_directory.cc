@@ -4,17 +4,15 @@
 #include <unistd.h>
 
 #include <algorithm>
-#include <atomic>
 #include <cerrno>
 #include <cstdio>
 #include <filesystem>
-#include <random>
 #include <system_error>
-#include <utility>
 
 #include "absl/strings/str_cat.h"
 #include "base/file.h"
 #include "base/status_macros.h"
+#include "base/temporary_directory.h"
 #include "model/adapter_name.h"
 
 namespace pricer {
@@ -29,34 +27,6 @@ absl::Status ErrorCodeStatus(const std::error_code& error, absl::string_view act
   errno = error.value();
   return ErrnoStatus(action, path);
 }
-
-// A directory that is deleted with all that is in it unless it was renamed away.
-class TemporaryDirectory {
- public:
-  static absl::StatusOr<TemporaryDirectory> Create(const std::string& parent) {
-    // Unique in the process by the count, among processes and machines by the random part.
-    static std::atomic<uint64_t> count{0};
-    std::random_device random;
-    const uint64_t tag = static_cast<uint64_t>(random()) << 32 | random();
-    const std::string path = absl::StrCat(parent, "/.tmp-", getpid(), "-", count++, "-",
-                                          absl::Hex(tag, absl::kZeroPad16));
-    if (mkdir(path.c_str(), kDirectoryMode) != 0) return ErrnoStatus("cannot make directory", path);
-    return TemporaryDirectory(path);
-  }
-  TemporaryDirectory(TemporaryDirectory&& other) noexcept
-      : path_(std::exchange(other.path_, std::string())) {}
-  TemporaryDirectory& operator=(TemporaryDirectory&&) = delete;
-  ~TemporaryDirectory() {
-    std::error_code ignored;  // nothing can be done about what cannot be deleted; readers ignore it
-    if (!path_.empty()) fs::remove_all(path_, ignored);
-  }
-
-  const std::string& path() const { return path_; }
-
- private:
-  explicit TemporaryDirectory(std::string path) : path_(std::move(path)) {}
-  std::string path_;
-};
 
 // The largest number among the entries, whatever they are: a file named like a version takes the
 // number too.

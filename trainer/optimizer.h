@@ -31,6 +31,8 @@ class AdamW {
   AdamW(std::vector<Group> groups, const Options& options);
 
   void ZeroGradients();
+  // The optimizer's own, in the order of the groups.
+  absl::Span<const at::Tensor> gradients() const { return all_gradients_; }
 
   // Global L2 norm of all gradients. If `max_norm` > 0 they are scaled so that the norm is at most
   // that; the result is the norm before. As torch.nn.utils.clip_grad_norm_.

@@ -86,6 +86,25 @@ std::vector<std::vector<int64_t>> SplitByTokens(absl::Span<const int64_t> items,
   return runs;
 }
 
+std::vector<std::vector<int64_t>> ShareByTokens(absl::Span<const int64_t> items,
+                                                absl::Span<const int64_t> lengths, int shares) {
+  std::vector<size_t> by_length(items.size());  // places in `items`
+  std::iota(by_length.begin(), by_length.end(), 0);
+  std::stable_sort(by_length.begin(), by_length.end(),
+                   [&](size_t a, size_t b) { return lengths[items[a]] > lengths[items[b]]; });
+  std::vector<int64_t> tokens(shares, 0);
+  std::vector<size_t> owner(items.size());
+  for (size_t place : by_length) {
+    owner[place] = std::min_element(tokens.begin(), tokens.end()) - tokens.begin();
+    tokens[owner[place]] += lengths[items[place]];
+  }
+  std::vector<std::vector<int64_t>> dealt(shares);
+  for (size_t place = 0; place < items.size(); ++place) {
+    dealt[owner[place]].push_back(items[place]);
+  }
+  return dealt;
+}
+
 Sampler::Sampler(std::vector<int64_t> lengths, const Options& options)
     : lengths_(std::move(lengths)), options_(options) {
   order_ = MakeOrder();

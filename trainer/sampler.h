@@ -21,6 +21,12 @@ std::vector<std::vector<int64_t>> SplitByTokens(absl::Span<const int64_t> items,
                                                 absl::Span<const int64_t> lengths,
                                                 int64_t budget_tokens);
 
+// Deals `items` to `shares` processes so that each gets about as many tokens: the longest first, to
+// whom has the fewest so far, the first of equals. A share keeps the order of `items` and may be
+// empty.
+std::vector<std::vector<int64_t>> ShareByTokens(absl::Span<const int64_t> items,
+                                                absl::Span<const int64_t> lengths, int shares);
+
 // In which order an epoch goes through the examples.
 enum class SampleOrder {
   kShuffled,

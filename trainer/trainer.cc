@@ -51,14 +51,25 @@ void AddWork(const PackedBatch& batch, BatchWork* work) {
   }
 }
 
-std::vector<MicroBatch> FetchStep(Sampler* sampler, const TrainHooks& hooks,
-                                  int64_t micro_batch_tokens) {
-  std::vector<MicroBatch> micro_batches;
+struct FetchedStep {
+  std::vector<MicroBatch> micro_batches;  // rank by rank
+  StepShare own;
+};
+
+FetchedStep FetchStep(Sampler* sampler, const TrainHooks& hooks, int64_t micro_batch_tokens,
+                      const ProcessGroup* group) {
+  FetchedStep step;
   const std::vector<int64_t> items = sampler->NextStep();
-  for (const auto& run : SplitByTokens(items, sampler->lengths(), micro_batch_tokens)) {
-    micro_batches.push_back(hooks.make_micro_batch(run));
+  const int size = group == nullptr ? 1 : group->size();
+  const std::vector<std::vector<int64_t>> shares = ShareByTokens(items, sampler->lengths(), size);
+  for (int rank = 0; rank < size; ++rank) {
+    const size_t begin = step.micro_batches.size();
+    for (const auto& run : SplitByTokens(shares[rank], sampler->lengths(), micro_batch_tokens)) {
+      step.micro_batches.push_back(hooks.make_micro_batch(run));
+    }
+    if (group == nullptr || group->rank() == rank) step.own = {begin, step.micro_batches.size()};
   }
-  return micro_batches;
+  return step;
 }
 
 // "row 3 (id a), row 8 (id b) and 30 more".
@@ -87,7 +98,8 @@ absl::Status Trainer::Options::Validate() const {
 absl::StatusOr<std::unique_ptr<Trainer>> Trainer::Create(const Network* network,
                                                          PeftAdapter adapter,
                                                          const Options& options,
-                                                         const HeadBasis& head_basis) {
+                                                         const HeadBasis& head_basis,
+                                                         ProcessGroup* group) {
   RETURN_IF_ERROR(options.Validate());
   if ((adapter.config.task == PeftTask::kSeqCls) != adapter.weights.score.defined()) {
     return absl::InvalidArgumentError(adapter.weights.score.defined()
@@ -95,12 +107,13 @@ absl::StatusOr<std::unique_ptr<Trainer>> Trainer::Create(const Network* network,
                                           : "the adapter has no bins head to train");
   }
   return CatchTorch("preparing the optimizer", [&]() -> absl::StatusOr<std::unique_ptr<Trainer>> {
-    return std::unique_ptr<Trainer>(new Trainer(network, std::move(adapter), options, head_basis));
+    return std::unique_ptr<Trainer>(
+        new Trainer(network, std::move(adapter), options, head_basis, group));
   });
 }
 
 Trainer::Trainer(const Network* network, PeftAdapter adapter, const Options& options,
-                 const HeadBasis& head_basis)
+                 const HeadBasis& head_basis, ProcessGroup* group)
     : network_(network),
       adapter_(std::move(adapter)),
       options_(options),
@@ -108,6 +121,7 @@ Trainer::Trainer(const Network* network, PeftAdapter adapter, const Options& opt
       head_coefficients_(has_bins_head() ? head_basis_.Coefficients(adapter_.weights.score)
                                          : at::Tensor()),
       ranks_(RanksOf(adapter_.weights)),
+      group_(group),
       optimizer_(ParameterGroups(adapter_.weights, head_coefficients_), options.adamw) {}
 
 void Trainer::PlanSteps(int64_t total_steps) {
@@ -185,7 +199,7 @@ absl::Status Trainer::StepError(absl::string_view problem, std::vector<int64_t> 
 // Gradients add up over the micro-batches of one step and are zeroed before the first; activations
 // live for one micro-batch; moments and weights for the whole run.
 absl::StatusOr<double> Trainer::AccumulateGradients(absl::Span<const MicroBatch> micro_batches,
-                                                    double targets,
+                                                    const StepShare& share, double targets,
                                                     const std::function<bool()>& stop) {
   const AdapterWeights* const weights = &adapter_.weights;
   LoraDropout dropout;
@@ -194,13 +208,15 @@ absl::StatusOr<double> Trainer::AccumulateGradients(absl::Span<const MicroBatch>
   dropout.step = step_;
   double loss_sum = 0;
   optimizer_.ZeroGradients();
-  for (const MicroBatch& micro_batch : micro_batches) {
+  for (size_t i = share.begin; i < std::min(share.end, micro_batches.size()); ++i) {
+    const MicroBatch& micro_batch = micro_batches[i];
     if (stop && stop()) return absl::CancelledError("training step");
     dropout.rows = micro_batch.rows;
     const at::Tensor hidden = network_->Forward(micro_batch.batch, {&weights, 1}, &dropout);
     const at::Tensor loss = CrossEntropySum(Logits(hidden), micro_batch.targets) / targets;
     const double value = loss.item<double>();
     if (!std::isfinite(value)) {
+      failed_micro_batch_ = i;
       return StepError(absl::StrCat("the loss is ", value, "; a lower learning rate may help"),
                        micro_batch.rows);
     }
@@ -210,8 +226,45 @@ absl::StatusOr<double> Trainer::AccumulateGradients(absl::Span<const MicroBatch>
   return loss_sum;
 }
 
+absl::StatusOr<double> Trainer::AddUp(absl::StatusOr<double> own,
+                                      absl::Span<const MicroBatch> micro_batches) {
+  if (group_ == nullptr || group_->size() == 1) return own;
+  // The loss, on how many processes the step was stopped, and of each which micro-batch failed,
+  // counted from 1.
+  const at::Tensor verdict = at::zeros({2 + group_->size()}, at::kDouble);
+  double* const values = verdict.mutable_data_ptr<double>();
+  if (own.ok()) {
+    values[0] = *own;
+  } else if (absl::IsCancelled(own.status())) {
+    values[1] = 1;
+  } else {
+    values[2 + group_->rank()] = static_cast<double>(failed_micro_batch_ + 1);
+  }
+  RETURN_IF_ERROR(group_->Sum(verdict));
+  if (!own.ok()) return own;
+  for (int rank = 0; rank < group_->size(); ++rank) {
+    const auto failed = static_cast<size_t>(values[2 + rank]);
+    if (failed == 0) continue;
+    return StepError(
+        absl::StrCat("the loss is not finite on rank ", rank, "; a lower learning rate may help"),
+        micro_batches[failed - 1].rows);
+  }
+  if (values[1] > 0) return absl::CancelledError("training step");
+  std::vector<at::Tensor> flat;
+  for (const at::Tensor& gradient : optimizer_.gradients()) flat.push_back(gradient.flatten());
+  const at::Tensor sum = at::cat(flat);
+  RETURN_IF_ERROR(group_->Sum(sum));
+  int64_t begin = 0;
+  for (const at::Tensor& gradient : optimizer_.gradients()) {
+    gradient.copy_(sum.narrow(0, begin, gradient.numel()).view_as(gradient));
+    begin += gradient.numel();
+  }
+  return values[0];
+}
+
 absl::StatusOr<StepResult> Trainer::TrainStep(absl::Span<const MicroBatch> micro_batches,
-                                              const std::function<bool()>& stop) {
+                                              const std::function<bool()>& stop,
+                                              const StepShare& share) {
   StepResult result;
   result.step = step_;
   BatchWork work;
@@ -227,8 +280,9 @@ absl::StatusOr<StepResult> Trainer::TrainStep(absl::Span<const MicroBatch> micro
   result.flops = StepFlops(work);
   const std::string what = absl::StrCat("training step ", step_);
   return CatchTorch(what, [&]() -> absl::StatusOr<StepResult> {
-    ASSIGN_OR_RETURN(result.loss,
-                     AccumulateGradients(micro_batches, static_cast<double>(result.targets), stop));
+    const auto targets = static_cast<double>(result.targets);
+    ASSIGN_OR_RETURN(result.loss, AddUp(AccumulateGradients(micro_batches, share, targets, stop),
+                                        micro_batches));
     result.gradient_norm = optimizer_.ClipGradients(options_.max_gradient_norm);
     if (!std::isfinite(result.gradient_norm)) {
       return StepError(absl::StrCat("the loss is ", result.loss, " and the gradient norm ",
@@ -271,13 +325,21 @@ struct TrainRun {
 
   bool AtEnd() const { return trainer->step() >= position.total_steps || OutOfPatience(); }
 
-  void FitTimeBudget() {
-    if (trainer->step() != kTimedSteps || plan.time_budget == absl::InfiniteDuration()) return;
+  absl::Status FitTimeBudget() {
+    if (trainer->step() != kTimedSteps || plan.time_budget == absl::InfiniteDuration()) {
+      return absl::OkStatus();
+    }
+    if (trainer->group() != nullptr) {
+      double seconds = absl::ToDoubleSeconds(position.step_time);
+      RETURN_IF_ERROR(trainer->group()->Broadcast(&seconds));
+      position.step_time = absl::Seconds(seconds);
+    }
     const double affordable =
         absl::FDivDuration(plan.time_budget, position.step_time) * static_cast<double>(kTimedSteps);
     const int64_t steps = std::max(kTimedSteps, static_cast<int64_t>(affordable));
     position.total_steps = std::min(position.total_steps, steps);
     trainer->PlanSteps(position.total_steps);
+    return absl::OkStatus();
   }
 
   absl::Status Save() {
@@ -296,9 +358,8 @@ struct TrainRun {
   // Cancelled where the stop hook says so; nothing has changed then.
   absl::Status Step(Sampler* sampler) {
     const absl::Time start = plan.clock->Now();
-    const std::vector<MicroBatch> micro_batches =
-        FetchStep(sampler, hooks, plan.micro_batch_tokens);
-    absl::StatusOr<StepResult> made = trainer->TrainStep(micro_batches, hooks.stop);
+    const FetchedStep step = FetchStep(sampler, hooks, plan.micro_batch_tokens, trainer->group());
+    absl::StatusOr<StepResult> made = trainer->TrainStep(step.micro_batches, hooks.stop, step.own);
     if (absl::IsInternal(made.status()) && !trainer->failed_rows().empty()) {
       return absl::InternalError(
           absl::StrCat(made.status().message(), "; of ", NameRows(trainer->failed_rows(), hooks)));
@@ -308,7 +369,7 @@ struct TrainRun {
     outcome.steps = trainer->step();
     position.step_time += made->time;
     position.validated = false;
-    FitTimeBudget();
+    RETURN_IF_ERROR(FitTimeBudget());
     return hooks.on_step(*made, position.total_steps);
   }
 
@@ -357,6 +418,7 @@ absl::Status Train(Trainer* trainer, Sampler* sampler, const TrainPlan& plan,
   }
   outcome->stopped = absl::IsCancelled(status);
   outcome->out_of_patience = run.OutOfPatience();
+  if (absl::IsUnavailable(status) && trainer->step() > 0) RETURN_IF_ERROR(run.Save());
   if (!outcome->stopped) return status;
   return trainer->step() > 0 ? run.Save() : absl::OkStatus();
 }

@@ -2,6 +2,7 @@
 
 #include <cstdint>
 #include <functional>
+#include <limits>
 #include <memory>
 #include <optional>
 #include <string>
@@ -21,6 +22,7 @@
 #include "trainer/lr_schedule.h"
 #include "trainer/metrics.h"
 #include "trainer/optimizer.h"
+#include "trainer/process_group.h"
 #include "trainer/sampler.h"
 #include "trainer/training_state.h"
 
@@ -38,6 +40,12 @@ struct StepResult {
   double flops = 0;                  // forward and backward pass, as model/flops.h counts
   std::vector<int64_t> row_numbers;  // MicroBatch::rows of all micro-batches
   absl::Duration time;               // with making the micro-batches; set by Train
+};
+
+// Which of a step's micro-batches this process computes; the others of its group compute the rest.
+struct StepShare {
+  size_t begin = 0;
+  size_t end = std::numeric_limits<size_t>::max();  // or beyond the last one
 };
 
 // Tunes one adapter over a frozen network: its state is the adapter, the optimizer's moments and
@@ -60,26 +68,32 @@ class Trainer {
     absl::Status Validate() const;
   };
 
-  // `network` must outlive the trainer. InvalidArgument where the adapter has a bins head and is
-  // not for SEQ_CLS or the other way round, or the options are wrong.
+  // `network` and `group` must outlive the trainer. With a group, the trainers of its processes are
+  // made alike and make the same steps together. InvalidArgument where the adapter has a bins head
+  // and is not for SEQ_CLS or the other way round, or the options are wrong.
   static absl::StatusOr<std::unique_ptr<Trainer>> Create(
       const Network* network, PeftAdapter adapter, const Options& options,
-      const HeadBasis& head_basis = HeadBasis::Rows());
+      const HeadBasis& head_basis = HeadBasis::Rows(), ProcessGroup* group = nullptr);
 
   // The learning rates follow this from the next step on. REQUIRES: total_steps >= 1.
   void PlanSteps(int64_t total_steps);
   void set_schedule(const LrSchedule& schedule) { schedule_ = schedule; }
 
   // One update from one or more micro-batches: the gradient is that of the mean loss over all their
-  // targets, however they are cut. The adapter is as it was on an error: Internal where loss or
-  // gradient is not finite or there is no target, Cancelled where `stop`, which may be empty and is
-  // asked before each micro-batch, says true.
+  // targets, however they are cut and shared. The processes of a group give the same micro-batches
+  // and get the same result. The adapter is as it was on an error: Internal where loss or gradient
+  // is not finite or there is no target, Cancelled where `stop`, which may be empty and is asked
+  // before each micro-batch, says true on any process, Unavailable where one is gone.
   absl::StatusOr<StepResult> TrainStep(absl::Span<const MicroBatch> micro_batches,
-                                       const std::function<bool()>& stop = nullptr);
+                                       const std::function<bool()>& stop = nullptr,
+                                       const StepShare& share = {});
 
   // MicroBatch::rows of what the latest TrainStep failed on with Internal: the micro-batch whose
   // loss is not finite, or all.
   const std::vector<int64_t>& failed_rows() const { return failed_rows_; }
+
+  // Null where it tunes alone.
+  ProcessGroup* group() const { return group_; }
 
   // Steps made so far.
   int64_t step() const { return step_; }
@@ -96,13 +110,18 @@ class Trainer {
 
  private:
   Trainer(const Network* network, PeftAdapter adapter, const Options& options,
-          const HeadBasis& head_basis);
+          const HeadBasis& head_basis, ProcessGroup* group);
   bool has_bins_head() const { return adapter_.config.task == PeftTask::kSeqCls; }
   at::Tensor Logits(const at::Tensor& hidden) const;
   double StepFlops(const BatchWork& work) const;
-  // The sum of the losses of all targets, divided by their number.
+  // The sum of the losses of the share's targets, divided by `targets`.
   absl::StatusOr<double> AccumulateGradients(absl::Span<const MicroBatch> micro_batches,
-                                             double targets, const std::function<bool()>& stop);
+                                             const StepShare& share, double targets,
+                                             const std::function<bool()>& stop);
+  // From what the shares have come to, the same on every process: the loss, and in place of the
+  // gradients their sums.
+  absl::StatusOr<double> AddUp(absl::StatusOr<double> own,
+                               absl::Span<const MicroBatch> micro_batches);
   absl::Status StepError(absl::string_view problem, std::vector<int64_t> rows);
 
   const Network* const network_;
@@ -111,10 +130,12 @@ class Trainer {
   const HeadBasis head_basis_;
   const at::Tensor head_coefficients_;  // undefined without a bins head
   const LoraRanks ranks_;
+  ProcessGroup* const group_;
   LrSchedule schedule_;
   AdamW optimizer_;
   int64_t step_ = 0;
   std::vector<int64_t> failed_rows_;
+  size_t failed_micro_batch_ = 0;
 };
 
 // Where a run stands, beside trainer and outcome.
@@ -180,8 +201,10 @@ struct TrainHooks {
 
 // Runs the sampler's steps through the trainer until the plan ends or the stop hook says so, which
 // drops the step that has begun and saves what was reached. On an error `outcome` holds what was
-// reached before it; one that is about a step names its rows. `sampler` is a new one, also of a run
-// that goes on.
+// reached before it; one that is about a step names its rows; where a process of the group is gone
+// (Unavailable) what was reached is saved too. `sampler` is a new one, also of a run that goes on.
+// The processes of a group call this together, each step's items being shared by their tokens; the
+// time that a time budget counts is that of rank 0.
 absl::Status Train(Trainer* trainer, Sampler* sampler, const TrainPlan& plan,
                    const TrainHooks& hooks, TrainOutcome* outcome);
 

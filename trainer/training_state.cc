@@ -19,7 +19,6 @@
 namespace pricer {
 namespace {
 
-constexpr absl::string_view kFile = "state.safetensors";
 constexpr absl::string_view kTrainerPrefix = "trainer/";
 constexpr absl::string_view kBestPrefix = "best/";
 constexpr absl::string_view kBestScores = "best_scores";
@@ -106,8 +105,12 @@ absl::Status FillTensors(const StateTensors& from, const StateTensors& into) {
   return absl::OkStatus();
 }
 
+std::string TrainingStateFile(const std::string& directory) {
+  return directory + "/state.safetensors";
+}
+
 absl::Status WriteTrainingState(const TrainingState& state, const std::string& directory) {
-  const std::string path = absl::StrCat(directory, "/", kFile);
+  const std::string path = TrainingStateFile(directory);
   // Contiguous tensors on the CPU, alive until they are written.
   StateTensors held;
   const auto hold = [&held](const std::string& name, const at::Tensor& tensor) {
@@ -140,7 +143,7 @@ absl::Status WriteTrainingState(const TrainingState& state, const std::string& d
 
 absl::StatusOr<TrainingState> ReadTrainingState(const std::string& directory) {
   ASSIGN_OR_RETURN(const std::unique_ptr<SafetensorsFile> file,
-                   SafetensorsFile::Open(absl::StrCat(directory, "/", kFile)));
+                   SafetensorsFile::Open(TrainingStateFile(directory)));
   TrainingState state;
   absl::Status status;
   const Numbers number(*file, &status);

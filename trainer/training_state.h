@@ -44,6 +44,9 @@ struct TrainingState {
   std::map<std::string, std::string> identity;
 };
 
+// "<directory>/state.safetensors", in which a state is.
+std::string TrainingStateFile(const std::string& directory);
+
 // One file in an existing directory, flushed to the disk. Same state, same bytes.
 absl::Status WriteTrainingState(const TrainingState& state, const std::string& directory);
 // DataLoss names the file and what is missing or wrong in it.

@@ -127,7 +127,12 @@ absl::Status TuningOptions::Validate() const {
   RETURN_IF_ERROR(CheckRegularFile("--validation", validation));
   RETURN_IF_ERROR(CheckNotEmpty("--output", output));
   RETURN_IF_ERROR(CheckNotEmpty("--runs", runs));
-  if (!resume.empty()) RETURN_IF_ERROR(CheckDirectory("--resume", resume));
+  // The others get it from rank 0.
+  if (!resume.empty() && launch.rank == 0) RETURN_IF_ERROR(CheckDirectory("--resume", resume));
+  if (rank_timeout < absl::Seconds(3) || rank_timeout > absl::Hours(24)) {
+    return absl::InvalidArgumentError(absl::StrCat(
+        "--rank-timeout is ", absl::FormatDuration(rank_timeout), "; it must be 3s to 24h"));
+  }
   RETURN_IF_ERROR(CheckBounds<int64_t>("--patience", patience, 0, kManyItems));
   RETURN_IF_ERROR(CheckBounds("--save-minutes", save_minutes, 0.0, 1e6));
   RETURN_IF_ERROR(CheckBounds<int64_t>("--keep-checkpoints", keep_checkpoints, 1, 10000));

@@ -8,10 +8,13 @@
 #include <vector>
 
 #include "absl/status/status.h"
+#include "absl/time/time.h"
 #include "model/peft_config.h"
 #include "model/price_head.h"
 #include "model/prompt.h"
 #include "trainer/base_model.h"
+#include "trainer/launch_environment.h"
+#include "trainer/process_group.h"
 #include "trainer/sampler.h"
 #include "trainer/trainer.h"
 
@@ -76,6 +79,11 @@ struct TuningOptions {
   int64_t patience = 0;               // validations without a lower MAE that end the run; 0 = never
   SampleOrder order = SampleOrder::kShuffled;
   uint64_t seed = 1;
+
+  // Which of several processes that tune together this one is, and when one counts as gone. The
+  // result does not depend on them beyond rounding.
+  LaunchEnvironment launch;
+  absl::Duration rank_timeout = ProcessGroup::Options().rank_timeout;
 
   // Bounds of all numbers, existence of files; InvalidArgument names the option.
   absl::Status Validate() const;

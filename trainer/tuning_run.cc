@@ -18,17 +18,20 @@
 #include "base/interrupt.h"
 #include "base/logging.h"
 #include "base/status_macros.h"
+#include "base/temporary_directory.h"
 #include "catalog/median.h"
 #include "model/torch_status.h"
 #include "trainer/checkpoint_store.h"
 #include "trainer/gemm_rate.h"
 #include "trainer/inference.h"
 #include "trainer/option_checks.h"
+#include "trainer/process_group.h"
 #include "trainer/publication.h"
 #include "trainer/run_log.h"
 #include "trainer/step_reporter.h"
 #include "trainer/trainer_state.h"
 #include "trainer/training_state.h"
+#include "trainer/tuning_group.h"
 #include "trainer/tuning_inputs.h"
 #include "trainer/tuning_validation.h"
 
@@ -61,16 +64,17 @@ absl::StatusOr<at::Tensor> MeanAnswerState(const Network& network, const TuningI
 }
 
 absl::StatusOr<HeadBasis> MakeHeadBasis(const TuningOptions& options, const TuningInputs& inputs,
-                                        const Network& network) {
+                                        const Network& network, ProcessGroup* group) {
   if (inputs.tokens.has_value() || options.head_basis == "rows") return HeadBasis::Rows();
   ASSIGN_OR_RETURN(const at::Tensor mean,
                    MeanAnswerState(network, inputs, options.micro_batch_tokens));
+  RETURN_IF_ERROR(group->Broadcast(mean));
   return CatchTorch("head coordinates", [&]() -> absl::StatusOr<HeadBasis> {
     return HeadBasis::Cosine(options.bins, mean);
   });
 }
 
-// Checkpoints of a run, and what it goes on from.
+// Checkpoints of a run, and what it goes on from. Only rank 0 has a log.
 struct Resumption {
   CheckpointStore store;
   std::map<std::string, std::string> identity;
@@ -114,9 +118,26 @@ absl::StatusOr<TrainPosition> Restore(const TrainingState& state, const TuningIn
                        .validated = state.validated};
 }
 
+absl::StatusOr<std::unique_ptr<StepReporter>> MakeReporter(const TuningOptions& options,
+                                                           const TuningInputs& inputs,
+                                                           const Network& network,
+                                                           const Resumption& run,
+                                                           const Trainer& trainer, RunLog* log) {
+  StepReporter::Options reporting;
+  reporting.steps_before = trainer.step();
+  if (run.state.has_value()) {
+    reporting.time_before = run.state->step_time;
+    reporting.watch = run.state->watch;
+  }
+  ASSIGN_OR_RETURN(const double rate, MeasureGemmRate(network, options.micro_batch_tokens));
+  reporting.gemm_rate = rate * trainer.group()->size();
+  return StepReporter::Create(log, &inputs.train, reporting);
+}
+
 absl::Status TrainAdapter(const TuningOptions& options, const TuningInputs& inputs,
                           const Network& network, const Resumption& run, Trainer* trainer,
                           RunLog* log, TrainOutcome* outcome) {
+  ProcessGroup* const group = trainer->group();
   constexpr int64_t kUnlimited = std::numeric_limits<int64_t>::max();
   const int64_t default_epochs = options.max_steps > 0 ? kUnlimited : 1;
   Sampler sampler(inputs.train.Lengths(),
@@ -135,27 +156,22 @@ absl::Status TrainAdapter(const TuningOptions& options, const TuningInputs& inpu
   if (run.state.has_value()) {
     ASSIGN_OR_RETURN(plan.resumed, Restore(*run.state, inputs, trainer, outcome));
   }
-  StepReporter::Options reporting;
-  reporting.steps_before = trainer->step();
-  if (run.state.has_value()) {
-    reporting.time_before = run.state->step_time;
-    reporting.watch = run.state->watch;
-  }
-  ASSIGN_OR_RETURN(reporting.gemm_rate, MeasureGemmRate(network, options.micro_batch_tokens));
-  ASSIGN_OR_RETURN(const std::unique_ptr<StepReporter> reporter,
-                   StepReporter::Create(log, &inputs.train, reporting));
   TrainHooks hooks;
-  hooks.save = [&](const TrainPosition& position, const TrainOutcome& reached) {
-    return SaveState(run, *trainer, position, reached, *reporter);
-  };
+  std::unique_ptr<StepReporter> reporter;
+  if (log != nullptr) {
+    ASSIGN_OR_RETURN(reporter, MakeReporter(options, inputs, network, run, *trainer, log));
+    hooks.save = [&](const TrainPosition& position, const TrainOutcome& reached) {
+      return SaveState(run, *trainer, position, reached, *reporter);
+    };
+  }
   hooks.validate = [&](const AdapterWeights& weights) {
-    return Validate(network, inputs, weights, options.micro_batch_tokens);
+    return Validate(network, inputs, weights, options.micro_batch_tokens, group);
   };
   hooks.on_step = [&](const StepResult& result, int64_t total) {
-    return reporter->Step(result, total);
+    return reporter == nullptr ? absl::OkStatus() : reporter->Step(result, total);
   };
   hooks.on_validation = [&](int64_t step, const Metrics& metrics) {
-    return reporter->Validated(step, metrics);
+    return reporter == nullptr ? absl::OkStatus() : reporter->Validated(step, metrics);
   };
   hooks.make_micro_batch = [&](absl::Span<const int64_t> indices) {
     return inputs.tokens.has_value()
@@ -266,35 +282,43 @@ void LeaveTrainerState(const TuningOptions& options, const TuningInputs& inputs,
 }
 
 // Cancelled where the run was interrupted; `outcome` then says how far it came.
+// `log` is null on all ranks but 0, which have files that they reject in `directory`.
 absl::Status TuneAndPublish(const TuningOptions& options, TuningInputs inputs, PeftAdapter adapter,
-                            Resumption run, RunLog* log, TuningOutcome* outcome) {
+                            Resumption run, RunLog* log, const std::string& directory,
+                            ProcessGroup* group, TuningOutcome* outcome) {
+  ASSIGN_OR_RETURN(run.state, ShareState(std::move(run.state), group));
   if (run.state.has_value()) {
     outcome->resumable = true;
     outcome->steps = run.state->step;
   }
-  RETURN_IF_ERROR(LoadData(options, log->directory(), &inputs));
+  RETURN_IF_ERROR(LoadData(options, directory, &inputs));
   run.identity["data"] = inputs.data_digest;
+  RETURN_IF_ERROR(CheckSameOnAllRanks(run.identity, group));
   if (run.state.has_value()) {
     RETURN_IF_ERROR(InRun(options, CheckSameIdentity(run.state->identity, run.identity)));
   }
   outcome->rejects = inputs.train.summary.rejects + inputs.validation.summary.rejects;
-  DescribeInputs(options, inputs);
+  if (group->leads()) DescribeInputs(options, inputs);
   ASSIGN_OR_RETURN(const std::unique_ptr<Network> network,
                    LoadNetwork(inputs.base, options.base, /*weights=*/"nf4"));
   const PeftConfig config = adapter.config;
-  ASSIGN_OR_RETURN(const HeadBasis head_basis, MakeHeadBasis(options, inputs, *network));
+  ASSIGN_OR_RETURN(const HeadBasis head_basis, MakeHeadBasis(options, inputs, *network, group));
   Trainer::Options training = options.training;
   training.dropout_seed = options.seed;
   ASSIGN_OR_RETURN(const std::unique_ptr<Trainer> trainer,
-                   Trainer::Create(network.get(), std::move(adapter), training, head_basis));
+                   Trainer::Create(network.get(), std::move(adapter), training, head_basis, group));
   TrainOutcome trained;
   absl::Status status = TrainAdapter(options, inputs, *network, run, trainer.get(), log, &trained);
-  LeaveTrainerState(options, inputs, log->directory(), /*published=*/"");
+  if (log != nullptr) LeaveTrainerState(options, inputs, directory, /*published=*/"");
   outcome->steps = trained.steps;
   outcome->out_of_patience = trained.out_of_patience;
-  if (trained.stopped && status.ok() && trained.steps > 0) outcome->resumable = true;
+  const bool saved = absl::IsUnavailable(status) || (trained.stopped && status.ok());
+  if (saved && trained.steps > 0) outcome->resumable = true;
   if (trained.stopped && status.ok()) status = absl::CancelledError("tuning");
-  if (absl::IsCancelled(status) || !trained.best_validation.has_value()) return status;
+  if (absl::IsCancelled(status) || absl::IsUnavailable(status) || log == nullptr ||
+      !trained.best_validation.has_value()) {
+    return status;
+  }
 
   outcome->best_step = trained.best_step;
   outcome->validation = trained.best_validation->metrics;
@@ -307,22 +331,26 @@ absl::Status TuneAndPublish(const TuningOptions& options, TuningInputs inputs, P
     status = published.status();
     if (status.ok()) {
       outcome->published = *std::move(published);
-      LeaveTrainerState(options, inputs, log->directory(), outcome->published.directory);
-      return RecordPublication(log->directory(), outcome->published);
+      LeaveTrainerState(options, inputs, directory, outcome->published.directory);
+      return RecordPublication(directory, outcome->published);
     }
   }
-  return KeepInRun(status, tuned, std::move(manifest), outcome->best_step,
-                   log->directory() + "/adapters", options.name);
+  return KeepInRun(status, tuned, std::move(manifest), outcome->best_step, directory + "/adapters",
+                   options.name);
 }
 
 struct OpenedRun {
-  RunLog log;
+  std::optional<RunLog> log;  // rank 0's
   Resumption resumption;
 };
 
 // A new run, or the one that is to go on.
 absl::StatusOr<OpenedRun> OpenRun(const TuningOptions& options, const TuningInputs& inputs) {
   constexpr absl::string_view kCheckpoints = "/checkpoints";
+  if (options.launch.rank > 0) {
+    return OpenedRun{std::nullopt,
+                     {CheckpointStore("", 1), IdentityOf(options, inputs), std::nullopt}};
+  }
   if (options.resume.empty()) {
     ASSIGN_OR_RETURN(RunLog log, RunLog::Create(options.runs, options.name));
     RETURN_IF_ERROR(log.WriteOptions(AllOptions(options, inputs.prompt)));
@@ -339,22 +367,51 @@ absl::StatusOr<OpenedRun> OpenRun(const TuningOptions& options, const TuningInpu
   return OpenedRun{*std::move(log), std::move(resumption)};
 }
 
+// What rank 0 says needs no name.
+std::string OfRank(const ProcessGroup& group, absl::string_view message) {
+  return group.leads() ? std::string(message) : absl::StrCat("rank ", group.rank(), ": ", message);
+}
+
+absl::StatusOr<TuningOutcome> RunTogether(const TuningOptions& options, ProcessGroup* group) {
+  ASSIGN_OR_RETURN(TuningInputs inputs, OpenInputs(options));
+  ASSIGN_OR_RETURN(PeftAdapter adapter, NewAdapter(options, inputs.base));
+  if (group->leads()) {
+    // What was tuned for hours must find a place.
+    RETURN_IF_ERROR(
+        MakeOutputDirectory("--output", absl::StrCat(options.output, "/", options.name)));
+  }
+  ASSIGN_OR_RETURN(OpenedRun run, OpenRun(options, inputs));
+  std::optional<TemporaryDirectory> aside;
+  TuningOutcome outcome;
+  if (run.log.has_value()) {
+    outcome.run_directory = run.log->directory();
+  } else {
+    ASSIGN_OR_RETURN(TemporaryDirectory made,
+                     TemporaryDirectory::Create(std::filesystem::temp_directory_path()));
+    aside.emplace(std::move(made));
+  }
+  RunLog* const log = run.log.has_value() ? &*run.log : nullptr;
+  const absl::Status status =
+      TuneAndPublish(options, std::move(inputs), std::move(adapter), std::move(run.resumption), log,
+                     aside.has_value() ? aside->path() : outcome.run_directory, group, &outcome);
+  outcome.interrupted = absl::IsCancelled(status);
+  if (absl::IsUnavailable(status) && outcome.resumable) {
+    outcome.interrupted = true;
+    outcome.lost = OfRank(*group, status.message());
+  }
+  if (!outcome.interrupted) RETURN_IF_ERROR(status);
+  return outcome;
+}
+
 }  // namespace
 
 absl::StatusOr<TuningOutcome> RunTuning(const TuningOptions& options) {
   RETURN_IF_ERROR(options.Validate());
-  ASSIGN_OR_RETURN(TuningInputs inputs, OpenInputs(options));
-  ASSIGN_OR_RETURN(PeftAdapter adapter, NewAdapter(options, inputs.base));
-  // What was tuned for hours must find a place.
-  RETURN_IF_ERROR(MakeOutputDirectory("--output", absl::StrCat(options.output, "/", options.name)));
-  ASSIGN_OR_RETURN(OpenedRun run, OpenRun(options, inputs));
-  TuningOutcome outcome;
-  outcome.run_directory = run.log.directory();
-  const absl::Status status = TuneAndPublish(options, std::move(inputs), std::move(adapter),
-                                             std::move(run.resumption), &run.log, &outcome);
-  outcome.interrupted = absl::IsCancelled(status);
-  if (!outcome.interrupted) RETURN_IF_ERROR(status);
-  return outcome;
+  ASSIGN_OR_RETURN(const std::unique_ptr<ProcessGroup> group,
+                   ProcessGroup::Join(options.launch, {.rank_timeout = options.rank_timeout}));
+  absl::StatusOr<TuningOutcome> outcome = RunTogether(options, group.get());
+  if (outcome.ok()) return outcome;
+  return absl::Status(outcome.status().code(), OfRank(*group, outcome.status().message()));
 }
 
 }  // namespace pricer

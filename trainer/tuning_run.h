@@ -24,6 +24,8 @@ struct TuningOutcome {
   bool interrupted = false;
   // Where it was interrupted: it can go on.
   bool resumable = false;
+  // Where it was interrupted because another process of the group is gone: which one.
+  std::string lost;
   int64_t rejects = 0;
 };
 
@@ -31,7 +33,9 @@ struct TuningOutcome {
 // step that has begun is dropped and a checkpoint written to <run>/checkpoints. A run that goes on
 // publishes the same bytes as one that was never stopped, unless it has a time budget. Where
 // the adapter cannot be published, or a step fails after a validation, the best tensors are kept as
-// a version under <run>/adapters, which the error names.
+// a version under <run>/adapters, which the error names. Of several processes only rank 0 writes
+// files, but for what it sets aside in the temporary directory, and speaks to people; where one is
+// gone, the others end as if interrupted, or, where nothing was reached, with Unavailable.
 absl::StatusOr<TuningOutcome> RunTuning(const TuningOptions& options);
 
 }  // namespace pricer

@@ -1,6 +1,7 @@
 #include "trainer/tuning_validation.h"
 
 #include <algorithm>
+#include <numeric>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
@@ -8,15 +9,20 @@
 #include "base/status_macros.h"
 #include "trainer/inference.h"
 #include "trainer/metrics.h"
+#include "trainer/sampler.h"
 
 namespace pricer {
 namespace {
 
+// Of the validation items at these indices.
 absl::StatusOr<Scores> ComputeScores(const Network& network, const TuningInputs& inputs,
                                      const AdapterWeights& weights, int64_t batch_tokens,
-                                     const BatchObserver& observe) {
+                                     absl::Span<const int64_t> items) {
+  const auto observe = [](int64_t) -> absl::Status {
+    return InterruptRequested() ? absl::CancelledError("validation") : absl::OkStatus();
+  };
   std::vector<Prompt> prompts;
-  for (const Example& example : inputs.validation.examples) prompts.push_back(example.ids);
+  for (int64_t item : items) prompts.push_back(inputs.validation.examples[item].ids);
   if (!inputs.tokens.has_value()) {
     return ComputeBinLogits(network, weights, prompts, batch_tokens, observe);
   }
@@ -26,6 +32,32 @@ absl::StatusOr<Scores> ComputeScores(const Network& network, const TuningInputs&
   Scores scores;
   for (const PriceTree::Result& result : results) scores.push_back(MassesOf(result));
   return scores;
+}
+
+// All items' scores from those of the shares, on every process.
+absl::StatusOr<Scores> Gather(const absl::StatusOr<Scores>& own, absl::Span<const int64_t> items,
+                              int64_t all_items, ProcessGroup* group) {
+  // How many are interrupted, have failed, have scores, and the columns of these together.
+  const at::Tensor verdict = at::zeros({4}, at::kLong);
+  auto* const counts = verdict.mutable_data_ptr<int64_t>();
+  counts[0] = absl::IsCancelled(own.status()) ? 1 : 0;
+  counts[1] = own.ok() ? 0 : 1 - counts[0];
+  counts[2] = own.ok() && !own->empty() ? 1 : 0;
+  if (counts[2] == 1) counts[3] = static_cast<int64_t>((*own)[0].size());
+  RETURN_IF_ERROR(group->Sum(verdict));
+  RETURN_IF_ERROR(own.status());
+  if (counts[1] > 0) {
+    return absl::InternalError("validation has failed on another rank; its message says why");
+  }
+  if (counts[0] > 0) return absl::CancelledError("validation");
+  const int64_t columns = counts[3] / counts[2];
+  const at::Tensor matrix = at::zeros({all_items, columns}, at::kFloat);
+  for (size_t i = 0; i < items.size(); ++i) {
+    std::copy((*own)[i].begin(), (*own)[i].end(),
+              matrix.mutable_data_ptr<float>() + items[i] * columns);
+  }
+  RETURN_IF_ERROR(group->Sum(matrix));
+  return ToRows(matrix);
 }
 
 }  // namespace
@@ -68,12 +100,17 @@ absl::StatusOr<Validation> Score(const TuningInputs& inputs, Scores scores) {
 }
 
 absl::StatusOr<Validation> Validate(const Network& network, const TuningInputs& inputs,
-                                    const AdapterWeights& weights, int64_t batch_tokens) {
-  const auto observe = [](int64_t) -> absl::Status {
-    return InterruptRequested() ? absl::CancelledError("validation") : absl::OkStatus();
-  };
-  ASSIGN_OR_RETURN(Scores scores, ComputeScores(network, inputs, weights, batch_tokens, observe));
-  return Score(inputs, std::move(scores));
+                                    const AdapterWeights& weights, int64_t batch_tokens,
+                                    ProcessGroup* group) {
+  const std::vector<int64_t> lengths = inputs.validation.Lengths();
+  std::vector<int64_t> items(lengths.size());
+  std::iota(items.begin(), items.end(), 0);
+  const auto all_items = static_cast<int64_t>(items.size());
+  if (group->size() > 1) items = ShareByTokens(items, lengths, group->size())[group->rank()];
+  absl::StatusOr<Scores> scores = ComputeScores(network, inputs, weights, batch_tokens, items);
+  if (group->size() > 1) scores = Gather(scores, items, all_items, group);
+  RETURN_IF_ERROR(scores.status());
+  return Score(inputs, *std::move(scores));
 }
 
 }  // namespace pricer

@@ -8,6 +8,7 @@
 #include "absl/status/statusor.h"
 #include "model/lora.h"
 #include "model/network.h"
+#include "trainer/process_group.h"
 #include "trainer/trainer.h"
 #include "trainer/tuning_inputs.h"
 
@@ -26,8 +27,10 @@ Scores ToRows(const at::Tensor& matrix);
 // where they are not finite.
 absl::StatusOr<Validation> Score(const TuningInputs& inputs, Scores scores);
 
-// Prices the validation items with `weights` and scores them. Cancelled once InterruptRequested().
+// Prices the validation items with `weights`, the processes of the group each its share of the
+// tokens, and scores them. Cancelled once InterruptRequested() on any of them.
 absl::StatusOr<Validation> Validate(const Network& network, const TuningInputs& inputs,
-                                    const AdapterWeights& weights, int64_t batch_tokens);
+                                    const AdapterWeights& weights, int64_t batch_tokens,
+                                    ProcessGroup* group);
 
 }  // namespace pricer

@@ -194,5 +194,34 @@ TEST(SamplerTest, DealsAnExampleLongerThanTheBudgetAlone) {
   EXPECT_THAT(sampler.NextStep(), IsEmpty());
 }
 
+TEST(ShareByTokensTest, DealsTheLongestFirstAndKeepsTheOrder) {
+  const std::vector<int64_t> lengths = {5, 1, 9, 3, 4, 2};
+  const std::vector<int64_t> items = {0, 1, 2, 3, 4, 5};
+  EXPECT_THAT(ShareByTokens(items, lengths, 2),
+              ElementsAre(ElementsAre(2, 3), ElementsAre(0, 1, 4, 5)));
+  EXPECT_THAT(ShareByTokens(items, lengths, 1), ElementsAre(ElementsAre(0, 1, 2, 3, 4, 5)));
+}
+
+TEST(ShareByTokensTest, SharesDifferByNoMoreThanTheLongestItem) {
+  std::vector<int64_t> lengths, items;
+  for (int64_t i = 0; i < 100; ++i) {
+    lengths.push_back(1 + i * 37 % 91);
+    items.push_back(i);
+  }
+  std::vector<int64_t> tokens;
+  for (const auto& share : ShareByTokens(items, lengths, 7)) {
+    tokens.push_back(0);
+    for (int64_t item : share) tokens.back() += lengths[item];
+  }
+  EXPECT_LE(*std::max_element(tokens.begin(), tokens.end()) -
+                *std::min_element(tokens.begin(), tokens.end()),
+            8);
+}
+
+TEST(ShareByTokensTest, AShareMayBeEmpty) {
+  EXPECT_THAT(ShareByTokens({{1, 0}}, {{2, 2}}, 3),
+              ElementsAre(ElementsAre(1), ElementsAre(0), ElementsAre()));
+}
+
 }  // namespace
 }  // namespace pricer

@@ -8,9 +8,11 @@
 
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
+#include "absl/time/time.h"
 #include "base/exit_codes.h"
 #include "base/status_macros.h"
 #include "trainer/commands/common_options.h"
+#include "trainer/launch_environment.h"
 #include "trainer/report.h"
 #include "trainer/tuning_run.h"
 
@@ -189,7 +191,24 @@ void AddTrainingOptions(CLI::App* app, TuningOptions* options) {
       ->capture_default_str();
 }
 
+void AddProcessOptions(CLI::App* app, TuningOptions* options) {
+  app->add_option_function<std::string>(
+         "--rank-timeout",
+         [options](const std::string& text) {
+           if (!absl::ParseDuration(text, &options->rank_timeout)) {
+             throw CLI::ValidationError("--rank-timeout",
+                                        "expected a duration such as 60s, got " + text);
+           }
+         },
+         "Of several processes that torchrun has started: one that gives no sign of life for so "
+         "long counts as gone, and the run stops")
+      ->default_str(absl::FormatDuration(options->rank_timeout));
+}
+
 int Report(const TuningOptions& options, const TuningOutcome& outcome) {
+  if (!outcome.lost.empty()) absl::FPrintF(stderr, "pricer-trainer tune: %s\n", outcome.lost);
+  // Rank 0 tells the rest.
+  if (options.launch.rank > 0) return outcome.interrupted ? kExitResumable : kExitDone;
   if (outcome.interrupted && outcome.resumable) {
     absl::FPrintF(stderr,
                   "interrupted after %d steps: the same command with --resume %s goes on from "
@@ -232,7 +251,12 @@ Command AddTuneCommand(CLI::App& parent) {
   AddPromptOptions(app, &options->prompt);
   AddAdapterOptions(app, options.get());
   AddTrainingOptions(app, options.get());
-  return {app, [options] { return options->Validate(); },
+  AddProcessOptions(app, options.get());
+  return {app,
+          [options]() -> absl::Status {
+            ASSIGN_OR_RETURN(options->launch, ReadLaunchEnvironment());
+            return options->Validate();
+          },
           [options]() -> absl::StatusOr<int> {
             ASSIGN_OR_RETURN(const TuningOutcome outcome, RunTuning(*options));
             return Report(*options, outcome);
