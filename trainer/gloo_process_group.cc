@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <chrono>
+#include <csignal>
 #include <exception>
 #include <string>
 #include <torch/csrc/distributed/c10d/PrefixStore.hpp>
@@ -154,6 +155,8 @@ absl::StatusOr<std::unique_ptr<ProcessGroup>> JoinGloo(const LaunchEnvironment& 
     constexpr int kFatal = 3;
     FLAGS_caffe2_log_level = kFatal;
   }
+  // Writing to a process that is gone is an error of the write, not the end of this one.
+  std::signal(SIGPIPE, SIG_IGN);
   try {
     return std::make_unique<GlooProcessGroup>(launch, options);
   } catch (const std::exception& error) {

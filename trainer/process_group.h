@@ -58,7 +58,8 @@ class ProcessGroup {
   const int size_;
 };
 
-// The same over libtorch's Gloo. REQUIRES: launch.size > 1.
+// The same over libtorch's Gloo. From now on the process ignores SIGPIPE. REQUIRES: launch.size
+// > 1.
 absl::StatusOr<std::unique_ptr<ProcessGroup>> JoinGloo(const LaunchEnvironment& launch,
                                                        const ProcessGroup::Options& options);
 
