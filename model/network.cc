@@ -8,6 +8,7 @@
 #include <utility>
 
 #include "base/status_macros.h"
+#include "model/layers/recomputed_layer.h"
 #include "model/ops/lora_linear.h"
 #include "model/ops/rms_norm.h"
 #include "model/torch_status.h"
@@ -172,8 +173,8 @@ absl::StatusOr<std::unique_ptr<Network>> Network::Load(const Checkpoint& checkpo
 
 at::Tensor Network::Forward(const PackedBatch& batch,
                             absl::Span<const AdapterWeights* const> adapters,
-                            const LoraDropout* dropout) const {
-  return Run(batch, adapters, dropout, /*cache=*/nullptr);
+                            const LoraDropout* dropout, int64_t recomputed_layers) const {
+  return Run(batch, adapters, dropout, recomputed_layers, /*cache=*/nullptr);
 }
 
 at::Tensor Network::Forward(const PackedBatch& batch,
@@ -181,7 +182,7 @@ at::Tensor Network::Forward(const PackedBatch& batch,
                             KvCache* cache) const {
   const at::NoGradGuard no_grad;
   *cache = {.batch = batch, .layers = std::vector<LayerCache>(layers_.size()), .depth = 0};
-  return Run(batch, adapters, /*dropout=*/nullptr, cache);
+  return Run(batch, adapters, /*dropout=*/nullptr, /*recomputed_layers=*/0, cache);
 }
 
 at::Tensor Network::ForwardNodes(const NodeLevel& nodes,
@@ -227,17 +228,25 @@ int64_t KvCache::bytes() const {
 }
 
 at::Tensor Network::Run(const PackedBatch& batch, absl::Span<const AdapterWeights* const> adapters,
-                        const LoraDropout* dropout, KvCache* cache) const {
+                        const LoraDropout* dropout, int64_t recomputed_layers,
+                        KvCache* cache) const {
   CheckLengths(batch, rotary_.cos.size(0));
-  const ForwardContext context = MakeContext(batch, adapters, rotary_, dropout);
+  const auto context =
+      std::make_shared<const ForwardContext>(MakeContext(batch, adapters, rotary_, dropout));
   Stream stream{.residual = embedding_.index_select(0, batch.ids), .delta = {}};
   const auto cache_of = [cache](size_t layer) {
     return cache == nullptr ? nullptr : &cache->layers[layer];
   };
   for (size_t layer = 0; layer + 1 < layers_.size(); ++layer) {
-    stream = layers_[layer].Forward(stream, context, cache_of(layer));
+    const auto index = static_cast<int64_t>(layer);
+    if (recomputed_layers > 0 && RecordsGradients(index, stream, *context)) {
+      stream = ForwardRecomputed(layers_[layer], index, stream, context);
+      --recomputed_layers;
+    } else {
+      stream = layers_[layer].Forward(stream, *context, cache_of(layer));
+    }
   }
-  stream = layers_.back().ForwardAnswers(stream, context, cache_of(layers_.size() - 1));
+  stream = layers_.back().ForwardAnswers(stream, *context, cache_of(layers_.size() - 1));
   return AddRmsNorm(stream.residual, stream.delta, final_norm_, config_.rms_norm_epsilon).normed;
 }
 

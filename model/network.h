@@ -53,11 +53,13 @@ class Network {
   // Final-norm hidden states of the batch's answers: [A, H] in the compute dtype. In the last layer
   // queries, output projection and MLP run for those tokens alone. `adapters` are what
   // batch.adapter indexes; `dropout`, which may be null, is that of a training step. Records
-  // gradients for adapter tensors that require them, under at::AutoGradMode. A row does not depend
-  // on what else is in the batch. Throws c10::Error where a sequence is longer than the base's
-  // context.
+  // gradients for adapter tensors that require them, under at::AutoGradMode. Of `recomputed_layers`
+  // of those layers that record any, from the lowest on and never the last one, inputs alone are
+  // kept: the backward pass computes them once more, to the same bits; the network and what
+  // `adapters` point at must live until then. A row does not depend on what else is in the batch.
+  // Throws c10::Error where a sequence is longer than the base's context.
   at::Tensor Forward(const PackedBatch& batch, absl::Span<const AdapterWeights* const> adapters,
-                     const LoraDropout* dropout = nullptr) const;
+                     const LoraDropout* dropout = nullptr, int64_t recomputed_layers = 0) const;
 
   // The same without gradients, keeping in `cache` what ForwardNodes needs.
   at::Tensor Forward(const PackedBatch& batch, absl::Span<const AdapterWeights* const> adapters,
@@ -89,7 +91,7 @@ class Network {
  private:
   Network() = default;
   at::Tensor Run(const PackedBatch& batch, absl::Span<const AdapterWeights* const> adapters,
-                 const LoraDropout* dropout, KvCache* cache) const;
+                 const LoraDropout* dropout, int64_t recomputed_layers, KvCache* cache) const;
   at::Tensor RunNodes(const NodeLevel& nodes, absl::Span<const AdapterWeights* const> adapters,
                       const KvCache& cache, std::vector<at::Tensor>* kept) const;
 

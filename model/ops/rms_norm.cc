@@ -71,6 +71,20 @@ void BackwardRows(const at::Tensor& grad_normed, const at::Tensor& grad_sum, con
   });
 }
 
+// `saved` are sum, weight and inverse RMS; `grads` those of sum and normed.
+at::Tensor Gradient(const variable_list& saved, const variable_list& grads) {
+  if (!grads[1].defined()) return grads[0];
+  const at::Tensor& sum = saved[0];
+  at::Tensor grad = at::empty_like(sum);
+  const at::Tensor weight_f32 = saved[1].to(at::kFloat);
+  const at::Tensor grad_normed = grads[1].contiguous();
+  const at::Tensor grad_sum = grads[0].defined() ? grads[0].contiguous() : at::Tensor();
+  DispatchComputeType(sum.scalar_type(), [&]<typename T>() {
+    BackwardRows<T>(grad_normed, grad_sum, sum, weight_f32, saved[2], grad);
+  });
+  return grad;
+}
+
 struct AddRmsNormFunction : torch::autograd::Function<AddRmsNormFunction> {
   static variable_list forward(AutogradContext* context, const at::Tensor& residual,
                                const at::Tensor& delta, const at::Tensor& weight, double epsilon) {
@@ -80,39 +94,22 @@ struct AddRmsNormFunction : torch::autograd::Function<AddRmsNormFunction> {
   }
 
   static variable_list backward(AutogradContext* context, const variable_list& grads) {
-    const variable_list saved = context->get_saved_variables();
-    const at::Tensor& sum = saved[0];
-    if (!grads[1].defined()) return {grads[0], grads[0], at::Tensor(), at::Tensor()};
-    at::Tensor grad = at::empty_like(sum);
-    const at::Tensor weight_f32 = saved[1].to(at::kFloat);
-    const at::Tensor grad_normed = grads[1].contiguous();
-    const at::Tensor grad_sum = grads[0].defined() ? grads[0].contiguous() : at::Tensor();
-    DispatchComputeType(sum.scalar_type(), [&]<typename T>() {
-      BackwardRows<T>(grad_normed, grad_sum, sum, weight_f32, saved[2], grad);
-    });
+    const at::Tensor grad = Gradient(context->get_saved_variables(), grads);
     return {grad, grad, at::Tensor(), at::Tensor()};
   }
 };
 
-// As above for a normalization that adds nothing: the stream itself is not an output, so that
-// autograd adds its gradient.
+// As above for a normalization that adds nothing.
 struct RmsNormFunction : torch::autograd::Function<RmsNormFunction> {
-  static at::Tensor forward(AutogradContext* context, const at::Tensor& stream,
-                            const at::Tensor& weight, double epsilon) {
+  static variable_list forward(AutogradContext* context, const at::Tensor& stream,
+                               const at::Tensor& weight, double epsilon) {
     const Forward out = RunForward(stream, at::Tensor(), weight, epsilon);
     context->save_for_backward({stream, weight, out.inverse_rms});
-    return out.normed;
+    return {stream, out.normed};
   }
 
   static variable_list backward(AutogradContext* context, const variable_list& grads) {
-    const variable_list saved = context->get_saved_variables();
-    at::Tensor grad = at::empty_like(saved[0]);
-    const at::Tensor weight_f32 = saved[1].to(at::kFloat);
-    const at::Tensor grad_normed = grads[0].contiguous();
-    DispatchComputeType(saved[0].scalar_type(), [&]<typename T>() {
-      BackwardRows<T>(grad_normed, at::Tensor(), saved[0], weight_f32, saved[2], grad);
-    });
-    return {grad, at::Tensor(), at::Tensor()};
+    return {Gradient(context->get_saved_variables(), grads), at::Tensor(), at::Tensor()};
   }
 };
 
@@ -120,10 +117,9 @@ struct RmsNormFunction : torch::autograd::Function<RmsNormFunction> {
 
 AddRmsNormOutput AddRmsNorm(const at::Tensor& residual, const at::Tensor& delta,
                             const at::Tensor& weight, double epsilon) {
-  if (!delta.defined()) {
-    return {.sum = residual, .normed = RmsNormFunction::apply(residual, weight, epsilon)};
-  }
-  const variable_list out = AddRmsNormFunction::apply(residual, delta, weight, epsilon);
+  const variable_list out = delta.defined()
+                                ? AddRmsNormFunction::apply(residual, delta, weight, epsilon)
+                                : RmsNormFunction::apply(residual, weight, epsilon);
   return {.sum = out[0], .normed = out[1]};
 }
 
