@@ -92,6 +92,7 @@ absl::Status Trainer::Options::Validate() const {
   RETURN_IF_ERROR(CheckBounds("--warmup-ratio", warmup_ratio, 0.0, 0.9));
   RETURN_IF_ERROR(CheckBounds<int64_t>("--warmup-steps", warmup_steps, 0, kManyItems));
   RETURN_IF_ERROR(CheckBounds("--max-grad-norm", max_gradient_norm, 0.0, 1e6));
+  RETURN_IF_ERROR(CheckBounds<int64_t>("recomputed layers", recomputed_layers, 0, kManyItems));
   return adamw.Validate();
 }
 
@@ -212,7 +213,8 @@ absl::StatusOr<double> Trainer::AccumulateGradients(absl::Span<const MicroBatch>
     const MicroBatch& micro_batch = micro_batches[i];
     if (stop && stop()) return absl::CancelledError("training step");
     dropout.rows = micro_batch.rows;
-    const at::Tensor hidden = network_->Forward(micro_batch.batch, {&weights, 1}, &dropout);
+    const at::Tensor hidden =
+        network_->Forward(micro_batch.batch, {&weights, 1}, &dropout, options_.recomputed_layers);
     const at::Tensor loss = CrossEntropySum(Logits(hidden), micro_batch.targets) / targets;
     const double value = loss.item<double>();
     if (!std::isfinite(value)) {

@@ -35,9 +35,10 @@ struct StepResult {
   double learning_rate = 0;
   double head_learning_rate = 0;
   int64_t rows = 0;
-  int64_t tokens = 0;                // that were computed
-  int64_t targets = 0;               // that have a loss: one for each row of a bins head
-  double flops = 0;                  // forward and backward pass, as model/flops.h counts
+  int64_t tokens = 0;   // that were computed
+  int64_t targets = 0;  // that have a loss: one for each row of a bins head
+  // Forward and backward pass, as model/flops.h counts; without what is computed once more.
+  double flops = 0;
   std::vector<int64_t> row_numbers;  // MicroBatch::rows of all micro-batches
   absl::Duration time;               // with making the micro-batches; set by Train
 };
@@ -63,6 +64,9 @@ class Trainer {
     double max_gradient_norm = 1.0;  // 0 = gradients are not clipped
     uint64_t dropout_seed = 0;       // of the adapter's dropout, where its config has one
     AdamW::Options adamw = {};
+    // Layers whose activations are computed twice instead of kept; see Network::Forward. The result
+    // is the same.
+    int64_t recomputed_layers = 0;
 
     // InvalidArgument names the option and its bounds.
     absl::Status Validate() const;

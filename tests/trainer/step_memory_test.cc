@@ -35,11 +35,12 @@ struct Case {
   std::vector<std::string> targets = {"all-linear"};
   bool cosine_head = true;
   std::vector<int64_t> layers = {};
+  int64_t recomputed_layers = 0;
 };
 
 void PrintTo(const Case& test, std::ostream* out) { *out << test.name; }
 
-class StepMemoryTest : public ::testing::TestWithParam<Case> {
+class StepMemoryFixture : public ::testing::Test {
  protected:
   // Wide enough that the activations are most of what a step holds.
   static constexpr testing::TinyModelOptions kModel = {.hidden_size = 128,
@@ -97,7 +98,8 @@ class StepMemoryTest : public ::testing::TestWithParam<Case> {
             .sequences = test.sequences,
             .answers = test.sequences * test.answers,
             .element_bytes = test.dtype == at::kFloat ? 4 : 2,
-            .threads = at::get_num_threads()};
+            .threads = at::get_num_threads(),
+            .recomputed_layers = test.recomputed_layers};
   }
 
   HeadBasis BasisOf(const Case& test) const {
@@ -111,6 +113,8 @@ class StepMemoryTest : public ::testing::TestWithParam<Case> {
   std::unique_ptr<Checkpoint> checkpoint_;
 };
 
+class StepMemoryTest : public StepMemoryFixture, public ::testing::WithParamInterface<Case> {};
+
 TEST_P(StepMemoryTest, PeakOfATrainingStepIsWhatTheAllocatorCounts) {
   const Case& test = GetParam();
   const auto network = testing::LoadNetwork(*checkpoint_, WeightsKind::kFp32, test.dtype);
@@ -119,7 +123,8 @@ TEST_P(StepMemoryTest, PeakOfATrainingStepIsWhatTheAllocatorCounts) {
   ASSERT_OK_AND_ASSIGN(PeftAdapter adapter, MakeAdapter(ConfigOf(test), network->config(),
                                                         static_cast<int>(test.bins), /*seed=*/3));
   ASSERT_OK_AND_ASSIGN(const auto trainer,
-                       Trainer::Create(network.get(), std::move(adapter), {}, basis));
+                       Trainer::Create(network.get(), std::move(adapter),
+                                       {.recomputed_layers = test.recomputed_layers}, basis));
   trainer->PlanSteps(10);
 
   const int64_t before = counter_.live_bytes();
@@ -134,6 +139,22 @@ TEST_P(StepMemoryTest, PeakOfATrainingStepIsWhatTheAllocatorCounts) {
   const StepMemory memory = PredictStepMemory(network->config(), shape, ShapeOf(test));
   const auto counted = static_cast<double>(counter_.peak_bytes() - before);
   EXPECT_NEAR(static_cast<double>(memory.peak_bytes()), counted, kTolerance * counted);
+}
+
+TEST_F(StepMemoryFixture, RecomputedLayersLeaveLess) {
+  const Case test{.name = "", .tokens = 2048, .sequences = 16};
+  ASSERT_OK_AND_ASSIGN(const AdapterShape shape,
+                       AdapterShape::Of(ConfigOf(test), checkpoint_->config(), test.bins));
+  EXPECT_EQ(shape.RecomputableLayers(), kModel.layer_count - 1);
+  BatchShape batch = ShapeOf(test);
+  int64_t before = PredictStepMemory(checkpoint_->config(), shape, batch).peak_bytes();
+  // The last of them is computed once more while nothing else is kept any longer.
+  for (batch.recomputed_layers = 1; batch.recomputed_layers < shape.RecomputableLayers();
+       ++batch.recomputed_layers) {
+    const int64_t peak = PredictStepMemory(checkpoint_->config(), shape, batch).peak_bytes();
+    EXPECT_LT(peak, before) << batch.recomputed_layers;
+    before = peak;
+  }
 }
 
 TEST_P(StepMemoryTest, PeakOfAForwardPassIsWhatTheAllocatorCounts) {
@@ -214,7 +235,30 @@ INSTANTIATE_TEST_SUITE_P(
              .sequences = 100,
              .bins = 0,
              .answers = 4},
-        Case{.name = "TokenHeadBf16", .dtype = at::kBFloat16, .bins = 0, .answers = 5}),
+        Case{.name = "TokenHeadBf16", .dtype = at::kBFloat16, .bins = 0, .answers = 5},
+        Case{.name = "OneRecomputed", .recomputed_layers = 1},
+        Case{.name = "HalfRecomputedLong", .tokens = 2048, .sequences = 16, .recomputed_layers = 2},
+        Case{.name = "AllRecomputed", .recomputed_layers = 4},
+        Case{.name = "AllRecomputedLong", .tokens = 2048, .sequences = 16, .recomputed_layers = 4},
+        Case{.name = "RecomputedBf16",
+             .tokens = 2048,
+             .sequences = 16,
+             .dtype = at::kBFloat16,
+             .recomputed_layers = 4},
+        Case{.name = "RecomputedHighRank", .rank = 64, .recomputed_layers = 4},
+        Case{.name = "RecomputedDropout", .dropout = 0.1, .recomputed_layers = 4},
+        Case{.name = "RecomputedDropoutBf16",
+             .tokens = 2048,
+             .sequences = 16,
+             .dtype = at::kBFloat16,
+             .dropout = 0.1,
+             .recomputed_layers = 3},
+        Case{.name = "RecomputedUpperLayers", .layers = {2, 4}, .recomputed_layers = 2},
+        Case{.name = "RecomputedTokenHead", .bins = 0, .answers = 5, .recomputed_layers = 4},
+        Case{.name = "RecomputedOneSequence",
+             .tokens = 900,
+             .sequences = 1,
+             .recomputed_layers = 4}),
     [](const auto& info) { return info.param.name; });
 
 }  // namespace
