@@ -8,15 +8,11 @@
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
 #include "base/status_macros.h"
-#include "model/weights.h"
 #include "trainer/option_checks.h"
+#include "trainer/tuning_memory.h"
 
 namespace pricer {
 namespace {
-
-constexpr int64_t kTypicalPromptTokens = 128;
-// Of a price where there is no tokenizer to ask: digits, a point, digits, the end.
-constexpr int64_t kTypicalPriceTokens = 4;
 
 PeftConfig AdapterOf(const InspectionOptions& options) {
   PeftConfig config;
@@ -26,15 +22,6 @@ PeftConfig AdapterOf(const InspectionOptions& options) {
   config.dropout = options.lora_dropout;
   config.target_modules = options.target_modules;
   return config;
-}
-
-absl::StatusOr<WeightsPlan> WeightsOf(const BaseOptions& base) {
-  ASSIGN_OR_RETURN(const at::ScalarType dtype, ParseComputeDtype(base.dtype));
-  WeightsPlan plan;
-  plan.weights = base.weights == "auto" ? "nf4" : base.weights;
-  plan.element_bytes = static_cast<int64_t>(at::elementSize(dtype));
-  plan.threads = base.threads > 0 ? base.threads : at::get_num_threads();
-  return plan;
 }
 
 PlanPrompts PromptsOf(const InspectionOptions& options, const PromptTemplate& prompt,
@@ -64,7 +51,7 @@ PlanPrompts PromptsOf(const InspectionOptions& options, const PromptTemplate& pr
 absl::Status PlanInspectedMemory(const InspectionOptions& options, const PromptTemplate& prompt,
                                  const Checkpoint& checkpoint, Inspection* inspection) {
   MemoryPlanRequest& request = inspection->memory_request;
-  ASSIGN_OR_RETURN(request.weights, WeightsOf(options.base));
+  ASSIGN_OR_RETURN(request.weights, WeightsPlanOf(options.base));
   request.adapter = AdapterOf(options);
   request.bins = options.head == "token" ? 0 : options.bins;
   request.prompts = PromptsOf(options, prompt, *inspection);
@@ -114,7 +101,7 @@ void WarnOfBase(const InspectionOptions& options, Inspection* inspection) {
                                     " tokens, the model knows ",
                                     inspection->config.vocabulary_size));
   }
-  if (options.head == "token" && tokenizer->price_tokens == PriceTokens::kUnsupported) {
+  if (options.head == "token" && tokenizer->price_tokens == PriceTokenKind::kUnsupported) {
     warnings.push_back(absl::StrCat(
         "--head token: prices are not read from this tokenizer's tokens: ", tokenizer->reason));
   }
@@ -150,8 +137,7 @@ absl::Status InspectionOptions::Validate() const {
     RETURN_IF_ERROR(CheckBounds<int64_t>("--tokens", count, 1, kMostPlannedTokens));
   }
   if (memory_budget_bytes.has_value()) {
-    RETURN_IF_ERROR(
-        CheckBounds<int64_t>("--memory-budget", *memory_budget_bytes, 1, kManyItems * 1024));
+    RETURN_IF_ERROR(CheckMemoryBudget(*memory_budget_bytes));
   }
   RETURN_IF_ERROR(CheckBounds<int64_t>("--lora-r", lora_rank, 1, 4096));
   RETURN_IF_ERROR(CheckBounds("--lora-dropout", lora_dropout, 0.0, 0.99));

@@ -87,7 +87,7 @@ void AddTokenizer(const Inspection& inspection, std::string* out) {
   absl::StrAppendFormat(
       out, "  %-14s %s\n", kProbedDecimal,
       probe.decimal.empty() ? "joins the prompt's prefix" : Quoted(probe.decimal));
-  absl::StrAppendFormat(out, "  token head     %s%s\n", PriceTokensName(probe.price_tokens),
+  absl::StrAppendFormat(out, "  token head     %s%s\n", PriceTokenKindName(probe.price_tokens),
                         probe.reason.empty() ? "" : absl::StrCat(": ", probe.reason));
   absl::StrAppendFormat(out, "  adds in front  %s\n",
                         probe.leading_special.empty() ? "nothing" : Quoted(probe.leading_special));
@@ -153,14 +153,19 @@ void AddBudget(const MemoryPlan::Budget& budget, std::string* out) {
                         "  budget         %s, of which %s for what is planned, the rest for "
                         "allocator, libraries and data\n",
                         BytesText(budget.bytes), BytesText(budget.usable_bytes));
-  line("tuning", budget.tuning_tokens, budget.least_tuning_bytes, "--micro-batch-tokens");
+  if (budget.tuning_tokens.has_value()) {
+    line("tuning", budget.tuning_tokens, budget.least_tuning_bytes, "--micro-batch-tokens");
+  }
+  line(budget.tuning_tokens.has_value() ? "or at most" : "tuning", budget.recomputing_tokens,
+       budget.least_tuning_bytes,
+       "--micro-batch-tokens, with activations computed twice (--memory-budget of tune)");
   line("serving", budget.serving_tokens, budget.least_serving_bytes, "--max-batch-tokens");
   for (const auto& [options, bytes] : budget.instead) {
     absl::StrAppendFormat(out, "  instead        %s: tuning needs %s%s\n", options,
                           BytesText(bytes),
                           bytes > budget.usable_bytes ? ", too much as well" : "");
   }
-  if (!budget.tuning_tokens.has_value() && budget.instead.empty()) {
+  if (!budget.recomputing_tokens.has_value() && budget.instead.empty()) {
     absl::StrAppend(out, "  instead        a smaller base, or a larger budget\n");
   }
 }
@@ -270,7 +275,7 @@ Json TokenizerJson(const Inspection& inspection) {
     }
   }
   return {{"tokens", probe.vocabulary_size},
-          {"token_head", std::string(PriceTokensName(probe.price_tokens))},
+          {"token_head", std::string(PriceTokenKindName(probe.price_tokens))},
           {"reason", probe.reason.empty() ? Json(nullptr) : Json(probe.reason)},
           {"numbers_by_tokens", numbers},
           {"numbers_joined_to_the_prefix", probe.joined},
@@ -302,6 +307,7 @@ Json BudgetJson(const MemoryPlan::Budget& budget) {
   return {{"bytes", budget.bytes},
           {"usable", budget.usable_bytes},
           {"tuning_tokens", OptionalJson(budget.tuning_tokens)},
+          {"recomputing_tokens", OptionalJson(budget.recomputing_tokens)},
           {"serving_tokens", OptionalJson(budget.serving_tokens)},
           {"least_tuning", budget.least_tuning_bytes},
           {"least_serving", budget.least_serving_bytes},

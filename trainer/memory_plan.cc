@@ -1,9 +1,12 @@
 #include "trainer/memory_plan.h"
 
 #include <algorithm>
+#include <cmath>
+#include <string>
 
 #include "absl/strings/str_cat.h"
 #include "base/status_macros.h"
+#include "base/units.h"
 #include "model/nf4.h"
 
 namespace pricer {
@@ -117,7 +120,7 @@ struct Plans {
 
   const ModelConfig& model() const { return checkpoint.config(); }
 
-  BatchShape ShapeOf(int64_t tokens) const {
+  BatchShape ShapeOf(int64_t tokens, int64_t recomputed_layers) const {
     const PlanPrompts& prompts = request.prompts;
     BatchShape shape;
     shape.tokens = tokens;
@@ -127,11 +130,12 @@ struct Plans {
     shape.answers = shape.sequences * prompts.answers;
     shape.element_bytes = request.weights.element_bytes;
     shape.threads = request.weights.threads;
+    shape.recomputed_layers = recomputed_layers;
     return shape;
   }
 
-  MemoryPlan::Batch Predict(int64_t tokens) const {
-    const BatchShape shape = ShapeOf(tokens);
+  MemoryPlan::Batch Predict(int64_t tokens, int64_t recomputed_layers = 0) const {
+    const BatchShape shape = ShapeOf(tokens, recomputed_layers);
     MemoryPlan::Batch batch;
     batch.tokens = tokens;
     batch.step = PredictStepMemory(model(), adapter, shape);
@@ -147,15 +151,26 @@ struct Plans {
     return batch;
   }
 
+  int64_t TuningBytes(int64_t tokens) const { return Predict(tokens).tuning_bytes; }
+  int64_t ServingBytes(int64_t tokens) const { return Predict(tokens).serving_bytes; }
+
+  // With as many layers computed twice as helps: all, or all but the last of them, which is
+  // computed again when the others' activations are gone already.
+  int64_t RecomputingBytes(int64_t tokens) const {
+    const int64_t most = adapter.RecomputableLayers();
+    return std::min({Predict(tokens, most).tuning_bytes,
+                     Predict(tokens, std::max<int64_t>(most - 1, 0)).tuning_bytes,
+                     TuningBytes(tokens)});
+  }
+
   // The most tokens whose need is within the budget.
-  template <typename Need>
-  std::optional<int64_t> MostTokens(int64_t budget, const Need& need) const {
+  std::optional<int64_t> MostTokens(int64_t budget, int64_t (Plans::*need)(int64_t) const) const {
     int64_t fits = request.prompts.longest;
-    if (need(Predict(fits)) > budget) return std::nullopt;
+    if ((this->*need)(fits) > budget) return std::nullopt;
     int64_t too_many = kMostPlannedTokens + 1;
     while (too_many - fits > 1) {
       const int64_t middle = fits + (too_many - fits) / 2;
-      (need(Predict(middle)) <= budget ? fits : too_many) = middle;
+      ((this->*need)(middle) <= budget ? fits : too_many) = middle;
     }
     return fits;
   }
@@ -176,7 +191,7 @@ absl::StatusOr<Plans> MakePlans(const Checkpoint& checkpoint, const MemoryPlanRe
 absl::StatusOr<int64_t> LeastTuningBytes(const Checkpoint& checkpoint,
                                          const MemoryPlanRequest& request) {
   ASSIGN_OR_RETURN(const Plans plans, MakePlans(checkpoint, request));
-  return plans.Predict(request.prompts.longest).tuning_bytes;
+  return plans.RecomputingBytes(request.prompts.longest);
 }
 
 // Each change by itself, then with all those before it.
@@ -220,18 +235,21 @@ absl::StatusOr<std::vector<std::pair<std::string, int64_t>>> OtherOptions(
   return options;
 }
 
+int64_t UsableBytes(int64_t budget) {
+  return static_cast<int64_t>(kUsableShare * static_cast<double>(budget));
+}
+
 absl::StatusOr<MemoryPlan::Budget> PlanBudget(const Plans& plans, int64_t bytes) {
-  const auto tuning = [](const MemoryPlan::Batch& batch) { return batch.tuning_bytes; };
-  const auto serving = [](const MemoryPlan::Batch& batch) { return batch.serving_bytes; };
-  const MemoryPlan::Batch least = plans.Predict(plans.request.prompts.longest);
+  const int64_t longest = plans.request.prompts.longest;
   MemoryPlan::Budget budget;
   budget.bytes = bytes;
-  budget.usable_bytes = static_cast<int64_t>(kUsableShare * static_cast<double>(bytes));
-  budget.tuning_tokens = plans.MostTokens(budget.usable_bytes, tuning);
-  budget.serving_tokens = plans.MostTokens(budget.usable_bytes, serving);
-  budget.least_tuning_bytes = least.tuning_bytes;
-  budget.least_serving_bytes = least.serving_bytes;
-  if (budget.tuning_tokens.has_value()) return budget;
+  budget.usable_bytes = UsableBytes(bytes);
+  budget.tuning_tokens = plans.MostTokens(budget.usable_bytes, &Plans::TuningBytes);
+  budget.recomputing_tokens = plans.MostTokens(budget.usable_bytes, &Plans::RecomputingBytes);
+  budget.serving_tokens = plans.MostTokens(budget.usable_bytes, &Plans::ServingBytes);
+  budget.least_tuning_bytes = plans.RecomputingBytes(longest);
+  budget.least_serving_bytes = plans.ServingBytes(longest);
+  if (budget.recomputing_tokens.has_value()) return budget;
   ASSIGN_OR_RETURN(budget.instead, OtherOptions(plans.checkpoint, plans.request));
   const auto too_large =
       std::find_if(budget.instead.begin(), budget.instead.end(),
@@ -240,7 +258,44 @@ absl::StatusOr<MemoryPlan::Budget> PlanBudget(const Plans& plans, int64_t bytes)
   return budget;
 }
 
+// "tuning with ... needs ..., and ... fits": why a run cannot be, and what could.
+std::string DoesNotFit(const Plans& plans, const MemoryPlan::Budget& budget, int64_t tokens) {
+  const MemoryPlan& plan = plans.plan;
+  const int64_t need = plans.RecomputingBytes(tokens);
+  std::string text = absl::StrCat(
+      "--memory-budget ", BytesText(budget.bytes), ": tuning with micro-batches of ", tokens,
+      " tokens needs ", BytesText(need), " at least (weights ", BytesText(plan.weights.total()),
+      ", adapter, gradients and moments ", BytesText(plan.tuned.total()), ", loading at most ",
+      BytesText(plan.load.peak_bytes), "), and of the budget ", BytesText(budget.usable_bytes),
+      " are for that; what would fit: --memory-budget ",
+      BytesText(static_cast<int64_t>(std::ceil(static_cast<double>(need) / kUsableShare))));
+  if (budget.recomputing_tokens.has_value()) {
+    return absl::StrCat(text, ", or --micro-batch-tokens ", *budget.recomputing_tokens);
+  }
+  for (const auto& [options, bytes] : budget.instead) {
+    if (bytes > budget.usable_bytes) continue;
+    absl::StrAppend(&text, ", or ", options, " with --micro-batch-tokens ",
+                    plans.request.prompts.longest);
+  }
+  return text;
+}
+
 }  // namespace
+
+absl::StatusOr<TuningFit> FitTuning(const Checkpoint& checkpoint, const MemoryPlanRequest& request,
+                                    int64_t tokens) {
+  ASSIGN_OR_RETURN(const Plans plans, MakePlans(checkpoint, request));
+  tokens = std::max(tokens, request.prompts.longest);
+  TuningFit fit;
+  fit.recomputable_layers = plans.adapter.RecomputableLayers();
+  fit.usable_bytes = UsableBytes(*request.budget_bytes);
+  for (; fit.recomputed_layers <= fit.recomputable_layers; ++fit.recomputed_layers) {
+    fit.tuning_bytes = plans.Predict(tokens, fit.recomputed_layers).tuning_bytes;
+    if (fit.tuning_bytes <= fit.usable_bytes) return fit;
+  }
+  ASSIGN_OR_RETURN(const MemoryPlan::Budget budget, PlanBudget(plans, *request.budget_bytes));
+  return absl::FailedPreconditionError(DoesNotFit(plans, budget, tokens));
+}
 
 ResidentWeights PredictWeights(const Checkpoint& checkpoint, const WeightsPlan& plan) {
   const ModelConfig& config = checkpoint.config();

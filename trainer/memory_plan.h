@@ -92,14 +92,16 @@ struct MemoryPlan {
     int64_t bytes = 0;
     int64_t usable_bytes = 0;  // kUsableShare of it
     // The most tokens of a batch that fit, up to kMostPlannedTokens; absent where not even one
-    // longest prompt does.
+    // longest prompt does. Tuning: with all activations kept, and with as many computed twice as
+    // helps.
     std::optional<int64_t> tuning_tokens;
+    std::optional<int64_t> recomputing_tokens;
     std::optional<int64_t> serving_tokens;
-    // With batches of one longest prompt.
+    // With batches of one longest prompt; tuning with activations computed twice.
     int64_t least_tuning_bytes = 0;
     int64_t least_serving_bytes = 0;
-    // Where tuning does not fit: other options and what they need at least, ascending in bytes;
-    // those that fit alone, unless none does.
+    // Where tuning does not fit even so: other options and what they need at least, ascending in
+    // bytes; those that fit alone, unless none does.
     std::vector<std::pair<std::string, int64_t>> instead;
   };
   std::optional<Budget> budget;
@@ -114,5 +116,19 @@ inline constexpr int64_t kMostPlannedTokens = int64_t{1} << 20;
 // The errors of AdapterShape::Of.
 absl::StatusOr<MemoryPlan> PlanMemory(const Checkpoint& checkpoint,
                                       const MemoryPlanRequest& request);
+
+// How a tuning run fits its budget.
+struct TuningFit {
+  int64_t recomputed_layers = 0;    // the fewest with which it does; see Network::Forward
+  int64_t recomputable_layers = 0;  // of so many
+  int64_t tuning_bytes = 0;         // predicted
+  int64_t usable_bytes = 0;         // kUsableShare of the budget
+};
+
+// For micro-batches of `tokens`, or of one longest prompt where that is more. FailedPrecondition
+// where no number of layers suffices: says what is needed for what, and what would fit.
+// REQUIRES: request.budget_bytes.
+absl::StatusOr<TuningFit> FitTuning(const Checkpoint& checkpoint, const MemoryPlanRequest& request,
+                                    int64_t tokens);
 
 }  // namespace pricer

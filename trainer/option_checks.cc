@@ -16,6 +16,10 @@ absl::Status Refuse(absl::string_view option, absl::string_view path, absl::stri
 
 }  // namespace
 
+absl::Status CheckMemoryBudget(int64_t bytes) {
+  return CheckBounds<int64_t>("--memory-budget", bytes, 1, kManyItems * 1024);
+}
+
 absl::Status CheckFile(absl::string_view option, const std::string& path) {
   std::error_code error;
   if (!std::filesystem::exists(path, error)) return Refuse(option, path, "does not exist");

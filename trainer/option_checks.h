@@ -22,6 +22,9 @@ absl::Status CheckBounds(absl::string_view option, T value, T low, T high) {
       absl::StrCat(option, " is ", value, "; expected ", low, " to ", high));
 }
 
+// --memory-budget, bytes.
+absl::Status CheckMemoryBudget(int64_t bytes);
+
 // An existing file, or directory, that is to be read.
 absl::Status CheckFile(absl::string_view option, const std::string& path);
 absl::Status CheckDirectory(absl::string_view option, const std::string& path);

@@ -82,13 +82,13 @@ class Judge {
     return absl::OkStatus();
   }
 
-  PriceTokens kind() const {
-    if (whole_.empty()) return PriceTokens::kWhole;
-    return digits_.empty() ? PriceTokens::kDigits : PriceTokens::kUnsupported;
+  PriceTokenKind kind() const {
+    if (whole_.empty()) return PriceTokenKind::kWhole;
+    return digits_.empty() ? PriceTokenKind::kDigits : PriceTokenKind::kUnsupported;
   }
 
   std::string reason() const {
-    if (kind() != PriceTokens::kUnsupported) return "";
+    if (kind() != PriceTokenKind::kUnsupported) return "";
     return absl::StrCat("not whole: ", whole_, "; not digit by digit: ", digits_);
   }
 
@@ -153,13 +153,13 @@ absl::Status ProbeSpecialTokens(const Tokenizer& tokenizer, const ModelConfig& m
 
 }  // namespace
 
-absl::string_view PriceTokensName(PriceTokens kind) {
+absl::string_view PriceTokenKindName(PriceTokenKind kind) {
   switch (kind) {
-    case PriceTokens::kWhole:
+    case PriceTokenKind::kWhole:
       return "whole";
-    case PriceTokens::kDigits:
+    case PriceTokenKind::kDigits:
       return "digits";
-    case PriceTokens::kUnsupported:
+    case PriceTokenKind::kUnsupported:
       break;
   }
   return "unsupported";

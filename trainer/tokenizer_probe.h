@@ -18,16 +18,16 @@
 namespace pricer {
 
 // How the tokens of a whole price follow from its digits.
-enum class PriceTokens {
+enum class PriceTokenKind {
   kWhole,        // 0 to 999 are one token each
   kDigits,       // one token for each digit, the same one in every place
   kUnsupported,  // neither
 };
-absl::string_view PriceTokensName(PriceTokens kind);  // "whole", "digits", "unsupported"
+absl::string_view PriceTokenKindName(PriceTokenKind kind);  // "whole", "digits", "unsupported"
 
 struct TokenizerProbe {
   int64_t vocabulary_size = 0;
-  PriceTokens price_tokens = PriceTokens::kUnsupported;
+  PriceTokenKind price_tokens = PriceTokenKind::kUnsupported;
   // What stands against the two kinds, each with its first exception; empty where it is supported.
   std::string reason;
 

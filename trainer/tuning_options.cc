@@ -112,6 +112,9 @@ NamedTexts AllOptions(const TuningOptions& options, const PromptTemplate& prompt
                     {"weights", options.base.weights},
                     {"dtype", options.base.dtype},
                     {"threads", absl::StrCat(options.base.threads)},
+                    {"memory_budget", options.memory_budget_bytes.has_value()
+                                          ? absl::StrCat(*options.memory_budget_bytes)
+                                          : "none"},
                     {"currency", options.currency},
                     {"preset", prompt.preset},
                     {"question", prompt.question},
@@ -158,6 +161,9 @@ absl::Status TuningOptions::Validate() const {
   RETURN_IF_ERROR(CheckBounds<int64_t>("--batch-tokens", batch_tokens, 1, kManyItems));
   RETURN_IF_ERROR(CheckBounds<int64_t>("--batch-items", batch_items, 0, kManyItems));
   RETURN_IF_ERROR(CheckBounds<int64_t>("--micro-batch-tokens", micro_batch_tokens, 1, kManyItems));
+  if (memory_budget_bytes.has_value()) {
+    RETURN_IF_ERROR(CheckMemoryBudget(*memory_budget_bytes));
+  }
   RETURN_IF_ERROR(
       CheckBounds<int64_t>("--validation-items", validation_items, kMinGoldenItems, kManyItems));
   RETURN_IF_ERROR(CheckBounds<int64_t>("--validation-every", validation_every, 0, kManyItems));

@@ -74,9 +74,12 @@ struct TuningOptions {
   int64_t batch_tokens = 2048;        // of an optimizer step
   int64_t batch_items = 0;            // of an optimizer step, instead of tokens; 0 = by tokens
   int64_t micro_batch_tokens = 1024;  // of a forward and backward pass
-  int64_t validation_items = 256;     // first rows of the validation file
-  int64_t validation_every = 0;       // steps; 0 = four times in the run
-  int64_t patience = 0;               // validations without a lower MAE that end the run; 0 = never
+  // Of each process: activations that do not fit are computed twice, which changes no bit of the
+  // result.
+  std::optional<int64_t> memory_budget_bytes;
+  int64_t validation_items = 256;  // first rows of the validation file
+  int64_t validation_every = 0;    // steps; 0 = four times in the run
+  int64_t patience = 0;            // validations without a lower MAE that end the run; 0 = never
   SampleOrder order = SampleOrder::kShuffled;
   uint64_t seed = 1;
 

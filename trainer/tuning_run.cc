@@ -33,6 +33,7 @@
 #include "trainer/training_state.h"
 #include "trainer/tuning_group.h"
 #include "trainer/tuning_inputs.h"
+#include "trainer/tuning_memory.h"
 #include "trainer/tuning_validation.h"
 
 namespace pricer {
@@ -299,12 +300,18 @@ absl::Status TuneAndPublish(const TuningOptions& options, TuningInputs inputs, P
   }
   outcome->rejects = inputs.train.summary.rejects + inputs.validation.summary.rejects;
   if (group->leads()) DescribeInputs(options, inputs);
+  if (options.memory_budget_bytes.has_value()) {
+    ASSIGN_OR_RETURN(const TuningFit fit, FitMemoryBudget(options, inputs));
+    if (group->leads()) DescribeFit(options, fit);
+    outcome->recomputed_layers = fit.recomputed_layers;
+  }
   ASSIGN_OR_RETURN(const std::unique_ptr<Network> network,
                    LoadNetwork(inputs.base, options.base, /*weights=*/"nf4"));
   const PeftConfig config = adapter.config;
   ASSIGN_OR_RETURN(const HeadBasis head_basis, MakeHeadBasis(options, inputs, *network, group));
   Trainer::Options training = options.training;
   training.dropout_seed = options.seed;
+  training.recomputed_layers = outcome->recomputed_layers;
   ASSIGN_OR_RETURN(const std::unique_ptr<Trainer> trainer,
                    Trainer::Create(network.get(), std::move(adapter), training, head_basis, group));
   TrainOutcome trained;
@@ -374,6 +381,10 @@ std::string OfRank(const ProcessGroup& group, absl::string_view message) {
 
 absl::StatusOr<TuningOutcome> RunTogether(const TuningOptions& options, ProcessGroup* group) {
   ASSIGN_OR_RETURN(TuningInputs inputs, OpenInputs(options));
+  // A run that cannot be should not read its data first.
+  if (options.memory_budget_bytes.has_value()) {
+    RETURN_IF_ERROR(FitMemoryBudget(options, inputs).status());
+  }
   ASSIGN_OR_RETURN(PeftAdapter adapter, NewAdapter(options, inputs.base));
   if (group->leads()) {
     // What was tuned for hours must find a place.

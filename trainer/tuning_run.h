@@ -27,6 +27,7 @@ struct TuningOutcome {
   // Where it was interrupted because another process of the group is gone: which one.
   std::string lost;
   int64_t rejects = 0;
+  int64_t recomputed_layers = 0;  // to fit --memory-budget
 };
 
 // Progress goes to standard error. Ends early, with `interrupted`, once InterruptRequested(): the

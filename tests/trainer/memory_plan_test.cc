@@ -176,6 +176,47 @@ TEST_F(MemoryPlanTest, SaysWhatWouldFitWhereNothingDoes) {
   EXPECT_EQ(far.instead, close.instead);
 }
 
+TEST_F(MemoryPlanTest, MoreTokensFitWhereActivationsAreComputedTwice) {
+  MemoryPlanRequest request = Request();
+  request.tokens = {3000};
+  request.budget_bytes = Plan(request).batches[0].tuning_bytes * 5 / 4 + 1;
+  const MemoryPlan::Budget budget = *Plan(request).budget;
+  EXPECT_GT(*budget.recomputing_tokens, *budget.tuning_tokens * 3 / 2);
+  EXPECT_OK(FitTuning(*checkpoint_, request, *budget.recomputing_tokens));
+  EXPECT_FALSE(FitTuning(*checkpoint_, request, *budget.recomputing_tokens + 1).ok());
+}
+
+TEST_F(MemoryPlanTest, TheFewestLayersAreComputedTwice) {
+  MemoryPlanRequest request = Request();
+  request.tokens = {3000};
+  const MemoryPlan plan = Plan(request);
+  const int64_t whole = plan.batches[0].tuning_bytes;
+  int64_t before = -1;
+  for (const double share : {1.0, 0.9, 0.7}) {
+    request.budget_bytes = static_cast<int64_t>(share * static_cast<double>(whole) / 0.8) + 2;
+    ASSERT_OK_AND_ASSIGN(const TuningFit fit, FitTuning(*checkpoint_, request, 3000));
+    EXPECT_EQ(fit.recomputable_layers, 3);
+    EXPECT_LE(fit.tuning_bytes, fit.usable_bytes);
+    EXPECT_GT(fit.recomputed_layers, before);
+    before = fit.recomputed_layers;
+  }
+}
+
+TEST_F(MemoryPlanTest, WhatDoesNotFitIsToldWhatWould) {
+  MemoryPlanRequest request = Request();
+  request.budget_bytes = 1;
+  const int64_t least = Plan(request).budget->least_tuning_bytes;
+  request.budget_bytes = least * 5 / 4 + 2;
+  EXPECT_THAT(FitTuning(*checkpoint_, request, 3000),
+              StatusIs(absl::StatusCode::kFailedPrecondition,
+                       ::testing::AllOf(HasSubstr("3000 tokens needs"), HasSubstr("weights "),
+                                        HasSubstr("or --micro-batch-tokens 10"))));
+  request.budget_bytes = least * 5 / 4 - 2;
+  EXPECT_THAT(FitTuning(*checkpoint_, request, 3000),
+              StatusIs(absl::StatusCode::kFailedPrecondition,
+                       HasSubstr("or --dtype bf16 --lora-r 8 with --micro-batch-tokens 100")));
+}
+
 TEST_F(MemoryPlanTest, TheTokenHeadNeedsItsLogits) {
   Open({.hidden_size = 64, .vocabulary_size = 4000});
   MemoryPlanRequest request = Request();

@@ -60,7 +60,7 @@ class TokenizerProbeTest : public ::testing::Test {
 
 TEST_F(TokenizerProbeTest, ATokenForEachDigitSupportsReadingDigits) {
   const TokenizerProbe probe = Probe();
-  EXPECT_EQ(probe.price_tokens, PriceTokens::kDigits);
+  EXPECT_EQ(probe.price_tokens, PriceTokenKind::kDigits);
   EXPECT_EQ(probe.reason, "");
   ASSERT_EQ(probe.tokens_by_digits.size(), 4u);
   EXPECT_THAT(probe.tokens_by_digits[0], UnorderedElementsAre(Pair(1, 10)));
@@ -79,7 +79,7 @@ TEST_F(TokenizerProbeTest, ATokenForEachNumberBelow1000SupportsReadingWholePrice
   }
   AddMerges(merges);
   const TokenizerProbe probe = Probe();
-  EXPECT_EQ(probe.price_tokens, PriceTokens::kWhole);
+  EXPECT_EQ(probe.price_tokens, PriceTokenKind::kWhole);
   EXPECT_EQ(probe.reason, "");
   EXPECT_THAT(probe.tokens_by_digits[2], UnorderedElementsAre(Pair(1, 900)));
   EXPECT_EQ(probe.tokens_by_digits[3].count(1), 0u);
@@ -88,7 +88,7 @@ TEST_F(TokenizerProbeTest, ATokenForEachNumberBelow1000SupportsReadingWholePrice
 TEST_F(TokenizerProbeTest, NamesTheFirstNumbersThatSpeakAgainstATokenHead) {
   AddMerges({{"4", "2"}});
   const TokenizerProbe probe = Probe();
-  EXPECT_EQ(probe.price_tokens, PriceTokens::kUnsupported);
+  EXPECT_EQ(probe.price_tokens, PriceTokenKind::kUnsupported);
   EXPECT_EQ(probe.reason, "not whole: 10 is \"1\" \"0\"; not digit by digit: 42 is \"42\"");
   EXPECT_THAT(probe.tokens_by_digits[1], UnorderedElementsAre(Pair(1, 1), Pair(2, 89)));
 }
@@ -96,7 +96,7 @@ TEST_F(TokenizerProbeTest, NamesTheFirstNumbersThatSpeakAgainstATokenHead) {
 TEST_F(TokenizerProbeTest, NumbersThatJoinThePrefixAreNotSupported) {
   AddMerges({{"$", "7"}});
   const TokenizerProbe probe = Probe();
-  EXPECT_EQ(probe.price_tokens, PriceTokens::kUnsupported);
+  EXPECT_EQ(probe.price_tokens, PriceTokenKind::kUnsupported);
   EXPECT_THAT(probe.reason, HasSubstr("7 joins the prompt's prefix"));
   EXPECT_EQ(probe.joined, 1 + 10 + 100 + 1000);
 }
@@ -123,7 +123,7 @@ TEST_F(TokenizerProbeTest, SaysWhatIsAddedAroundATextAndWhetherThatIsTheBeginTok
   EXPECT_THAT(probe.leading_special, ElementsAre("<bos>"));
   EXPECT_THAT(probe.trailing_special, ElementsAre("<eos>"));
   EXPECT_TRUE(probe.adds_bos);
-  EXPECT_EQ(probe.price_tokens, PriceTokens::kDigits);
+  EXPECT_EQ(probe.price_tokens, PriceTokenKind::kDigits);
 }
 
 }  // namespace

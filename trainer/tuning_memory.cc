@@ -1,0 +1,78 @@
+#include "trainer/tuning_memory.h"
+
+#include <ATen/Parallel.h>
+
+#include <algorithm>
+#include <cstdio>
+#include <vector>
+
+#include "absl/strings/str_format.h"
+#include "base/status_macros.h"
+#include "base/units.h"
+#include "model/weights.h"
+
+namespace pricer {
+namespace {
+
+PlanPrompts AllowedPrompts(const TuningInputs& inputs) {
+  PlanPrompts prompts;
+  if (inputs.completion.has_value()) prompts.answers = kTypicalPriceTokens;
+  prompts.longest = std::min(inputs.prompt.max_prompt_tokens,
+                             inputs.base.checkpoint->config().MaxSequenceTokens());
+  prompts.tokens = std::min(kTypicalPromptTokens, prompts.longest);
+  prompts.longest += prompts.answers - 1;
+  prompts.tokens += prompts.answers - 1;
+  return prompts;
+}
+
+// Micro-batches of short items hold the most answers: as typical counts the length that nine of ten
+// items exceed.
+PlanPrompts ReadPrompts(const Dataset& data) {
+  PlanPrompts prompts;
+  std::vector<int64_t> lengths;
+  for (const Example& example : data.examples) {
+    // The last token of a completion is never fed.
+    const bool completes = example.completion_tokens > 0;
+    lengths.push_back(static_cast<int64_t>(example.ids.size()) - (completes ? 1 : 0));
+    prompts.answers = std::max(prompts.answers, example.completion_tokens);
+  }
+  const auto short_one = lengths.begin() + static_cast<int64_t>(lengths.size() / 10);
+  std::nth_element(lengths.begin(), short_one, lengths.end());
+  prompts.tokens = std::max(*short_one, prompts.answers);
+  prompts.longest = std::max(*std::max_element(lengths.begin(), lengths.end()), prompts.answers);
+  return prompts;
+}
+
+}  // namespace
+
+absl::StatusOr<WeightsPlan> WeightsPlanOf(const BaseOptions& options) {
+  ASSIGN_OR_RETURN(const at::ScalarType dtype, ParseComputeDtype(options.dtype));
+  WeightsPlan plan;
+  plan.weights = options.weights == "auto" ? "nf4" : options.weights;
+  plan.element_bytes = static_cast<int64_t>(at::elementSize(dtype));
+  plan.threads = options.threads > 0 ? options.threads : at::get_num_threads();
+  return plan;
+}
+
+absl::StatusOr<TuningFit> FitMemoryBudget(const TuningOptions& options,
+                                          const TuningInputs& inputs) {
+  MemoryPlanRequest request;
+  ASSIGN_OR_RETURN(request.weights, WeightsPlanOf(options.base));
+  request.adapter = LoraConfigOf(options);
+  request.bins = options.head == "token" ? 0 : options.bins;
+  request.prompts =
+      inputs.train.examples.empty() ? AllowedPrompts(inputs) : ReadPrompts(inputs.train);
+  request.budget_bytes = options.memory_budget_bytes;
+  return FitTuning(*inputs.base.checkpoint, request, options.micro_batch_tokens);
+}
+
+void DescribeFit(const TuningOptions& options, const TuningFit& fit) {
+  absl::FPrintF(stderr,
+                "memory: %s predicted, of %s that a budget of %s leaves for it; the activations of "
+                "%d of %d layers are computed twice\n",
+                BytesText(fit.tuning_bytes), BytesText(fit.usable_bytes),
+                BytesText(*options.memory_budget_bytes), fit.recomputed_layers,
+                fit.recomputable_layers);
+}
+
+}  // namespace pricer
