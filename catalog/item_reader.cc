@@ -73,16 +73,16 @@ absl::StatusOr<bool> ItemReader::NextGoodRow(Item* item) {
     ASSIGN_OR_RETURN(const bool more, ReadRow(/*skip_blank=*/true, item, &reject));
     if (!more) break;
     if (!reject.has_value()) return true;
-    RETURN_IF_ERROR(NoteReject(*reject));
+    RETURN_IF_ERROR(NoteReject(row_, *reject));
   }
   at_end_ = true;
   return false;
 }
 
-absl::Status ItemReader::RejectRow(const Reject& reject) {
+absl::Status ItemReader::RejectRow(int64_t row, const Reject& reject) {
   RETURN_IF_ERROR(failure_);
   ++rejects_;
-  return Remember(NoteReject(reject));
+  return Remember(NoteReject(row, reject));
 }
 
 absl::Status ItemReader::Finish() {
@@ -119,12 +119,12 @@ absl::StatusOr<bool> ItemReader::ReadRow(bool skip_blank, Item* item,
   return true;
 }
 
-absl::Status ItemReader::NoteReject(const Reject& reject) {
+absl::Status ItemReader::NoteReject(int64_t row, const Reject& reject) {
   if (rejects_ == 1) {
-    first_reject_ = absl::StrCat("row ", row_, ": ", reject.field, reject.field.empty() ? "" : ": ",
+    first_reject_ = absl::StrCat("row ", row, ": ", reject.field, reject.field.empty() ? "" : ": ",
                                  reject.reason);
   }
-  RETURN_IF_ERROR(rejects_file_.Add(row_, reject));
+  RETURN_IF_ERROR(rejects_file_.Add(row, reject));
   const bool too_many = rejects_ > std::max(kMinRejectsForEarlyStop, AllowedRejects(rows_));
   return too_many ? TooManyRejects(" so far") : absl::OkStatus();
 }

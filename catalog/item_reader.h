@@ -58,9 +58,9 @@ class ItemReader {
   // final.
   absl::StatusOr<bool> Next(Item* item);
 
-  // The caller cannot use the row that Next has just returned: it is rejected like the others. May
-  // find too many, as Next does.
-  absl::Status RejectRow(const Reject& reject);
+  // The caller cannot use a row that Next has returned, the one of this number: it is rejected like
+  // the others. May find too many, as Next does.
+  absl::Status RejectRow(int64_t row, const Reject& reject);
 
   // Call when no more rows are wanted: writes out the rejects and judges their share, as the end of
   // the file does. A file that was read in part is judged as if at least 100 rows had been read, so
@@ -84,7 +84,7 @@ class ItemReader {
              std::unique_ptr<RowSource> source, ItemParser parser, RejectsFile rejects_file);
   absl::StatusOr<bool> ReadRow(bool skip_blank, Item* item, std::optional<Reject>* reject);
   absl::StatusOr<bool> NextGoodRow(Item* item);
-  absl::Status NoteReject(const Reject& reject);
+  absl::Status NoteReject(int64_t row, const Reject& reject);
   // Makes an error final.
   absl::Status Remember(absl::Status status);
   double AllowedRejects(int64_t rows) const;

@@ -1,6 +1,7 @@
 #include "trainer/dataset.h"
 
 #include <algorithm>
+#include <limits>
 #include <memory>
 #include <optional>
 #include <utility>
@@ -9,6 +10,7 @@
 #include "absl/strings/str_cat.h"
 #include "absl/strings/strip.h"
 #include "base/interrupt.h"
+#include "base/parallel.h"
 #include "base/status_macros.h"
 #include "trainer/number_text.h"
 
@@ -50,6 +52,13 @@ absl::StatusOr<Example> ForeignPair(const Item& item, const PromptTemplate& word
   return example;
 }
 
+// What becomes of one item.
+struct Made {
+  Example example;
+  std::optional<std::string> text;  // absent: its prompt is of another template
+  bool truncated = false;
+};
+
 // What makes examples out of items. No encoder: no completions.
 struct ExampleMaker {
   const PromptTemplate& wording;
@@ -57,39 +66,47 @@ struct ExampleMaker {
   std::optional<CompletionEncoder> encoder;
   bool keep_texts = false;
 
-  absl::StatusOr<std::vector<int32_t>> CompletionOf(const Item& item, double price) {
-    if (item.completion.empty()) return encoder->EncodePrice(price);
-    ASSIGN_OR_RETURN(const CompletionEncoder::Pair pair,
-                     encoder->EncodePair(wording.Render("x"), item.completion));
-    return pair.completion;
-  }
-
-  absl::Status Add(const Item& item, Dataset* dataset) {
+  // All that can be done side by side: the completion of an item without one is left out.
+  absl::StatusOr<Made> Make(const Item& item) const {
+    Made made;
     ASSIGN_OR_RETURN(const double price, PriceOf(item));
-    const std::optional<std::string> text =
-        item.prompt.empty() ? ItemText(item) : TextOf(wording, item.prompt);
-    Example example;
-    if (text.has_value()) {
-      ASSIGN_OR_RETURN(EncodedPrompt encoded, EncodePrompt(wording, tokenizer, *text));
-      example.ids = std::move(encoded.ids);
-      if (encoder.has_value()) {
-        ASSIGN_OR_RETURN(const std::vector<int32_t> completion, CompletionOf(item, price));
-        example.ids.insert(example.ids.end(), completion.begin(), completion.end());
-        example.completion_tokens = static_cast<int64_t>(completion.size());
+    made.text = item.prompt.empty() ? ItemText(item) : TextOf(wording, item.prompt);
+    if (made.text.has_value()) {
+      ASSIGN_OR_RETURN(EncodedPrompt encoded, EncodePrompt(wording, tokenizer, *made.text));
+      made.truncated = encoded.truncated;
+      made.example.ids = std::move(encoded.ids);
+      if (encoder.has_value() && !item.completion.empty()) {
+        ASSIGN_OR_RETURN(const CompletionEncoder::Pair pair,
+                         encoder->EncodePair(wording.Render("x"), item.completion));
+        Complete(pair.completion, &made.example);
       }
-      if (encoded.truncated) ++dataset->truncated;
     } else if (encoder.has_value() && !keep_texts) {
-      ASSIGN_OR_RETURN(example, ForeignPair(item, wording, *encoder));
-      ++dataset->foreign_prompts;
+      ASSIGN_OR_RETURN(made.example, ForeignPair(item, wording, *encoder));
     } else {
       return absl::InvalidArgumentError(
           "the prompt is not of the run's question and prefix, so that its item cannot be told");
     }
-    example.price = price;
-    dataset->examples.push_back(std::move(example));
+    made.example.price = price;
+    return made;
+  }
+
+  absl::Status Add(const Item& item, Made made, Dataset* dataset) {
+    if (encoder.has_value() && made.example.completion_tokens == 0) {
+      ASSIGN_OR_RETURN(const std::vector<int32_t> completion,
+                       encoder->EncodePrice(made.example.price));
+      Complete(completion, &made.example);
+    }
+    if (!made.text.has_value()) ++dataset->foreign_prompts;
+    if (made.truncated) ++dataset->truncated;
+    dataset->examples.push_back(std::move(made.example));
     dataset->item_ids.push_back(item.id);
-    if (keep_texts) dataset->texts.push_back(*text);
+    if (keep_texts) dataset->texts.push_back(*std::move(made.text));
     return absl::OkStatus();
+  }
+
+  static void Complete(const std::vector<int32_t>& completion, Example* example) {
+    example->ids.insert(example->ids.end(), completion.begin(), completion.end());
+    example->completion_tokens = static_cast<int64_t>(completion.size());
   }
 
   // A pair may say it in its completion alone.
@@ -100,6 +117,57 @@ struct ExampleMaker {
     return absl::InvalidArgumentError(
         absl::StrCat("neither a price nor one in the completion \"", item.completion, "\""));
   }
+};
+
+// Rows that are tokenized side by side.
+class Chunk {
+ public:
+  static constexpr int64_t kRows = 1024;
+
+  // The next good rows, at most so many; none at the end of the file.
+  absl::Status Read(int64_t limit, ItemReader* reader) {
+    size_ = 0;
+    while (size_ < std::min(limit, kRows)) {
+      if (size_ == static_cast<int64_t>(rows_.size())) rows_.emplace_back();
+      ASSIGN_OR_RETURN(const bool found, reader->Next(&rows_[size_].item));
+      if (!found) break;
+      rows_[size_++].number = reader->row();
+    }
+    return absl::OkStatus();
+  }
+
+  void Tokenize(const ExampleMaker& maker, int threads) {
+    ParallelFor(size_, threads, [&](int64_t i) { rows_[i].made = maker.Make(rows_[i].item); });
+  }
+
+  absl::Status AddTo(Dataset* dataset, ExampleMaker* maker, ItemReader* reader) {
+    for (int64_t i = 0; i < size_; ++i) {
+      Row& row = rows_[i];
+      const absl::Status status =
+          row.made.ok() ? maker->Add(row.item, *std::move(row.made), dataset) : row.made.status();
+      if (absl::IsInvalidArgument(status)) {
+        const Reject reject{.field = "", .reason = std::string(status.message())};
+        RETURN_IF_ERROR(reader->RejectRow(row.number, reject));
+      } else if (!status.ok()) {
+        return absl::Status(status.code(),
+                            absl::StrCat(dataset->path, ":", row.number, ": ", status.message()));
+      } else {
+        dataset->file_rows.push_back(row.number);
+      }
+    }
+    return absl::OkStatus();
+  }
+
+  int64_t size() const { return size_; }
+
+ private:
+  struct Row {
+    Item item;
+    int64_t number = 0;
+    absl::StatusOr<Made> made = absl::UnknownError("not tokenized");
+  };
+  std::vector<Row> rows_;  // whose memory is used again
+  int64_t size_ = 0;
 };
 
 }  // namespace
@@ -140,21 +208,15 @@ absl::StatusOr<Dataset> LoadDataset(const std::string& path, const PromptTemplat
   }
   ASSIGN_OR_RETURN(const std::unique_ptr<ItemReader> reader,
                    ItemReader::Open(path, options.reader));
-  Item item;
-  while (options.limit == 0 || static_cast<int64_t>(dataset.examples.size()) < options.limit) {
-    ASSIGN_OR_RETURN(const bool found, reader->Next(&item));
-    if (!found) break;
+  const int64_t limit = options.limit > 0 ? options.limit : std::numeric_limits<int64_t>::max();
+  Chunk chunk;
+  do {
+    const auto good = static_cast<int64_t>(dataset.examples.size());
+    RETURN_IF_ERROR(chunk.Read(limit - good, reader.get()));
     if (InterruptRequested()) return absl::CancelledError(absl::StrCat("reading ", path));
-    const absl::Status status = maker.Add(item, &dataset);
-    if (absl::IsInvalidArgument(status)) {
-      RETURN_IF_ERROR(reader->RejectRow({.field = "", .reason = std::string(status.message())}));
-    } else if (!status.ok()) {
-      return absl::Status(status.code(),
-                          absl::StrCat(path, ":", reader->row(), ": ", status.message()));
-    } else {
-      dataset.file_rows.push_back(reader->row());
-    }
-  }
+    chunk.Tokenize(maker, options.threads);
+    RETURN_IF_ERROR(chunk.AddTo(&dataset, &maker, reader.get()));
+  } while (chunk.size() > 0 && static_cast<int64_t>(dataset.examples.size()) < limit);
   RETURN_IF_ERROR(reader->Finish());
   dataset.summary = {.rows = reader->rows(), .rejects = reader->rejects()};
   if (dataset.examples.empty()) {

@@ -28,6 +28,7 @@ struct DatasetOptions {
   bool keep_texts = false;
   // Also make completions, for the token head; rows whose price has none are rejected.
   std::optional<CompletionFormat> completion = std::nullopt;
+  int threads = 0;  // that tokenize; 0 = as many as the machine has processors
 };
 
 // The items of a file, tokenized once.

@@ -305,6 +305,7 @@ absl::StatusOr<EvaluationOutcome> RunEvaluation(const EvaluationOptions& options
   DatasetOptions dataset{.reader = ReaderOptions(options, pricer.currency),
                          .limit = options.limit,
                          .keep_texts = true};
+  dataset.threads = options.base.threads;
   dataset.reader.rejects_path = RejectsPath(options.predictions);
   ASSIGN_OR_RETURN(const Dataset data,
                    LoadDataset(options.data, pricer.prompt, *base.tokenizer, dataset));

@@ -48,6 +48,7 @@ DatasetOptions PartOptions(const TuningOptions& options, const std::string& reje
   dataset.reader.max_reject_share = options.max_reject_share;
   dataset.reader.rejects_path = rejects_path;
   dataset.reader.pairs = options.head == "token";
+  dataset.threads = options.base.threads;
   return dataset;
 }
 

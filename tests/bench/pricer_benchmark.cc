@@ -4,6 +4,7 @@
 //   prepare    writes the items that both sides work on, and ends
 //   forward    {"items": [rows], "logits": FILE or ""} -> {"seconds", "tokens"}
 //   tune       {"items": [rows]} -> {"seconds", "tokens", "loss", "gradient_norm"}
+//   read       {"path": FILE} -> {"seconds", "rows", "tokens"}, as tuning reads its items
 //   products   {"tokens": T, "backward": false} -> {"fused_seconds", "separate_seconds", "flops"}
 
 #include <ATen/ATen.h>
@@ -31,6 +32,7 @@
 #include "tests/bench/bench_items.h"
 #include "tests/bench/matrix_products.h"
 #include "trainer/base_model.h"
+#include "trainer/dataset.h"
 #include "trainer/inference.h"
 #include "trainer/sampler.h"
 #include "trainer/trainer.h"
@@ -166,6 +168,23 @@ absl::Status ServeTune(const ServeOptions& options) {
   });
 }
 
+absl::Status ServeRead(const ServeOptions& options) {
+  ASSIGN_OR_RETURN(const BaseModel base, OpenBase(options.base, /*needs_tokenizer=*/true));
+  ASSIGN_OR_RETURN(PromptTemplate prompt, PromptTemplate::Preset("default", "USD"));
+  prompt.max_prompt_tokens = kMaxPromptTokens;
+  DatasetOptions reading;
+  reading.threads = options.base.threads;
+  return Serve([&](const Json& command) -> absl::StatusOr<Json> {
+    const auto start = std::chrono::steady_clock::now();
+    ASSIGN_OR_RETURN(const Dataset dataset,
+                     LoadDataset(command.at("path"), prompt, *base.tokenizer, reading));
+    const double seconds = SecondsSince(start);
+    int64_t tokens = 0;
+    for (const int64_t length : dataset.Lengths()) tokens += length;
+    return Json{{"seconds", seconds}, {"rows", dataset.examples.size()}, {"tokens", tokens}};
+  });
+}
+
 absl::Status ServeProducts(const ServeOptions& options) {
   ASSIGN_OR_RETURN(const ModelConfig config,
                    ModelConfig::FromFile(options.base.directory + "/config.json"));
@@ -190,7 +209,7 @@ CLI::App* AddServe(CLI::App& app, const std::string& name, const std::string& ab
   serve->add_option("--base", options->base.directory, "Checkpoint directory")->required();
   serve->add_option("--dtype", options->base.dtype, "fp32 or bf16")->required();
   serve->add_option("--threads", options->base.threads, "0 = all cores");
-  if (name == "products") return serve;
+  if (name == "products" || name == "read") return serve;
   serve->add_option("--items", options->items, "Folder that prepare has written")->required();
   serve->add_option("--adapter", options->adapter, "PEFT directory with a bins head")->required();
   serve->add_option("--batch-tokens", options->batch_tokens, "Tokens of one forward pass");
@@ -220,6 +239,7 @@ int Main(int argc, char** argv) {
   CLI::App* prepare = AddPrepare(app, &items);
   CLI::App* forward = AddServe(app, "forward", "Prices items", &serve);
   CLI::App* tune = AddServe(app, "tune", "Makes training steps", &serve);
+  CLI::App* read = AddServe(app, "read", "Reads and tokenizes a file of items", &serve);
   AddServe(app, "products", "Multiplies matrices alone", &serve);
   CLI11_PARSE(app, argc, argv);
   // The linear layers are rounded to what is computed in.
@@ -227,6 +247,7 @@ int Main(int argc, char** argv) {
   const absl::Status status = prepare->parsed()   ? WriteBenchItems(items)
                               : forward->parsed() ? ServeForward(serve)
                               : tune->parsed()    ? ServeTune(serve)
+                              : read->parsed()    ? ServeRead(serve)
                                                   : ServeProducts(serve);
   if (status.ok()) return 0;
   absl::FPrintF(stderr, "pricer_benchmark: %s\n", status.message());

@@ -211,12 +211,12 @@ TEST_F(ItemReaderTest, RowsThatTheCallerRejectsCountLikeTheOthers) {
   ASSERT_OK_AND_ASSIGN(const auto reader, ItemReader::Open(path_, options_));
   Item item;
   ASSERT_THAT(reader->Next(&item), IsOkAndHolds(true));
-  ASSERT_OK(reader->RejectRow({"", "too odd"}));
+  ASSERT_OK(reader->RejectRow(reader->row(), {"", "too odd"}));
   ASSERT_OK(reader->Finish());
   EXPECT_THAT(Rejects(), ElementsAre("1 : too odd"));
   for (int i = 2; i <= 101; ++i) {
     ASSERT_THAT(reader->Next(&item), IsOkAndHolds(true));
-    const absl::Status status = reader->RejectRow({"", "too odd"});
+    const absl::Status status = reader->RejectRow(reader->row(), {"", "too odd"});
     ASSERT_EQ(status.ok(), i <= 100);
   }
   EXPECT_EQ(reader->rejects(), 101);
