@@ -91,6 +91,7 @@ Json ResultRow(const Row& row, const v1::ItemResult& result) {
 ItemReaderOptions ReaderOptions(const BatchJobOptions& options) {
   ItemReaderOptions reader;
   reader.columns = options.columns;
+  reader.csv_delimiter = options.csv_delimiter;
   reader.currency = options.currency;
   reader.price_required = false;
   return reader;

@@ -22,6 +22,7 @@ struct BatchJobOptions {
   std::string output;
   // From our field names to the input's columns; see ItemParser::Create.
   std::map<std::string, std::string> columns;
+  char csv_delimiter = '\0';  // see ItemReaderOptions
   // Of the input's prices, where it has any.
   std::string currency = "USD";
   v1::AdapterSpec adapter;

@@ -124,6 +124,7 @@ absl::StatusOr<Pricer> MakePricer(const EvaluationOptions& options, const BaseMo
 ItemReaderOptions ReaderOptions(const EvaluationOptions& options, const std::string& currency) {
   ItemReaderOptions reader;
   reader.columns = options.columns;
+  reader.csv_delimiter = options.csv_delimiter;
   reader.currency = currency;
   reader.max_reject_share = options.max_reject_share;
   return reader;

@@ -35,6 +35,7 @@ struct EvaluationOptions {
   PromptOptions prompt;
   std::string currency;
   std::map<std::string, std::string> columns;
+  char csv_delimiter = '\0';  // see ItemReaderOptions
   double max_reject_share = 0.01;
 
   int64_t limit = 0;  // items; 0 = all

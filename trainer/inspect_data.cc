@@ -56,6 +56,7 @@ class FileReader {
                                          const PromptTemplate& prompt, const Tokenizer& tokenizer) {
     ItemReaderOptions reader;
     reader.columns = options.columns;
+    reader.csv_delimiter = options.csv_delimiter;
     reader.currency = options.currency;
     FileReader file(path, prompt, tokenizer);
     ASSIGN_OR_RETURN(file.reader_, ItemReader::Open(path, reader));

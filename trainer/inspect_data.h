@@ -22,6 +22,7 @@ struct DataInspectionOptions {
   std::string data;
   std::string validation = "";  // empty = none
   std::map<std::string, std::string> columns = {};
+  char csv_delimiter = '\0';
   std::string currency = "USD";
 };
 

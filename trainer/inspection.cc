@@ -15,13 +15,7 @@ namespace pricer {
 namespace {
 
 PeftConfig AdapterOf(const InspectionOptions& options) {
-  PeftConfig config;
-  config.task = options.head == "token" ? PeftTask::kCausalLm : PeftTask::kSeqCls;
-  config.r = options.lora_rank;
-  config.alpha = static_cast<double>(2 * options.lora_rank);
-  config.dropout = options.lora_dropout;
-  config.target_modules = options.target_modules;
-  return config;
+  return options.LoraConfig(options.head == "token" ? PeftTask::kCausalLm : PeftTask::kSeqCls);
 }
 
 PlanPrompts PromptsOf(const InspectionOptions& options, const PromptTemplate& prompt,
@@ -115,7 +109,7 @@ absl::Status CheckNames(const InspectionOptions& options) {
   if (!options.validation.empty() && options.data.empty()) {
     return absl::InvalidArgumentError("--validation needs --data, with which it is compared");
   }
-  return AdapterOf(options).Validate();
+  return absl::OkStatus();
 }
 
 absl::Status CheckFiles(const InspectionOptions& options) {
@@ -139,8 +133,7 @@ absl::Status InspectionOptions::Validate() const {
   if (memory_budget_bytes.has_value()) {
     RETURN_IF_ERROR(CheckMemoryBudget(*memory_budget_bytes));
   }
-  RETURN_IF_ERROR(CheckBounds<int64_t>("--lora-r", lora_rank, 1, 4096));
-  RETURN_IF_ERROR(CheckBounds("--lora-dropout", lora_dropout, 0.0, 0.99));
+  RETURN_IF_ERROR(ValidateLora());
   RETURN_IF_ERROR(CheckBounds("--bins", bins, 2, 4096));
   RETURN_IF_ERROR(CheckBounds<int64_t>("--prompt-tokens", prompt_tokens, 0, kMaxPromptTokens));
   RETURN_IF_ERROR(CheckBounds("--max-reject-share", max_reject_share, 0.0, 1.0));
@@ -169,6 +162,7 @@ absl::StatusOr<Inspection> RunInspection(const InspectionOptions& options) {
     const DataInspectionOptions data{.data = options.data,
                                      .validation = options.validation,
                                      .columns = options.columns,
+                                     .csv_delimiter = options.csv_delimiter,
                                      .currency = options.currency};
     ASSIGN_OR_RETURN(inspection.data, InspectData(data, prompt, *base.tokenizer));
     WarnOfData(options, &inspection);

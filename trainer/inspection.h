@@ -11,6 +11,7 @@
 #include "trainer/base_files.h"
 #include "trainer/base_model.h"
 #include "trainer/inspect_data.h"
+#include "trainer/lora_options.h"
 #include "trainer/memory_plan.h"
 #include "trainer/tokenizer_probe.h"
 
@@ -18,7 +19,7 @@
 
 namespace pricer {
 
-struct InspectionOptions {
+struct InspectionOptions : LoraOptions {
   BaseOptions base;
   PromptOptions prompt;
 
@@ -26,9 +27,6 @@ struct InspectionOptions {
   // batches.
   std::optional<int64_t> memory_budget_bytes;
   std::vector<int64_t> tokens = {1024, 2048, 8192};
-  int64_t lora_rank = 16;
-  double lora_dropout = 0;
-  std::vector<std::string> target_modules = {"all-linear"};
   std::string head = "bins";  // or "token"
   int bins = 128;
   // Of a typical prompt; 0 = the median of the data, or 128 without data.
@@ -38,6 +36,7 @@ struct InspectionOptions {
   std::string validation;  // empty = none
   std::string currency = "USD";
   std::map<std::string, std::string> columns;
+  char csv_delimiter = '\0';       // see ItemReaderOptions
   double max_reject_share = 0.01;  // more is warned of: tuning would stop
   // Share of the validation's rows that the training data has too: more than the first is warned
   // of, more than the second fails.

@@ -102,6 +102,23 @@ void AddTokenizer(const Inspection& inspection, std::string* out) {
                                                           : "\", which prompts do not get"));
 }
 
+// "all-linear, but not up_proj, in layers 0,1".
+std::string TargetsText(const PeftConfig& adapter) {
+  std::string text = adapter.target_regex.has_value() ? *adapter.target_regex
+                                                      : absl::StrJoin(adapter.target_modules, ",");
+  if (!adapter.exclude_modules.empty()) {
+    absl::StrAppend(&text, ", but not ", absl::StrJoin(adapter.exclude_modules, ","));
+  }
+  if (!adapter.layers_to_transform.empty()) {
+    absl::StrAppend(&text, ", in layers ", absl::StrJoin(adapter.layers_to_transform, ","));
+  }
+  if (!adapter.rank_pattern.empty()) {
+    absl::StrAppend(&text, ", ranks ",
+                    absl::StrJoin(adapter.rank_pattern, ",", absl::PairFormatter("=")));
+  }
+  return text;
+}
+
 void AddMemory(const Inspection& inspection, std::string* out) {
   const MemoryPlanRequest& request = inspection.memory_request;
   const MemoryPlan& plan = inspection.memory;
@@ -112,7 +129,7 @@ void AddMemory(const Inspection& inspection, std::string* out) {
       "most "
       "%d; %d threads\n",
       request.weights.weights, request.weights.element_bytes == 2 ? "bf16" : "fp32",
-      request.adapter.r, absl::StrJoin(request.adapter.target_modules, ","),
+      request.adapter.r, TargetsText(request.adapter),
       request.bins > 0 ? absl::StrCat("a head of ", request.bins, " bins") : "the head over tokens",
       request.prompts.tokens, request.prompts.longest, request.weights.threads);
   absl::StrAppendFormat(
@@ -326,6 +343,10 @@ Json MemoryJson(const Inspection& inspection) {
             {"lora_r", request.adapter.r},
             {"lora_dropout", request.adapter.dropout},
             {"target_modules", request.adapter.target_modules},
+            {"target_regex", request.adapter.target_regex.value_or("")},
+            {"exclude_modules", request.adapter.exclude_modules},
+            {"lora_layers", request.adapter.layers_to_transform},
+            {"rank_pattern", Json(request.adapter.rank_pattern)},
             {"bins", request.bins},
             {"prompt_tokens", request.prompts.tokens},
             {"longest_prompt_tokens", request.prompts.longest},

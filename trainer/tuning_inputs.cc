@@ -44,6 +44,7 @@ absl::Status OpenTokenHead(const TuningOptions& options, TuningInputs* inputs) {
 DatasetOptions PartOptions(const TuningOptions& options, const std::string& rejects_path) {
   DatasetOptions dataset;
   dataset.reader.columns = options.columns;
+  dataset.reader.csv_delimiter = options.csv_delimiter;
   dataset.reader.currency = options.currency;
   dataset.reader.max_reject_share = options.max_reject_share;
   dataset.reader.rejects_path = rejects_path;

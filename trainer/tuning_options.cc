@@ -38,20 +38,10 @@ std::string CompletionSuffix(const TuningOptions& options) {
 }
 
 PeftConfig LoraConfigOf(const TuningOptions& options) {
-  PeftConfig config;
-  config.task = options.head == "token" ? PeftTask::kCausalLm : PeftTask::kSeqCls;
-  config.r = options.lora_rank;
+  PeftConfig config =
+      options.LoraConfig(options.head == "token" ? PeftTask::kCausalLm : PeftTask::kSeqCls);
   config.alpha = options.lora_alpha;
-  config.dropout = options.lora_dropout;
   config.use_rslora = options.rslora;
-  if (options.target_regex.empty()) {
-    config.target_modules = options.target_modules;
-  } else {
-    config.target_regex = options.target_regex;
-  }
-  config.exclude_modules = options.exclude_modules;
-  config.layers_to_transform = options.lora_layers;
-  config.rank_pattern = options.rank_pattern;
   config.alpha_pattern = options.alpha_pattern;
   return config;
 }
@@ -100,26 +90,29 @@ NamedTexts ResultOptions(const TuningOptions& options) {
 }
 
 NamedTexts AllOptions(const TuningOptions& options, const PromptTemplate& prompt) {
-  NamedTexts all = {{"base", options.base.directory},
-                    {"data", options.data},
-                    {"validation", options.validation},
-                    {"output", options.output},
-                    {"name", options.name},
-                    {"runs", options.runs},
-                    {"token_cache", options.token_cache ? "true" : "false"},
-                    {"save_minutes", RoundTripText(options.save_minutes)},
-                    {"keep_checkpoints", absl::StrCat(options.keep_checkpoints)},
-                    {"weights", options.base.weights},
-                    {"dtype", options.base.dtype},
-                    {"threads", absl::StrCat(options.base.threads)},
-                    {"memory_budget", options.memory_budget_bytes.has_value()
-                                          ? absl::StrCat(*options.memory_budget_bytes)
-                                          : "none"},
-                    {"currency", options.currency},
-                    {"preset", prompt.preset},
-                    {"question", prompt.question},
-                    {"prefix", prompt.prefix},
-                    {"max_prompt_tokens", absl::StrCat(prompt.max_prompt_tokens)}};
+  NamedTexts all = {
+      {"base", options.base.directory},
+      {"data", options.data},
+      {"validation", options.validation},
+      {"output", options.output},
+      {"name", options.name},
+      {"runs", options.runs},
+      {"token_cache", options.token_cache ? "true" : "false"},
+      {"save_minutes", RoundTripText(options.save_minutes)},
+      {"keep_checkpoints", absl::StrCat(options.keep_checkpoints)},
+      {"weights", options.base.weights},
+      {"dtype", options.base.dtype},
+      {"threads", absl::StrCat(options.base.threads)},
+      {"memory_budget", options.memory_budget_bytes.has_value()
+                            ? absl::StrCat(*options.memory_budget_bytes)
+                            : "none"},
+      {"currency", options.currency},
+      {"csv_delimiter",
+       options.csv_delimiter == '\0' ? "by header" : std::string(1, options.csv_delimiter)},
+      {"preset", prompt.preset},
+      {"question", prompt.question},
+      {"prefix", prompt.prefix},
+      {"max_prompt_tokens", absl::StrCat(prompt.max_prompt_tokens)}};
   for (auto& option : ResultOptions(options)) all.push_back(std::move(option));
   return all;
 }
@@ -142,9 +135,8 @@ absl::Status TuningOptions::Validate() const {
   RETURN_IF_ERROR(ValidateAdapterName(name));
   RETURN_IF_ERROR(MakePrompt(prompt, currency).status());
   RETURN_IF_ERROR(training.Validate());
-  RETURN_IF_ERROR(CheckBounds<int64_t>("--lora-r", lora_rank, 1, 4096));
+  RETURN_IF_ERROR(ValidateLora());
   RETURN_IF_ERROR(CheckBounds("--lora-alpha", lora_alpha, 1e-6, 1e6));
-  RETURN_IF_ERROR(CheckBounds("--lora-dropout", lora_dropout, 0.0, 0.99));
   RETURN_IF_ERROR(LoraConfigOf(*this).Validate());
   if (head != "bins" && head != "token") {
     return absl::InvalidArgumentError(absl::StrCat("--head is ", head, "; expected bins or token"));

@@ -14,6 +14,7 @@
 #include "model/prompt.h"
 #include "trainer/base_model.h"
 #include "trainer/launch_environment.h"
+#include "trainer/lora_options.h"
 #include "trainer/process_group.h"
 #include "trainer/sampler.h"
 #include "trainer/trainer.h"
@@ -22,7 +23,7 @@
 
 namespace pricer {
 
-struct TuningOptions {
+struct TuningOptions : LoraOptions {
   BaseOptions base;
   std::string data;
   std::string validation;
@@ -41,19 +42,11 @@ struct TuningOptions {
   std::string currency = "USD";
   // From our field names to columns; see ItemReaderOptions.
   std::map<std::string, std::string> columns;
+  char csv_delimiter = '\0';  // see ItemReaderOptions
   double max_reject_share = 0.01;
 
-  int64_t lora_rank = 16;
   double lora_alpha = 32;
-  double lora_dropout = 0;
   bool rslora = false;  // scale = alpha / sqrt(r)
-  // Module names ("q_proj") or the one word "all-linear"; or a regular expression over the whole
-  // module path instead. PeftConfig says what these and the following mean.
-  std::vector<std::string> target_modules = {"all-linear"};
-  std::string target_regex;
-  std::vector<std::string> exclude_modules;
-  std::vector<int64_t> lora_layers;  // empty = all
-  std::map<std::string, int64_t> rank_pattern;
   std::map<std::string, double> alpha_pattern;
   // "bins": a head of price bins is trained with LoRA. "token": LoRA alone, towards the price as
   // text behind the prompt, read from the base's own head.

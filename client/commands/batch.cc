@@ -4,16 +4,14 @@
 
 #include <CLI/CLI.hpp>
 #include <iostream>
-#include <map>
 #include <memory>
 #include <string>
-#include <vector>
 
 #include "absl/time/time.h"
 #include "base/exit_codes.h"
 #include "base/interrupt.h"
 #include "base/status_macros.h"
-#include "catalog/item_parser.h"
+#include "catalog/row_flags.h"
 #include "client/batch_job.h"
 #include "client/client.h"
 #include "client/commands/common_flags.h"
@@ -39,14 +37,6 @@ struct BatchFlags {
 // Rewrites one line on a terminal, says nothing elsewhere.
 void ShowProgress(int64_t rows) {
   if (isatty(STDERR_FILENO)) std::cerr << "\r" << rows << " rows" << std::flush;
-}
-
-// Throws what CLI11 reports as wrong usage.
-void ParseColumns(const std::vector<std::string>& entries,
-                  std::map<std::string, std::string>* columns) {
-  absl::StatusOr<std::map<std::string, std::string>> parsed = ItemParser::ParseColumns(entries);
-  if (!parsed.ok()) throw CLI::ValidationError("--field", std::string(parsed.status().message()));
-  *columns = *std::move(parsed);
 }
 
 absl::StatusOr<int> Run(const BatchFlags& flags) {
@@ -84,14 +74,8 @@ Command AddBatchCommand(CLI::App& parent) {
   app->add_option("--input", flags->job.input, "Items: JSON lines, CSV or Parquet")->required();
   app->add_option("--output", flags->job.output, "JSON lines, one for each row of the input")
       ->required();
-  app->add_option_function<std::vector<std::string>>(
-         "--field",
-         [flags](const std::vector<std::string>& entries) {
-           ParseColumns(entries, &flags->job.columns);
-         },
-         "FIELD=COLUMN where the input names a field otherwise; can be repeated")
-      ->expected(1)
-      ->take_all();
+  AddFieldOption(app, &flags->job.columns);
+  AddCsvDelimiterOption(app, &flags->job.csv_delimiter);
   app->add_option("--currency", flags->job.currency, "of the input's prices, where it has any")
       ->capture_default_str();
   app->add_option("--estimator", flags->job.estimator, "median, mean, geomean, mode or quantile:Q");

@@ -99,6 +99,37 @@ TEST_F(MainTest, InspectExitsWithWhatItFound) {
   EXPECT_EQ(RunTrainer(inspect + " --memory-budget 2furlongs").exit_code, 2);
 }
 
+TEST_F(MainTest, InspectPlansTheAdapterThatTuneWouldMake) {
+  ASSERT_OK(testing::WriteTinyCheckpoint(dir_.File("base")));
+  const std::string inspect = "inspect --base " + dir_.File("base");
+  const Outcome outcome =
+      RunTrainer(inspect +
+                 " --target-regex '.*layers\\.0\\.mlp\\..*_proj' --rank-pattern up_proj=4 "
+                 "--exclude-modules gate_proj --lora-dropout 0.1");
+  EXPECT_EQ(outcome.exit_code, 0) << outcome.output;
+  EXPECT_THAT(outcome.output, HasSubstr("LoRA r 16 on .*layers\\.0\\.mlp\\..*_proj, but not gate_proj, "
+                                        "ranks up_proj=4"));
+  EXPECT_THAT(RunTrainer(inspect + " --lora-layers 1").output,
+              HasSubstr("LoRA r 16 on all-linear, in layers 1;"));
+  EXPECT_EQ(RunTrainer(inspect + " --rank-pattern up_proj").exit_code, 2);
+  EXPECT_EQ(RunTrainer(inspect + " --lora-layers 7").exit_code, 1);
+}
+
+TEST_F(MainTest, TablesMayHaveAnotherDelimiter) {
+  ASSERT_OK(testing::WriteTinyCheckpoint(dir_.File("base")));
+  ASSERT_OK(WriteFile(dir_.File("data.csv"), "title|price\na, b|1\nc|2\n"));
+  const std::string inspect =
+      "inspect --base " + dir_.File("base") + " --data " + dir_.File("data.csv");
+  EXPECT_EQ(RunTrainer(inspect).exit_code, 1);
+  const Outcome outcome = RunTrainer(inspect + " --csv-delimiter '|'");
+  EXPECT_EQ(outcome.exit_code, 0) << outcome.output;
+  for (const char* wrong : {"ab", "'\"'", "''"}) {
+    const Outcome refused = RunTrainer(inspect + " --csv-delimiter " + wrong);
+    EXPECT_EQ(refused.exit_code, 2) << wrong;
+    EXPECT_THAT(refused.output, HasSubstr("--csv-delimiter"));
+  }
+}
+
 TEST_F(MainTest, OutputThatCannotBeWrittenIsAFailure) {
   const Outcome outcome =
       RunTrainer("catalog --items 10 --seed 1 --output " + dir_.File("catalog") + " >/dev/full");

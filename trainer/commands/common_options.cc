@@ -1,26 +1,12 @@
 #include "trainer/commands/common_options.h"
 
 #include <CLI/CLI.hpp>
-#include <utility>
-#include <vector>
 
 #include "absl/status/statusor.h"
 #include "base/units.h"
-#include "catalog/item_parser.h"
+#include "catalog/row_flags.h"
 
 namespace pricer {
-namespace {
-
-// Throws what CLI11 reports as wrong usage.
-void ParseColumns(const std::vector<std::string>& entries,
-                  std::map<std::string, std::string>* columns) {
-  absl::StatusOr<std::map<std::string, std::string>> parsed = ItemParser::ParseColumns(entries);
-  if (!parsed.ok()) throw CLI::ValidationError("--field", std::string(parsed.status().message()));
-  *columns = *std::move(parsed);
-}
-
-}  // namespace
-
 void AddBaseOptions(CLI::App* app, BaseOptions* options, const std::string& weights_help) {
   app->add_option("--base", options->directory, "Checkpoint directory of the base model")
       ->required();
@@ -45,16 +31,12 @@ void AddPromptOptions(CLI::App* app, PromptOptions* options) {
 }
 
 void AddRowOptions(CLI::App* app, std::string* currency,
-                   std::map<std::string, std::string>* columns, double* max_reject_share) {
+                   std::map<std::string, std::string>* columns, char* csv_delimiter,
+                   double* max_reject_share) {
   app->add_option("--currency", *currency, "ISO code; rows in another currency are rejected")
       ->capture_default_str();
-  app->add_option_function<std::vector<std::string>>(
-         "--field",
-         [columns](const std::vector<std::string>& entries) { ParseColumns(entries, columns); },
-         "FIELD=COLUMN: the column of the file that holds a field (id, title, brand, category, "
-         "description, details, text, price, currency); can be repeated")
-      ->expected(1)
-      ->take_all();
+  AddFieldOption(app, columns);
+  AddCsvDelimiterOption(app, csv_delimiter);
   app->add_option("--max-reject-share", *max_reject_share,
                   "Stop where more than this share of the rows is rejected")
       ->capture_default_str();

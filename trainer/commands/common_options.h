@@ -22,9 +22,10 @@ void AddBaseOptions(CLI::App* app, BaseOptions* options, const std::string& weig
 // --preset, --question, --prefix, --max-prompt-tokens.
 void AddPromptOptions(CLI::App* app, PromptOptions* options);
 
-// --currency, --field, --max-reject-share.
+// --currency, --field, --csv-delimiter, --max-reject-share.
 void AddRowOptions(CLI::App* app, std::string* currency,
-                   std::map<std::string, std::string>* columns, double* max_reject_share);
+                   std::map<std::string, std::string>* columns, char* csv_delimiter,
+                   double* max_reject_share);
 
 // A size such as 512MiB or 1.5GiB.
 CLI::Option* AddBytesOption(CLI::App* app, const std::string& name, const std::string& help,

@@ -74,7 +74,8 @@ Command AddEvaluateCommand(CLI::App& parent) {
       ->capture_default_str();
   app->add_option("--batch-tokens", options->batch_tokens, "Tokens of one forward pass")
       ->capture_default_str();
-  AddRowOptions(app, &options->currency, &options->columns, &options->max_reject_share);
+  AddRowOptions(app, &options->currency, &options->columns, &options->csv_delimiter,
+                &options->max_reject_share);
   AddPromptOptions(app, &options->prompt);
   app->footer(
       "The prompt and the currency of a published adapter are its own: options that differ from "

@@ -8,6 +8,7 @@
 #include "base/file.h"
 #include "base/status_macros.h"
 #include "trainer/commands/common_options.h"
+#include "trainer/commands/lora_flags.h"
 #include "trainer/inspection.h"
 #include "trainer/inspection_report.h"
 
@@ -46,15 +47,7 @@ void AddMemoryOptions(CLI::App* app, InspectionOptions* options) {
   app->add_option("--prompt-tokens", options->prompt_tokens,
                   "Length of a typical prompt; 0 = the median of --data, or 128")
       ->capture_default_str();
-  app->add_option("--lora-r", options->lora_rank, "Rank of the LoRA matrices")
-      ->capture_default_str();
-  app->add_option("--lora-dropout", options->lora_dropout,
-                  "Share of the inputs of every LoRA matrix A that a training step leaves out")
-      ->capture_default_str();
-  app->add_option("--target-modules", options->target_modules,
-                  "Linear layers with LoRA: names with commas between, or all-linear")
-      ->delimiter(',')
-      ->capture_default_str();
+  AddLoraOptions(app, options);
   app->add_option("--head", options->head, "What is tuned and read: bins, or token, the base's own")
       ->capture_default_str();
   app->add_option("--bins", options->bins, "Bins of the price head")->capture_default_str();
@@ -81,7 +74,8 @@ Command AddInspectCommand(CLI::App& parent) {
   AddMemoryOptions(app, options.get());
   AddDataOptions(app, options.get());
   AddPromptOptions(app, &options->prompt);
-  AddRowOptions(app, &options->currency, &options->columns, &options->max_reject_share);
+  AddRowOptions(app, &options->currency, &options->columns, &options->csv_delimiter,
+                &options->max_reject_share);
   app->add_option("--json", options->json, "Writes the same as JSON to this file too");
   return {app, [options] { return options->Validate(); }, [options] { return Run(*options); }};
 }

@@ -12,6 +12,7 @@
 #include "base/exit_codes.h"
 #include "base/status_macros.h"
 #include "trainer/commands/common_options.h"
+#include "trainer/commands/lora_flags.h"
 #include "trainer/launch_environment.h"
 #include "trainer/report.h"
 #include "trainer/tuning_run.h"
@@ -41,59 +42,15 @@ void AddDataOptions(CLI::App* app, TuningOptions* options) {
   app->add_option("--keep-checkpoints", options->keep_checkpoints,
                   "How many of the newest checkpoints stay")
       ->capture_default_str();
-  AddRowOptions(app, &options->currency, &options->columns, &options->max_reject_share);
-}
-
-// PATTERN=VALUE, the pattern up to the last "=". Throws what CLI11 reports as wrong usage.
-template <typename Number>
-void AddPatternOption(CLI::App* app, const std::string& name, const std::string& help,
-                      std::map<std::string, Number>* patterns) {
-  app->add_option_function<std::vector<std::string>>(
-         name,
-         [name, patterns](const std::vector<std::string>& entries) {
-           for (const std::string& entry : entries) {
-             const size_t equals = entry.rfind('=');
-             Number value{};
-             if (equals == std::string::npos || equals == 0 ||
-                 !CLI::detail::lexical_cast(entry.substr(equals + 1), value)) {
-               throw CLI::ValidationError(name, "expected PATTERN=NUMBER, got " + entry);
-             }
-             (*patterns)[entry.substr(0, equals)] = value;
-           }
-         },
-         help)
-      ->expected(1)
-      ->take_all();
+  AddRowOptions(app, &options->currency, &options->columns, &options->csv_delimiter,
+                &options->max_reject_share);
 }
 
 void AddAdapterOptions(CLI::App* app, TuningOptions* options) {
-  app->add_option("--lora-r", options->lora_rank, "Rank of the LoRA matrices")
-      ->capture_default_str();
+  AddLoraOptions(app, options);
   app->add_option("--lora-alpha", options->lora_alpha, "LoRA scale = alpha / r")
       ->capture_default_str();
   app->add_flag("--rslora", options->rslora, "LoRA scale = alpha / sqrt(r)");
-  app->add_option("--lora-dropout", options->lora_dropout,
-                  "Share of the inputs of every LoRA matrix A that a training step leaves out")
-      ->capture_default_str();
-  CLI::Option* names =
-      app->add_option("--target-modules", options->target_modules,
-                      "Linear layers with LoRA: names with commas between, or all-linear")
-          ->delimiter(',')
-          ->capture_default_str();
-  app->add_option("--target-regex", options->target_regex,
-                  "Instead of names: a regular expression over the whole path of a module, such as "
-                  ".*layers\\.[0-7]\\.mlp\\..*")
-      ->excludes(names);
-  app->add_option("--exclude-modules", options->exclude_modules,
-                  "Names of layers that carry no LoRA whatever the targets say")
-      ->delimiter(',');
-  app->add_option("--lora-layers", options->lora_layers,
-                  "Numbers of the decoder layers with LoRA, commas between; all if not given")
-      ->delimiter(',');
-  AddPatternOption(app, "--rank-pattern",
-                   "PATTERN=R: another rank for modules whose path ends with what the regular "
-                   "expression matches; can be repeated",
-                   &options->rank_pattern);
   AddPatternOption(app, "--alpha-pattern", "PATTERN=ALPHA: likewise for alpha",
                    &options->alpha_pattern);
   app->add_option(
