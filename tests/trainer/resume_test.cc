@@ -2,6 +2,7 @@
 
 #include <gmock/gmock.h>
 #include <signal.h>
+#include <sys/mount.h>
 
 #include <filesystem>
 #include <nlohmann/json.hpp>
@@ -25,8 +26,37 @@ namespace {
 
 using ::testing::AnyOf;
 using ::testing::HasSubstr;
+using ::testing::Not;
 using testing::Process;
 using testing::TempDir;
+
+// A file system of its own, in memory.
+class SmallDisk {
+ public:
+  explicit SmallDisk(std::string path) : path_(std::move(path)) {}
+  ~SmallDisk() {
+    if (mounted_) umount2(path_.c_str(), MNT_DETACH);
+  }
+  SmallDisk(const SmallDisk&) = delete;
+  SmallDisk& operator=(const SmallDisk&) = delete;
+
+  // False where this process may not mount anything.
+  bool Mount(const std::string& size) {
+    std::filesystem::create_directories(path_);
+    mounted_ = mount("pricer-test", path_.c_str(), "tmpfs", 0, ("size=" + size).c_str()) == 0;
+    return mounted_;
+  }
+  bool Resize(const std::string& size) {
+    return mount("pricer-test", path_.c_str(), "tmpfs", MS_REMOUNT, ("size=" + size).c_str()) == 0;
+  }
+  bool ForbidWriting() {
+    return mount("pricer-test", path_.c_str(), "tmpfs", MS_REMOUNT | MS_RDONLY, nullptr) == 0;
+  }
+
+ private:
+  const std::string path_;
+  bool mounted_ = false;
+};
 
 class ResumeTest : public ::testing::Test {
  protected:
@@ -152,6 +182,64 @@ TEST_F(ResumeTest, ARunThatIsAskedToStopSavesAndGoesOn) {
   EXPECT_THAT(resumed.ErrorOutput(), HasSubstr("going on from " + Run("stopped")));
   ASSERT_EQ(whole.Wait(), kExitDone) << whole.ErrorOutput();
   ExpectSameAdapters("whole", "stopped");
+}
+
+TEST_F(ResumeTest, AFullDiskEndsTheRunAndLeavesItsLastCheckpoint) {
+  constexpr int kSteps = 60;
+  SmallDisk disk(dir_.File("runs"));
+  if (!disk.Mount("3m")) GTEST_SKIP() << "this process may not mount file systems";
+  Process whole(PRICER_TRAINER_PROGRAM, Arguments("whole", kSteps), dir_.File("whole"));
+  ASSERT_EQ(whole.Wait(), kExitDone) << whole.ErrorOutput();
+  std::filesystem::copy(Run("whole") + "/published.json", dir_.File("whole.json"));
+
+  std::vector<std::string> arguments = Arguments("full", kSteps);
+  arguments.insert(arguments.end(), {"--keep-checkpoints", "1000"});
+  Process full(PRICER_TRAINER_PROGRAM, arguments, dir_.File("full"));
+  ASSERT_EQ(full.Wait(), kExitFailed) << full.ErrorOutput();
+  EXPECT_THAT(full.ErrorOutput(), HasSubstr("No space left on device"));
+  EXPECT_THAT(full.ErrorOutput(), HasSubstr(Run("full")));
+  EXPECT_FALSE(std::filesystem::exists(dir_.File("adapters/full/1")));
+  ASSERT_TRUE(HasCheckpoint("full"));
+
+  ASSERT_TRUE(disk.Resize("64m"));
+  arguments.insert(arguments.end(), {"--resume", Run("full")});
+  Process resumed(PRICER_TRAINER_PROGRAM, arguments, dir_.File("resumed"));
+  ASSERT_EQ(resumed.Wait(), kExitDone) << resumed.ErrorOutput();
+  ExpectSameAdapters("whole", "full");
+}
+
+TEST_F(ResumeTest, AFullDiskOfAdaptersKeepsTheAdapterInTheRun) {
+  SmallDisk disk(dir_.File("adapters"));
+  if (!disk.Mount("16k")) GTEST_SKIP() << "this process may not mount file systems";
+  Process tune(PRICER_TRAINER_PROGRAM, Arguments("shop", 4), dir_.File("tune"));
+  ASSERT_EQ(tune.Wait(), kExitFailed) << tune.ErrorOutput();
+  EXPECT_THAT(tune.ErrorOutput(), HasSubstr("No space left on device"));
+  EXPECT_THAT(tune.ErrorOutput(), HasSubstr("are kept in " + Run("shop") + "/adapters/shop/1"));
+  EXPECT_TRUE(std::filesystem::exists(Run("shop") + "/adapters/shop/1/_READY"));
+  EXPECT_FALSE(std::filesystem::exists(dir_.File("adapters/shop/1")));
+}
+
+TEST_F(ResumeTest, FoldersThatMayNotBeWrittenAreNamedBeforeAnythingIsLoaded) {
+  for (const std::string folder : {"runs", "adapters"}) {
+    SmallDisk disk(dir_.File(folder));
+    if (!disk.Mount("1m")) GTEST_SKIP() << "this process may not mount file systems";
+    ASSERT_TRUE(disk.ForbidWriting());
+    Process tune(PRICER_TRAINER_PROGRAM, Arguments("shop", 2), dir_.File("tune"));
+    ASSERT_EQ(tune.Wait(), kExitFailed) << tune.ErrorOutput();
+    EXPECT_THAT(tune.ErrorOutput(), HasSubstr(dir_.File(folder)));
+    EXPECT_THAT(tune.ErrorOutput(), HasSubstr("Read-only file system"));
+    EXPECT_THAT(tune.ErrorOutput(), Not(HasSubstr("training:")));
+  }
+}
+
+TEST_F(ResumeTest, AFolderThatIsGoneEndsTheRunByName) {
+  Process tune(PRICER_TRAINER_PROGRAM, Arguments("shop", 2000), dir_.File("tune"));
+  ASSERT_NE(tune.WaitForErrorLine("after step 20"), "");
+  std::error_code ignored;  // the run may write into it meanwhile
+  while (std::filesystem::exists(Run("shop"))) std::filesystem::remove_all(Run("shop"), ignored);
+  ASSERT_EQ(tune.Wait(), kExitFailed) << tune.ErrorOutput();
+  EXPECT_THAT(tune.ErrorOutput(), HasSubstr(Run("shop")));
+  EXPECT_FALSE(std::filesystem::exists(dir_.File("adapters/shop/1")));
 }
 
 }  // namespace
