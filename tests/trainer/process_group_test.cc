@@ -2,10 +2,7 @@
 
 #include "trainer/process_group.h"
 
-#include <arpa/inet.h>
 #include <gmock/gmock.h>
-#include <sys/socket.h>
-#include <unistd.h>
 
 #include <functional>
 #include <stdexcept>
@@ -13,6 +10,7 @@
 #include <vector>
 
 #include "absl/strings/str_cat.h"
+#include "tests/testing/free_port.h"
 #include "tests/testing/status_matchers.h"
 #include "trainer/heartbeats.h"
 
@@ -24,21 +22,9 @@ using ::testing::HasSubstr;
 using ::testing::IsEmpty;
 using testing::StatusIs;
 
-int FreePort() {
-  const int listener = socket(AF_INET, SOCK_STREAM, 0);
-  sockaddr_in address = {};
-  address.sin_family = AF_INET;
-  address.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
-  socklen_t size = sizeof(address);
-  EXPECT_EQ(bind(listener, reinterpret_cast<sockaddr*>(&address), size), 0);
-  EXPECT_EQ(getsockname(listener, reinterpret_cast<sockaddr*>(&address), &size), 0);
-  close(listener);
-  return ntohs(address.sin_port);
-}
-
 void RunRanks(int size, const std::function<void(ProcessGroup* group)>& body,
               const ProcessGroup::Options& options = {}) {
-  const int port = FreePort();
+  const int port = testing::FreePort();
   std::vector<std::thread> ranks;
   for (int rank = 0; rank < size; ++rank) {
     ranks.emplace_back([&, rank] {
@@ -125,7 +111,7 @@ TEST(ProcessGroupTest, SaysWhereItCannotFindTheOthers) {
   launch.rank = 1;
   launch.size = 2;
   launch.master_address = "127.0.0.1";
-  launch.master_port = FreePort();
+  launch.master_port = testing::FreePort();
   const auto group = ProcessGroup::Join(launch, {.join_timeout = absl::Seconds(1)});
   EXPECT_THAT(group.status(),
               StatusIs(absl::StatusCode::kUnavailable,

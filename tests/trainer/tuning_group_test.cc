@@ -2,11 +2,8 @@
 
 #include "trainer/tuning_group.h"
 
-#include <arpa/inet.h>
 #include <gmock/gmock.h>
 #include <signal.h>
-#include <sys/socket.h>
-#include <unistd.h>
 
 #include <cmath>
 #include <filesystem>
@@ -20,6 +17,7 @@
 #include "base/exit_codes.h"
 #include "base/file.h"
 #include "model/safetensors.h"
+#include "tests/testing/free_port.h"
 #include "tests/testing/process.h"
 #include "tests/testing/status_matchers.h"
 #include "tests/testing/temp_dir.h"
@@ -32,18 +30,6 @@ using ::testing::AnyOf;
 using ::testing::HasSubstr;
 using testing::Process;
 using testing::TempDir;
-
-int FreePort() {
-  const int listener = socket(AF_INET, SOCK_STREAM, 0);
-  sockaddr_in address = {};
-  address.sin_family = AF_INET;
-  address.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
-  socklen_t size = sizeof(address);
-  EXPECT_EQ(bind(listener, reinterpret_cast<sockaddr*>(&address), size), 0);
-  EXPECT_EQ(getsockname(listener, reinterpret_cast<sockaddr*>(&address), &size), 0);
-  close(listener);
-  return ntohs(address.sin_port);
-}
 
 class TuningGroupTest : public ::testing::Test {
  protected:
@@ -92,7 +78,7 @@ class TuningGroupTest : public ::testing::Test {
 
   // `arguments` of each rank.
   Group Start(const std::string& name, const std::vector<Arguments>& arguments) const {
-    const int port = FreePort();
+    const int port = testing::FreePort();
     Group group;
     for (size_t rank = 0; rank < arguments.size(); ++rank) {
       Arguments command = {absl::StrCat("RANK=", rank),
