@@ -82,6 +82,8 @@ class MappedFile {
   ~MappedFile();
 
   absl::string_view bytes() const { return {data_, size_}; }
+  // The process holds none of the bytes in memory until they are looked at again.
+  void ReleasePages() const;
   const std::string& path() const { return path_; }
 
  private:

@@ -361,4 +361,8 @@ absl::StatusOr<std::string> Checkpoint::Fingerprint() const {
   return digest.HexDigest();
 }
 
+void Checkpoint::ReleasePages() const {
+  for (const auto& file : files_) file->ReleasePages();
+}
+
 }  // namespace pricer

@@ -60,6 +60,9 @@ class Checkpoint {
   // whole.
   absl::StatusOr<std::string> Fingerprint() const;
 
+  // The process holds none of the tensors' bytes in memory until they are looked at again.
+  void ReleasePages() const;
+
  private:
   enum class Parts { kAll, kDecoder };
 

@@ -53,6 +53,10 @@ class SafetensorsFile {
   const std::map<std::string, TensorView, std::less<>>& tensors() const { return tensors_; }
   const std::map<std::string, std::string, std::less<>>& metadata() const { return metadata_; }
   const std::string& path() const { return path_; }
+  // See MappedFile.
+  void ReleasePages() const {
+    if (mapped_.has_value()) mapped_->ReleasePages();
+  }
 
  private:
   explicit SafetensorsFile(std::string path) : path_(std::move(path)) {}

@@ -8,6 +8,7 @@
 #include "base/exit_codes.h"
 #include "base/logging.h"
 #include "base/status_macros.h"
+#include "model/tensor_memory.h"
 #include "server/listeners.h"
 #include "server/model_engine.h"
 #include "server/server.h"
@@ -62,5 +63,6 @@ int main(int argc, char** argv) {
     std::cout << app.config_to_str(/*default_also=*/true);
     return pricer::kExitDone;
   }
+  pricer::TensorMemory::Install();
   return Serve(flags.options);
 }

@@ -44,7 +44,10 @@ absl::StatusOr<std::unique_ptr<Network>> LoadNetwork(const BaseModel& base,
                    ParseWeightsKind(options.weights == "auto" ? weights : options.weights));
   ASSIGN_OR_RETURN(network.dtype, ParseComputeDtype(options.dtype));
   if (options.threads > 0) at::set_num_threads(options.threads);
-  return Network::Load(*base.checkpoint, network, InterruptRequested);
+  ASSIGN_OR_RETURN(std::unique_ptr<Network> loaded,
+                   Network::Load(*base.checkpoint, network, InterruptRequested));
+  base.checkpoint->ReleasePages();
+  return loaded;
 }
 
 absl::StatusOr<PromptTemplate> MakePrompt(const PromptOptions& options,

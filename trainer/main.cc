@@ -11,6 +11,7 @@
 #include "base/exit_codes.h"
 #include "base/file.h"
 #include "base/interrupt.h"
+#include "model/tensor_memory.h"
 #include "trainer/commands/catalog.h"
 #include "trainer/commands/evaluate.h"
 #include "trainer/commands/import.h"
@@ -70,6 +71,7 @@ int Main(int argc, char** argv) {
     return app.exit(error) == 0 ? kExitDone : kExitWrongUsage;
   }
   CatchInterrupts();
+  TensorMemory::Install();
   return RunChosen(commands);
 }
 

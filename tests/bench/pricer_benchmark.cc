@@ -28,6 +28,7 @@
 #include "base/file.h"
 #include "base/status_macros.h"
 #include "model/adapter.h"
+#include "model/tensor_memory.h"
 #include "model/torch_status.h"
 #include "tests/bench/bench_items.h"
 #include "tests/bench/matrix_products.h"
@@ -257,4 +258,7 @@ int Main(int argc, char** argv) {
 }  // namespace
 }  // namespace pricer
 
-int main(int argc, char** argv) { return pricer::Main(argc, argv); }
+int main(int argc, char** argv) {
+  pricer::TensorMemory::Install();  // as the programs do
+  return pricer::Main(argc, argv);
+}

@@ -1,7 +1,5 @@
 #include "trainer/commands/quantize.h"
 
-#include <malloc.h>
-
 #include <CLI/CLI.hpp>
 #include <memory>
 #include <string>
@@ -24,12 +22,7 @@ struct Options {
   QuantizeOptions quantize;
 };
 
-// Blocks of a weight's size go back to the system as soon as they are freed. By default glibc comes
-// to keep them on its heap, where small blocks between them let it grow with every weight.
-void ReturnLargeBlocks() { mallopt(M_MMAP_THRESHOLD, 1 << 20); }
-
 absl::StatusOr<int> Run(const Options& options) {
-  ReturnLargeBlocks();
   ASSIGN_OR_RETURN(const std::unique_ptr<Checkpoint> base, Checkpoint::Open(options.base));
   const absl::StatusOr<QuantizeSummary> summary =
       QuantizeCheckpoint(*base, options.output, options.quantize, InterruptRequested);
