@@ -9,8 +9,8 @@
 
 namespace pricer {
 
-// B sequences laid end to end without padding: T tokens in all. Cost is tokens, never rows x
-// longest.
+// B sequences laid end to end: T tokens in all. Cost is tokens, never rows x longest; see
+// padded_rows.h.
 struct PackedBatch {
   at::Tensor ids;                // [T] int64
   at::Tensor positions;          // [T] int64, from 0 in every sequence

@@ -158,7 +158,7 @@ void OpMemory::AttentionBackward(int64_t queries) {
 }
 
 OpMemory::Value OpMemory::Attention(const Value& qkv) {
-  Value out{Take(batch_.tokens, query_width()), nullptr};
+  Value out{Take(rows_, query_width()), nullptr};
   const Buffer log_sum_exp = TakeFloat(batch_.tokens, model_.head_count);
   FlashForward(sequence_tokens(), /*answers_only=*/false);
   if (qkv.gradient == nullptr) return out;
@@ -166,7 +166,7 @@ OpMemory::Value OpMemory::Attention(const Value& qkv) {
   Record([this, saved = out.buffer, qkv_saved = qkv.buffer, log_sum_exp, from = out.gradient,
           to = qkv.gradient] {
     const Buffer grad_out = std::exchange(*from, nullptr);
-    const Buffer grad = Take(batch_.tokens, query_width() + 2 * key_width());
+    const Buffer grad = Take(rows_, query_width() + 2 * key_width());
     AttentionBackward(sequence_tokens());
     Flow(grad, to);
   });
@@ -183,7 +183,7 @@ OpMemory::Value OpMemory::AnswerAttention(const Value& q, const Value& kv) {
           from = out.gradient, to_q = q.gradient, to_kv = kv.gradient] {
     const Buffer grad_out = std::exchange(*from, nullptr);
     const Buffer grad_q = Take(batch_.answers, query_width());
-    const Buffer grad_kv = Take(batch_.tokens, 2 * key_width());
+    const Buffer grad_kv = Take(rows_, 2 * key_width());
     AttentionBackward(sequence_answers());
     Flow(grad_q, to_q);
     Flow(grad_kv, to_kv);
@@ -197,7 +197,7 @@ OpMemory::Value OpMemory::SelectAnswers(const Value& x) {
   selected.gradient = NewSlot();
   Record([this, from = selected.gradient, to = x.gradient] {
     const Buffer grad = std::exchange(*from, nullptr);
-    Flow(Take(batch_.tokens, hidden_size()), to);
+    Flow(Take(rows_, hidden_size()), to);
   });
   return selected;
 }

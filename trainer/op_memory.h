@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "model/model_config.h"
+#include "model/padded_rows.h"
 #include "trainer/adapter_shape.h"
 #include "trainer/memory_meter.h"
 
@@ -65,7 +66,12 @@ class OpMemory {
   // With `train` gradients are recorded. `model` and `adapter` must outlive this.
   OpMemory(const ModelConfig& model, const AdapterShape& adapter, const BatchShape& batch,
            bool train)
-      : model_(model), adapter_(adapter), batch_(batch), train_(train), records_(train) {}
+      : model_(model),
+        adapter_(adapter),
+        batch_(batch),
+        rows_(PaddedRows(batch.tokens, batch.element_bytes < kFloatBytes)),
+        train_(train),
+        records_(train) {}
   OpMemory(const OpMemory&) = delete;
   OpMemory& operator=(const OpMemory&) = delete;
 
@@ -128,6 +134,7 @@ class OpMemory {
   const ModelConfig& model_;
   const AdapterShape& adapter_;
   const BatchShape batch_;
+  const int64_t rows_;  // of its tokens, and those that pad it
   const bool train_;
   bool records_;       // gradients; false while a layer runs that will be recomputed
   MemoryMeter meter_;  // outlives what it has given

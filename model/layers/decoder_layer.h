@@ -22,7 +22,7 @@ struct Stream {
 
 // What one layer keeps of the tokens that were computed, for those that are added behind them.
 struct LayerCache {
-  at::Tensor prompt_kv;             // [T, 2 K D], keys rotated
+  at::Tensor prompt_kv;             // [T or more, 2 K D], keys rotated
   std::vector<at::Tensor> node_kv;  // [depth] [M, 2 K D], likewise
 };
 
@@ -40,7 +40,7 @@ struct NodeContext {
 struct ForwardContext {
   PackedLayout layout;
   const RotaryTable* rotary = nullptr;
-  AdapterRows tokens;        // of [T, ...]
+  AdapterRows tokens;        // of [T, ...], where T counts rows that pad the batch too
   AdapterRows answers;       // of [A, ...]
   at::Tensor answer_tokens;  // [A] int64: which tokens are answers
 };

@@ -221,6 +221,7 @@ INSTANTIATE_TEST_SUITE_P(
         Case{.name = "FewTokens", .tokens = 24, .sequences = 2},
         Case{.name = "Bf16", .dtype = at::kBFloat16},
         Case{.name = "Bf16Long", .tokens = 2048, .sequences = 16, .dtype = at::kBFloat16},
+        Case{.name = "Bf16Padded", .tokens = 1003, .sequences = 9, .dtype = at::kBFloat16},
         Case{.name = "HighRank", .rank = 64}, Case{.name = "RankOne", .rank = 1},
         Case{.name = "HighRankBf16", .rank = 64, .dtype = at::kBFloat16},
         Case{.name = "Dropout", .dropout = 0.1},
