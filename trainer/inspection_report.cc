@@ -168,7 +168,7 @@ void AddBudget(const MemoryPlan::Budget& budget, std::string* out) {
   };
   absl::StrAppendFormat(out,
                         "  budget         %s, of which %s for what is planned, the rest for "
-                        "allocator, libraries and data\n",
+                        "allocator, program and libraries\n",
                         BytesText(budget.bytes), BytesText(budget.usable_bytes));
   if (budget.tuning_tokens.has_value()) {
     line("tuning", budget.tuning_tokens, budget.least_tuning_bytes, "--micro-batch-tokens");

@@ -235,15 +235,11 @@ absl::StatusOr<std::vector<std::pair<std::string, int64_t>>> OtherOptions(
   return options;
 }
 
-int64_t UsableBytes(int64_t budget) {
-  return static_cast<int64_t>(kUsableShare * static_cast<double>(budget));
-}
-
 absl::StatusOr<MemoryPlan::Budget> PlanBudget(const Plans& plans, int64_t bytes) {
   const int64_t longest = plans.request.prompts.longest;
   MemoryPlan::Budget budget;
   budget.bytes = bytes;
-  budget.usable_bytes = UsableBytes(bytes);
+  budget.usable_bytes = UsableBytes(bytes, plans.request.data_bytes);
   budget.tuning_tokens = plans.MostTokens(budget.usable_bytes, &Plans::TuningBytes);
   budget.recomputing_tokens = plans.MostTokens(budget.usable_bytes, &Plans::RecomputingBytes);
   budget.serving_tokens = plans.MostTokens(budget.usable_bytes, &Plans::ServingBytes);
@@ -268,7 +264,7 @@ std::string DoesNotFit(const Plans& plans, const MemoryPlan::Budget& budget, int
       ", adapter, gradients and moments ", BytesText(plan.tuned.total()), ", loading at most ",
       BytesText(plan.load.peak_bytes), "), and of the budget ", BytesText(budget.usable_bytes),
       " are for that; what would fit: --memory-budget ",
-      BytesText(static_cast<int64_t>(std::ceil(static_cast<double>(need) / kUsableShare))));
+      BytesText(BudgetFor(need, plans.request.data_bytes)));
   if (budget.recomputing_tokens.has_value()) {
     return absl::StrCat(text, ", or --micro-batch-tokens ", *budget.recomputing_tokens);
   }
@@ -288,13 +284,25 @@ absl::StatusOr<TuningFit> FitTuning(const Checkpoint& checkpoint, const MemoryPl
   tokens = std::max(tokens, request.prompts.longest);
   TuningFit fit;
   fit.recomputable_layers = plans.adapter.RecomputableLayers();
-  fit.usable_bytes = UsableBytes(*request.budget_bytes);
+  fit.usable_bytes = UsableBytes(*request.budget_bytes, request.data_bytes);
   for (; fit.recomputed_layers <= fit.recomputable_layers; ++fit.recomputed_layers) {
     fit.tuning_bytes = plans.Predict(tokens, fit.recomputed_layers).tuning_bytes;
     if (fit.tuning_bytes <= fit.usable_bytes) return fit;
   }
   ASSIGN_OR_RETURN(const MemoryPlan::Budget budget, PlanBudget(plans, *request.budget_bytes));
   return absl::FailedPreconditionError(DoesNotFit(plans, budget, tokens));
+}
+
+int64_t UsableBytes(int64_t budget, int64_t data_bytes) {
+  const int64_t left = std::max<int64_t>(budget - kProgramBytes - data_bytes, 0);
+  return static_cast<int64_t>(static_cast<double>(left) / kTensorSlack);
+}
+
+int64_t BudgetFor(int64_t usable, int64_t data_bytes) {
+  constexpr int64_t kMebibyte = int64_t{1} << 20;
+  const int64_t bytes = kProgramBytes + data_bytes +
+                        static_cast<int64_t>(std::ceil(kTensorSlack * static_cast<double>(usable)));
+  return (bytes + kMebibyte - 1) / kMebibyte * kMebibyte;
 }
 
 ResidentWeights PredictWeights(const Checkpoint& checkpoint, const WeightsPlan& plan) {

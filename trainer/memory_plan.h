@@ -69,6 +69,7 @@ struct MemoryPlanRequest {
   // Of micro-batches, and of a server's batches.
   std::vector<int64_t> tokens;
   std::optional<int64_t> budget_bytes;
+  int64_t data_bytes = 0;  // that the process keeps of its training items, where it is known
 };
 
 struct MemoryPlan {
@@ -90,7 +91,7 @@ struct MemoryPlan {
 
   struct Budget {
     int64_t bytes = 0;
-    int64_t usable_bytes = 0;  // kUsableShare of it
+    int64_t usable_bytes = 0;  // UsableBytes
     // The most tokens of a batch that fit, up to kMostPlannedTokens; absent where not even one
     // longest prompt does. Tuning: with all activations kept, and with as many computed twice as
     // helps.
@@ -107,9 +108,16 @@ struct MemoryPlan {
   std::optional<Budget> budget;
 };
 
-// Resident memory is more than the tensors: freed pieces that lie between others, packed matrices,
-// the program. In the first steps of SmolLM2-135M it was 1.07 to 1.25 times the tensors.
-inline constexpr double kUsableShare = 0.8;
+// Beside the tensors resident memory holds what TensorMemory keeps to use again (an eighth of them
+// at most), and the program, its libraries, the code that oneDNN makes, and the tokenizer: up to
+// 374 MiB where SmolLM2-135M was tuned in bf16.
+inline constexpr double kTensorSlack = 1.125;
+inline constexpr int64_t kProgramBytes = int64_t{384} << 20;
+
+// What a budget leaves for the tensors that are planned, and the budget, in whole MiB, that leaves
+// so much.
+int64_t UsableBytes(int64_t budget, int64_t data_bytes);
+int64_t BudgetFor(int64_t usable, int64_t data_bytes);
 
 inline constexpr int64_t kMostPlannedTokens = int64_t{1} << 20;
 
@@ -122,7 +130,7 @@ struct TuningFit {
   int64_t recomputed_layers = 0;    // the fewest with which it does; see Network::Forward
   int64_t recomputable_layers = 0;  // of so many
   int64_t tuning_bytes = 0;         // predicted
-  int64_t usable_bytes = 0;         // kUsableShare of the budget
+  int64_t usable_bytes = 0;         // UsableBytes of the budget
 };
 
 // For micro-batches of `tokens`, or of one longest prompt where that is more. FailedPrecondition

@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <cstdio>
+#include <string>
 #include <vector>
 
 #include "absl/strings/str_format.h"
@@ -43,6 +44,16 @@ PlanPrompts ReadPrompts(const Dataset& data) {
   return prompts;
 }
 
+int64_t BytesOf(const Dataset& data) {
+  int64_t bytes = 0;
+  for (size_t i = 0; i < data.examples.size(); ++i) {
+    const std::vector<int32_t>& ids = data.examples[i].ids;
+    bytes += static_cast<int64_t>(sizeof(Example) + ids.capacity() * sizeof(ids[0]));
+    bytes += static_cast<int64_t>(sizeof(std::string) + data.item_ids[i].capacity());
+  }
+  return bytes;
+}
+
 }  // namespace
 
 absl::StatusOr<WeightsPlan> WeightsPlanOf(const BaseOptions& options) {
@@ -63,6 +74,7 @@ absl::StatusOr<TuningFit> FitMemoryBudget(const TuningOptions& options,
   request.prompts =
       inputs.train.examples.empty() ? AllowedPrompts(inputs) : ReadPrompts(inputs.train);
   request.budget_bytes = options.memory_budget_bytes;
+  request.data_bytes = BytesOf(inputs.train);
   return FitTuning(*inputs.base.checkpoint, request, options.micro_batch_tokens);
 }
 

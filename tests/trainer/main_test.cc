@@ -84,7 +84,7 @@ TEST_F(MainTest, InspectExitsWithWhatItFound) {
                               dir_.File("report.json");
   const Outcome base = RunTrainer(inspect);
   EXPECT_EQ(base.exit_code, 0) << base.output;
-  EXPECT_THAT(base.output, AllOf(HasSubstr("hidden size 64"), HasSubstr("of which 1.6 GiB")));
+  EXPECT_THAT(base.output, AllOf(HasSubstr("hidden size 64"), HasSubstr("of which 1.4 GiB")));
   EXPECT_TRUE(std::filesystem::exists(dir_.File("report.json")));
 
   ASSERT_OK(WriteFile(dir_.File("data"), "{\"title\":\"a\",\"price\":1}\n"));
@@ -107,8 +107,9 @@ TEST_F(MainTest, InspectPlansTheAdapterThatTuneWouldMake) {
                  " --target-regex '.*layers\\.0\\.mlp\\..*_proj' --rank-pattern up_proj=4 "
                  "--exclude-modules gate_proj --lora-dropout 0.1");
   EXPECT_EQ(outcome.exit_code, 0) << outcome.output;
-  EXPECT_THAT(outcome.output, HasSubstr("LoRA r 16 on .*layers\\.0\\.mlp\\..*_proj, but not gate_proj, "
-                                        "ranks up_proj=4"));
+  EXPECT_THAT(outcome.output,
+              HasSubstr("LoRA r 16 on .*layers\\.0\\.mlp\\..*_proj, but not gate_proj, "
+                        "ranks up_proj=4"));
   EXPECT_THAT(RunTrainer(inspect + " --lora-layers 1").output,
               HasSubstr("LoRA r 16 on all-linear, in layers 1;"));
   EXPECT_EQ(RunTrainer(inspect + " --rank-pattern up_proj").exit_code, 2);

@@ -142,10 +142,12 @@ TEST_F(MemoryPlanTest, ARunNeedsWhatThePlanSays) {
 TEST_F(MemoryPlanTest, TheBudgetIsUsedUp) {
   MemoryPlanRequest request = Request();
   request.tokens = {3000};
-  request.budget_bytes = Plan(request).batches[0].tuning_bytes * 5 / 4 + 1;
+  const int64_t need = Plan(request).batches[0].tuning_bytes;
+  request.budget_bytes = BudgetFor(need, 0);
   const MemoryPlan plan = Plan(request);
   const int64_t bytes = plan.budget->usable_bytes;
-  EXPECT_NEAR(static_cast<double>(bytes), 0.8 * static_cast<double>(*request.budget_bytes), 1);
+  EXPECT_GE(bytes, need);
+  EXPECT_LE(bytes, need + (1 << 20));
   ASSERT_TRUE(plan.budget->tuning_tokens.has_value());
   EXPECT_GE(*plan.budget->tuning_tokens, 3000);
   EXPECT_GT(plan.budget->serving_tokens, plan.budget->tuning_tokens);
@@ -159,11 +161,18 @@ TEST_F(MemoryPlanTest, TheBudgetIsUsedUp) {
   EXPECT_GT(around.batches[3].serving_bytes, bytes);
 }
 
+TEST_F(MemoryPlanTest, ABudgetHoldsProgramAndDataToo) {
+  EXPECT_EQ(UsableBytes(kProgramBytes, 0), 0);
+  EXPECT_EQ(UsableBytes(kProgramBytes / 2, 0), 0);
+  EXPECT_EQ(UsableBytes(kProgramBytes + 1000 + 1125, 1000), 1000);
+  EXPECT_GE(UsableBytes(BudgetFor(123456, 77), 77), 123455);
+}
+
 TEST_F(MemoryPlanTest, SaysWhatWouldFitWhereNothingDoes) {
   MemoryPlanRequest request = Request();
   request.budget_bytes = 1;
   const int64_t least = Plan(request).budget->least_tuning_bytes;
-  request.budget_bytes = least * 5 / 4 - 2;  // the share that is usable is just too little
+  request.budget_bytes = BudgetFor(least, 0) - (1 << 20);  // too little
   const MemoryPlan::Budget close = *Plan(request).budget;
   EXPECT_FALSE(close.tuning_tokens.has_value());
   ASSERT_EQ(close.instead.size(), 3u);
@@ -179,7 +188,7 @@ TEST_F(MemoryPlanTest, SaysWhatWouldFitWhereNothingDoes) {
 TEST_F(MemoryPlanTest, MoreTokensFitWhereActivationsAreComputedTwice) {
   MemoryPlanRequest request = Request();
   request.tokens = {3000};
-  request.budget_bytes = Plan(request).batches[0].tuning_bytes * 5 / 4 + 1;
+  request.budget_bytes = BudgetFor(Plan(request).batches[0].tuning_bytes, 0);
   const MemoryPlan::Budget budget = *Plan(request).budget;
   EXPECT_GT(*budget.recomputing_tokens, *budget.tuning_tokens * 3 / 2);
   EXPECT_OK(FitTuning(*checkpoint_, request, *budget.recomputing_tokens));
@@ -193,7 +202,7 @@ TEST_F(MemoryPlanTest, TheFewestLayersAreComputedTwice) {
   const int64_t whole = plan.batches[0].tuning_bytes;
   int64_t before = -1;
   for (const double share : {1.0, 0.9, 0.7}) {
-    request.budget_bytes = static_cast<int64_t>(share * static_cast<double>(whole) / 0.8) + 2;
+    request.budget_bytes = BudgetFor(static_cast<int64_t>(share * static_cast<double>(whole)), 0);
     ASSERT_OK_AND_ASSIGN(const TuningFit fit, FitTuning(*checkpoint_, request, 3000));
     EXPECT_EQ(fit.recomputable_layers, 3);
     EXPECT_LE(fit.tuning_bytes, fit.usable_bytes);
@@ -206,12 +215,12 @@ TEST_F(MemoryPlanTest, WhatDoesNotFitIsToldWhatWould) {
   MemoryPlanRequest request = Request();
   request.budget_bytes = 1;
   const int64_t least = Plan(request).budget->least_tuning_bytes;
-  request.budget_bytes = least * 5 / 4 + 2;
+  request.budget_bytes = BudgetFor(least, 0);
   EXPECT_THAT(FitTuning(*checkpoint_, request, 3000),
               StatusIs(absl::StatusCode::kFailedPrecondition,
                        ::testing::AllOf(HasSubstr("3000 tokens needs"), HasSubstr("weights "),
-                                        HasSubstr("or --micro-batch-tokens 10"))));
-  request.budget_bytes = least * 5 / 4 - 2;
+                                        HasSubstr("or --micro-batch-tokens 1"))));
+  request.budget_bytes = BudgetFor(least, 0) - (1 << 20);
   EXPECT_THAT(FitTuning(*checkpoint_, request, 3000),
               StatusIs(absl::StatusCode::kFailedPrecondition,
                        HasSubstr("or --dtype bf16 --lora-r 8 with --micro-batch-tokens 100")));
