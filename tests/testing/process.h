@@ -22,7 +22,7 @@ class Process {
 
   void Signal(int signal);
   // Exit code, 128 + the signal that ended it, or -1 if it still runs after `limit`.
-  int Wait(absl::Duration limit = absl::Seconds(120));
+  int Wait(absl::Duration limit = absl::Minutes(10));
   bool running();
 
   // So far.
@@ -31,7 +31,7 @@ class Process {
 
   // The first line of the error output that has `part` in it; empty if there is none when the
   // program has ended or after `limit`.
-  std::string WaitForErrorLine(const std::string& part, absl::Duration limit = absl::Seconds(60));
+  std::string WaitForErrorLine(const std::string& part, absl::Duration limit = absl::Minutes(5));
 
  private:
   const std::string log_;
