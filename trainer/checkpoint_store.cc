@@ -1,5 +1,7 @@
 #include "trainer/checkpoint_store.h"
 
+#include <sys/stat.h>
+
 #include <algorithm>
 #include <cerrno>
 #include <cstdio>
@@ -98,6 +100,13 @@ absl::Status Remove(const std::string& path) {
   return error ? Failed(error, "cannot remove", path) : absl::OkStatus();
 }
 
+// Fine if it is there already. Not its parents: a run whose folder was removed is to end, not to go
+// on in a new one.
+absl::Status MakeDirectory(const std::string& path) {
+  if (mkdir(path.c_str(), 0777) == 0 || errno == EEXIST) return absl::OkStatus();
+  return ErrnoStatus("cannot make directory", path);
+}
+
 // What an earlier process left when it was killed.
 absl::Status RemoveLeftovers(const std::string& folder) {
   ASSIGN_OR_RETURN(const std::vector<std::string> names, NamesIn(folder));
@@ -111,7 +120,7 @@ absl::Status RemoveLeftovers(const std::string& folder) {
 
 absl::Status Fill(const std::string& temporary,
                   const std::function<absl::Status(const std::string&)>& write) {
-  RETURN_IF_ERROR(MakeDirectories(temporary));
+  RETURN_IF_ERROR(MakeDirectory(temporary));
   RETURN_IF_ERROR(write(temporary));
   ASSIGN_OR_RETURN(const std::string marker, MarkerText(temporary));
   return WriteFileAtomically(absl::StrCat(temporary, "/", kMarker), marker);
@@ -121,7 +130,7 @@ absl::Status Fill(const std::string& temporary,
 
 absl::Status CheckpointStore::Save(
     int64_t step, const std::function<absl::Status(const std::string& directory)>& write) const {
-  RETURN_IF_ERROR(MakeDirectories(folder_));
+  RETURN_IF_ERROR(MakeDirectory(folder_));
   RETURN_IF_ERROR(RemoveLeftovers(folder_));
   const std::string place = DirectoryOf(folder_, step);
   if (CheckWhole(place).ok()) return absl::OkStatus();

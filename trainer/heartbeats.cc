@@ -37,11 +37,12 @@ void Heartbeats::Run() {
 
 void Heartbeats::Look() {
   try {
+    const absl::Time began = clock_->Now();
     std::vector<int64_t> counts;
     for (int rank = 0; rank < size_; ++rank) counts.push_back(add_(rank, rank == rank_ ? 1 : 0));
     const MutexLock lock(&mutex_);
     store_is_gone_ = false;
-    looked_ = clock_->Now();
+    looked_ = began;
     for (int rank = 0; rank < size_; ++rank) {
       if (counts[rank] != counts_[rank]) seen_[rank] = looked_;
     }

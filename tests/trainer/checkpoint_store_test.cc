@@ -25,6 +25,8 @@ using ::testing::UnorderedElementsAre;
 
 class CheckpointStoreTest : public ::testing::Test {
  protected:
+  void SetUp() override { ASSERT_OK(MakeDirectories(dir_.File("run"))); }
+
   // Two files with the step in them.
   absl::Status Save(int64_t step) const {
     return store_.Save(step, [step](const std::string& directory) -> absl::Status {
@@ -127,7 +129,15 @@ TEST_F(CheckpointStoreTest, SaysWhereThereIsNone) {
               StatusIs(absl::StatusCode::kNotFound, HasSubstr("step-1: its files are not")));
 }
 
+TEST_F(CheckpointStoreTest, ARunThatIsGoneIsNotMadeAgain) {
+  ASSERT_OK(Save(1));
+  fs::remove_all(dir_.File("run"));
+  EXPECT_THAT(Save(2), StatusIs(absl::StatusCode::kNotFound, HasSubstr(folder_)));
+  EXPECT_FALSE(fs::exists(dir_.File("run")));
+}
+
 TEST_F(CheckpointStoreTest, AFolderThatCannotBeMadeIsNamed) {
+  fs::remove(dir_.File("run"));
   ASSERT_OK(WriteFile(dir_.File("run"), "a file"));
   EXPECT_THAT(Save(1), StatusIs(absl::StatusCode::kNotFound, HasSubstr(folder_)));
 }

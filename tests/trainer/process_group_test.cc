@@ -140,7 +140,9 @@ class FakeStore : public Clock {
     const MutexLock lock(&mutex_);
     for (int rank : alive) ++counts_[rank];
     now_ += passed;
-    const int64_t enough = looks_ + 6;  // of three ranks: one whole look at the least
+    // Of three ranks: what is left of a look that had begun, one whole look, and the next one,
+    // which begins when that is done.
+    const int64_t enough = looks_ + 9;
     while (looks_ < enough) looked_.Wait(&mutex_);
   }
 
