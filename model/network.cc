@@ -11,24 +11,21 @@
 #include "model/layers/recomputed_layer.h"
 #include "model/ops/lora_linear.h"
 #include "model/ops/rms_norm.h"
-#include "model/padded_rows.h"
 #include "model/torch_status.h"
 
 namespace pricer {
 namespace {
 
-// Runs of neighbouring sequences that use the same adapter, as rows of tokens and of answers. Rows
-// that pad the batch belong to the last one, so that its products have few shapes too.
+// Runs of neighbouring sequences that use the same adapter, as rows of tokens and of answers.
 void FillSegments(const PackedBatch& batch, absl::Span<const AdapterWeights* const> adapters,
-                  int64_t rows, ForwardContext& context) {
+                  ForwardContext& context) {
   const int64_t count = batch.sequence_count();
   for (int64_t begin = 0; begin < count;) {
     int64_t end = begin + 1;
     while (end < count && batch.adapter[end] == batch.adapter[begin]) ++end;
     if (batch.adapter[begin] >= 0) {
       const AdapterWeights* adapter = adapters[batch.adapter[begin]];
-      const int64_t last = end == count ? rows : batch.offsets[end];
-      context.tokens.segments.push_back({batch.offsets[begin], last, adapter});
+      context.tokens.segments.push_back({batch.offsets[begin], batch.offsets[end], adapter});
       context.answers.segments.push_back(
           {batch.answer_offsets[begin], batch.answer_offsets[end], adapter});
     }
@@ -56,14 +53,6 @@ at::Tensor AnswerTokens(const PackedBatch& batch) {
   return tokens;
 }
 
-// With zeros behind them.
-at::Tensor PadTo(const at::Tensor& values, int64_t rows) {
-  if (values.size(0) == rows) return values;
-  at::Tensor padded = at::zeros({rows}, values.options());
-  padded.narrow(0, 0, values.size(0)).copy_(values);
-  return padded;
-}
-
 void FillDropout(const PackedBatch& batch, const LoraDropout& dropout, ForwardContext& context) {
   TORCH_CHECK(static_cast<int64_t>(dropout.rows.size()) == batch.sequence_count(), "dropout names ",
               dropout.rows.size(), " rows of ", batch.sequence_count());
@@ -82,12 +71,12 @@ void FillDropout(const PackedBatch& batch, const LoraDropout& dropout, ForwardCo
 
 ForwardContext MakeContext(const PackedBatch& batch,
                            absl::Span<const AdapterWeights* const> adapters,
-                           const RotaryTable& rotary, const LoraDropout* dropout, int64_t rows) {
+                           const RotaryTable& rotary, const LoraDropout* dropout) {
   ForwardContext context;
-  context.layout = {PadTo(batch.positions, rows), batch.offsets, batch.answer_offsets};
+  context.layout = {batch.positions, batch.offsets, batch.answer_offsets};
   context.rotary = &rotary;
   context.answer_tokens = AnswerTokens(batch);
-  FillSegments(batch, adapters, rows, context);
+  FillSegments(batch, adapters, context);
   if (dropout != nullptr && dropout->probability > 0) FillDropout(batch, *dropout, context);
   return context;
 }
@@ -242,10 +231,9 @@ at::Tensor Network::Run(const PackedBatch& batch, absl::Span<const AdapterWeight
                         const LoraDropout* dropout, int64_t recomputed_layers,
                         KvCache* cache) const {
   CheckLengths(batch, rotary_.cos.size(0));
-  const int64_t rows = PaddedRows(batch.token_count(), options_.dtype == at::kBFloat16);
   const auto context =
-      std::make_shared<const ForwardContext>(MakeContext(batch, adapters, rotary_, dropout, rows));
-  Stream stream{.residual = embedding_.index_select(0, PadTo(batch.ids, rows)), .delta = {}};
+      std::make_shared<const ForwardContext>(MakeContext(batch, adapters, rotary_, dropout));
+  Stream stream{.residual = embedding_.index_select(0, batch.ids), .delta = {}};
   const auto cache_of = [cache](size_t layer) {
     return cache == nullptr ? nullptr : &cache->layers[layer];
   };
@@ -270,10 +258,10 @@ at::Tensor Network::BinLogits(const at::Tensor& hidden, const at::Tensor& score)
   return RowStableLinear(hidden.to(at::kFloat), score);
 }
 
-std::vector<std::vector<at::Tensor>> Network::LinearWeights() const {
-  std::vector<std::vector<at::Tensor>> weights;
-  for (const DecoderLayer& layer : layers_) weights.push_back(layer.LinearWeights());
-  return weights;
+std::vector<std::vector<FrozenLinears>> Network::Linears() const {
+  std::vector<std::vector<FrozenLinears>> linears;
+  for (const DecoderLayer& layer : layers_) linears.push_back(layer.Linears());
+  return linears;
 }
 
 int64_t Network::weight_bytes() const {

@@ -82,10 +82,9 @@ class Network {
 
   const ModelConfig& config() const { return config_; }
   const NetworkOptions& options() const { return options_; }
-  // The frozen linears as they are multiplied, shared and not copied: of each layer those of
-  // DecoderLayer::LinearWeights.
-  std::vector<std::vector<at::Tensor>> LinearWeights() const;
-  // Resident bytes of all weights and of the rotary table.
+  // Of each layer DecoderLayer::Linears.
+  std::vector<std::vector<FrozenLinears>> Linears() const;
+  // Resident bytes of all weights and of the rotary table, without what gradients need.
   int64_t weight_bytes() const;
 
  private:

@@ -9,8 +9,7 @@
 
 namespace pricer {
 
-// B sequences laid end to end: T tokens in all. Cost is tokens, never rows x longest; see
-// padded_rows.h.
+// B sequences laid end to end: T tokens in all. Cost is tokens, never rows x longest.
 struct PackedBatch {
   at::Tensor ids;                // [T] int64
   at::Tensor positions;          // [T] int64, from 0 in every sequence

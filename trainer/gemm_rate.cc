@@ -5,6 +5,7 @@
 #include <numeric>
 #include <utility>
 
+#include "model/ops/lora_blocks.h"
 #include "model/torch_status.h"
 
 namespace pricer {
@@ -24,8 +25,8 @@ constexpr double kSeconds = 0.6;
 constexpr int64_t kMostRounds = 3;
 
 // Neither random, so that nothing else draws other numbers, nor zero, which may be faster.
-at::Tensor Values(int64_t rows, int64_t columns, const at::TensorOptions& options) {
-  return at::linspace(-1, 1, rows * columns, options).view({rows, columns});
+at::Tensor Values(int64_t rows, int64_t columns, at::ScalarType dtype) {
+  return at::linspace(-1, 1, rows * columns, dtype).view({rows, columns});
 }
 
 // Runs layer after layer, two at least, for about `limit_seconds`. Seconds of a layer whose every
@@ -43,37 +44,34 @@ double FastestLayer(LinearProducts& products, double limit_seconds) {
 
 }  // namespace
 
-LinearProducts::LinearProducts(std::vector<std::vector<at::Tensor>> layers)
-    : layers_(std::move(layers)) {}
-
 void LinearProducts::SetRows(int64_t rows) {
-  buffers_.clear();
-  for (const at::Tensor& weight : layers_.front()) {
-    const int64_t out = weight.size(0);
-    const int64_t in = weight.size(1);
-    buffers_.push_back({.x = Values(rows, in, weight.options()),
-                        .y = at::zeros({rows, out}, weight.options()),
-                        .grad_y = Values(rows, out, weight.options()),
-                        .grad_x = at::zeros({rows, in}, weight.options())});
+  operands_.clear();
+  for (const FrozenLinears& linears : layers_.front()) {
+    const at::ScalarType dtype = linears.front()->transposed().dtype();
+    int64_t out = 0;
+    for (const auto& linear : linears) out += linear->out();
+    operands_.push_back(
+        {.x = Values(rows, linears.front()->in(), dtype), .grad_y = Values(rows, out, dtype)});
   }
 }
 
 double LinearProducts::flops(int64_t rows, bool backward) const {
-  double flops = 0;
-  for (const at::Tensor& weight : layers_.front()) {
-    flops +=
-        (backward ? 4.0 : 2.0) * static_cast<double>(rows) * static_cast<double>(weight.numel());
+  double parameters = 0;
+  for (const FrozenLinears& linears : layers_.front()) {
+    for (const auto& linear : linears) {
+      parameters += static_cast<double>(linear->in()) * static_cast<double>(linear->out());
+    }
   }
-  return flops;
+  return (backward ? 4.0 : 2.0) * static_cast<double>(rows) * parameters;
 }
 
 std::vector<double> LinearProducts::Run(int64_t layer, bool backward) {
   std::vector<double> seconds;
-  for (size_t i = 0; i < buffers_.size(); ++i) {
+  for (size_t i = 0; i < operands_.size(); ++i) {
     const auto start = std::chrono::steady_clock::now();
-    Buffers& b = buffers_[i];
-    at::mm_out(b.y, b.x, layers_[layer][i].t());
-    if (backward) at::mm_out(b.grad_x, b.grad_y, layers_[layer][i]);
+    const FrozenLinears& linears = layers_[layer][i];
+    LinearForward(operands_[i].x, linears);
+    if (backward) LinearInputGradient(operands_[i].grad_y, linears);
     seconds.push_back(
         std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count());
   }
@@ -82,7 +80,7 @@ std::vector<double> LinearProducts::Run(int64_t layer, bool backward) {
 
 absl::StatusOr<double> MeasureGemmRate(const Network& network, int64_t rows) {
   return CatchTorch("timing matrix products", [&]() -> absl::StatusOr<double> {
-    LinearProducts products(network.LinearWeights());
+    LinearProducts products(network.Linears());
     const int64_t most = std::clamp(rows, kFewestRows, kMostRows);
     const double guess = kLayerFlops / products.flops(1, /*backward=*/true);
     int64_t taken =

@@ -142,6 +142,10 @@ void AddMemory(const Inspection& inspection, std::string* out) {
       out, "  tuned          %s: adapter %s, gradients %s, moments %s, best so far %s\n",
       BytesText(plan.tuned.total()), BytesText(plan.tuned.adapter), BytesText(plan.tuned.gradients),
       BytesText(plan.tuned.moments), BytesText(plan.tuned.best));
+  if (!plan.batches.empty()) {
+    absl::StrAppendFormat(out, "  for gradients  %s: linears that they go through, a second time\n",
+                          BytesText(plan.batches.front().step.gradient_weight_bytes));
+  }
   absl::StrAppend(
       out,
       "  batch tokens   activations     head and loss   step at most    tuning at most  "
@@ -365,6 +369,8 @@ Json MemoryJson(const Inspection& inspection) {
             {"gradients", plan.tuned.gradients},
             {"moments", plan.tuned.moments},
             {"best", plan.tuned.best}}},
+          {"gradient_weights",
+           plan.batches.empty() ? 0 : plan.batches.front().step.gradient_weight_bytes},
           {"batches", batches},
           {"budget", plan.budget.has_value() ? BudgetJson(*plan.budget) : Json(nullptr)}};
 }

@@ -8,6 +8,7 @@
 #include "base/status_macros.h"
 #include "base/units.h"
 #include "model/nf4.h"
+#include "model/ops/product_blocks.h"
 
 namespace pricer {
 namespace {
@@ -64,17 +65,23 @@ Load LoadLinear(const Checkpoint& checkpoint, const std::string& module, LinearS
   return {peak, peak, kept};
 }
 
-// Linears that are laid one below the other.
+// In the layout of the products, W^T; model/ops/matrix_product.h.
+int64_t PackedBytes(LinearShape shape, int64_t element_bytes) {
+  return RoundUp(kFloatBytes / element_bytes, shape.in) * RoundUp(kProductTile, shape.out) *
+         element_bytes;
+}
+
 Load LoadGroup(const Checkpoint& checkpoint, int64_t layer,
                const std::vector<Projection>& projections, const WeightsPlan& plan) {
   Load group;
   for (const Projection projection : projections) {
-    group.Add(LoadLinear(checkpoint, ModulePath(layer, projection),
-                         ProjectionShape(checkpoint.config(), projection), plan));
+    const LinearShape shape = ProjectionShape(checkpoint.config(), projection);
+    const int64_t packed = PackedBytes(shape, plan.element_bytes);
+    Load linear = LoadLinear(checkpoint, ModulePath(layer, projection), shape, plan);
+    linear.Add({packed, packed, 0});
+    linear.kept = packed;
+    group.Add(linear);
   }
-  if (projections.size() == 1) return group;
-  Load joined{group.kept, group.kept, 0};
-  group.Add(joined);
   return group;
 }
 
@@ -143,8 +150,10 @@ struct Plans {
     // A validation keeps the copy that it judges beside the best one.
     const int64_t at_work =
         std::max(batch.step.peak_bytes(), batch.forward_bytes + plan.tuned.best);
-    batch.tuning_bytes = std::max(plan.load.peak_bytes + plan.served_adapter_bytes,
-                                  plan.weights.total() + plan.tuned.total() + at_work);
+    const int64_t resident =
+        plan.weights.total() + batch.step.gradient_weight_bytes + plan.tuned.total();
+    batch.tuning_bytes =
+        std::max(plan.load.peak_bytes + plan.served_adapter_bytes, resident + at_work);
     batch.serving_bytes =
         std::max(plan.load.peak_bytes,
                  plan.weights.total() + 2 * plan.served_adapter_bytes + batch.forward_bytes);
@@ -261,6 +270,7 @@ std::string DoesNotFit(const Plans& plans, const MemoryPlan::Budget& budget, int
   std::string text = absl::StrCat(
       "--memory-budget ", BytesText(budget.bytes), ": tuning with micro-batches of ", tokens,
       " tokens needs ", BytesText(need), " at least (weights ", BytesText(plan.weights.total()),
+      ", a second time for gradients ", BytesText(plans.Predict(tokens).step.gradient_weight_bytes),
       ", adapter, gradients and moments ", BytesText(plan.tuned.total()), ", loading at most ",
       BytesText(plan.load.peak_bytes), "), and of the budget ", BytesText(budget.usable_bytes),
       " are for that; what would fit: --memory-budget ",
@@ -309,7 +319,12 @@ ResidentWeights PredictWeights(const Checkpoint& checkpoint, const WeightsPlan& 
   const ModelConfig& config = checkpoint.config();
   const int64_t embedding = config.vocabulary_size * config.hidden_size * plan.element_bytes;
   ResidentWeights weights;
-  weights.linears = config.LinearParameterCount() * plan.element_bytes;
+  weights.linears = BiasValues(config) * plan.element_bytes;
+  for (int p = 0; p < kProjectionCount; ++p) {
+    weights.linears +=
+        config.layer_count *
+        PackedBytes(ProjectionShape(config, static_cast<Projection>(p)), plan.element_bytes);
+  }
   weights.embedding = embedding;
   weights.head = config.tied_embeddings ? 0 : embedding;
   weights.norms = (2 * config.layer_count + 1) * config.hidden_size * plan.element_bytes;

@@ -25,7 +25,7 @@ struct WeightsPlan {
 
 // The parts of the resident weights, in bytes.
 struct ResidentWeights {
-  int64_t linears = 0;
+  int64_t linears = 0;  // in the layout of the products, and their biases
   int64_t embedding = 0;
   int64_t head = 0;  // 0 where it is the embedding
   int64_t norms = 0;

@@ -8,7 +8,7 @@
 #include <vector>
 
 #include "model/model_config.h"
-#include "model/padded_rows.h"
+#include "model/ops/product_blocks.h"
 #include "trainer/adapter_shape.h"
 #include "trainer/memory_meter.h"
 
@@ -57,8 +57,8 @@ class OpMemory {
       int64_t rank = 0;
     };
     int64_t in = 0;
-    int64_t out = 0;   // sum
-    int64_t rank = 0;  // sum
+    int64_t out = 0;    // sum
+    int64_t ranks = 0;  // sum, each in multiples of kProductTile
     std::vector<Part> parts;
     std::vector<Part> adapted;  // those with LoRA
   };
@@ -66,17 +66,12 @@ class OpMemory {
   // With `train` gradients are recorded. `model` and `adapter` must outlive this.
   OpMemory(const ModelConfig& model, const AdapterShape& adapter, const BatchShape& batch,
            bool train)
-      : model_(model),
-        adapter_(adapter),
-        batch_(batch),
-        rows_(PaddedRows(batch.tokens, batch.element_bytes < kFloatBytes)),
-        train_(train),
-        records_(train) {}
+      : model_(model), adapter_(adapter), batch_(batch), train_(train), records_(train) {}
   OpMemory(const OpMemory&) = delete;
   OpMemory& operator=(const OpMemory&) = delete;
 
   Normed AddRmsNorm(const Stream& in, int64_t rows);
-  // x W^T, on copies with more rows where there are few.
+  // A head's x W^T, on copies with more rows where there are few.
   Buffer Product(int64_t rows, int64_t in, int64_t out, int64_t element_bytes);
   Value Linear(const Value& x, int64_t rows, const Group& group);
   Value Attention(const Value& qkv);
@@ -87,7 +82,7 @@ class OpMemory {
 
  protected:
   static constexpr int64_t kFloatBytes = 4;
-  // Products have at least so many rows; model/ops/lora_linear.cc.
+  // The heads' products have at least so many rows; model/ops/lora_linear.cc.
   static constexpr int64_t kStableRows = 32;
 
   Buffer Take(int64_t rows, int64_t columns) {
@@ -134,29 +129,30 @@ class OpMemory {
   const ModelConfig& model_;
   const AdapterShape& adapter_;
   const BatchShape batch_;
-  const int64_t rows_;  // of its tokens, and those that pad it
   const bool train_;
   bool records_;       // gradients; false while a layer runs that will be recomputed
   MemoryMeter meter_;  // outlives what it has given
   std::vector<std::function<void()>> tape_;
-  std::vector<Buffer> graph_;             // what lives as long as the whole graph
+  std::vector<Buffer> graph_;  // what lives as long as the whole graph
+  int64_t gradient_weight_bytes_ = 0;
   std::vector<Buffer>* found_ = nullptr;  // keeps the gradients of LoRA matrices; null = no one
 
  private:
-  // At least two rows are stacked.
-  static int64_t StackedRows(int64_t rank) { return std::max<int64_t>(rank, 2); }
-  Buffer StackA(size_t parts, int64_t rank, int64_t in);
-  Buffer LowRankStates(const Group& group, int64_t rows);
+  // Elements that are read together lie together; model/ops/matrix_product.h.
+  int64_t RowsTogether() const { return kFloatBytes / batch_.element_bytes; }
+  int64_t PackedBytes(int64_t rows, int64_t columns) const {
+    return RoundUp(RowsTogether(), rows) * RoundUp(kProductTile, columns) * batch_.element_bytes;
+  }
+  // A right operand, of a matrix that is cast where it is LoRA's.
+  Buffer Pack(int64_t rows, int64_t columns) { return meter_.Take(PackedBytes(rows, columns)); }
+  Buffer PackCast(int64_t rows, int64_t columns);
+  std::vector<Buffer> ForwardOperands(const Group& group);
+  std::vector<Buffer> BackwardOperands(const Group& group);
+  // Of each adapted linear's input and output states.
+  Buffer States(const Group& group, int64_t rows) { return Take(group.ranks, StateColumns(rows)); }
   void LinearBackward(const Group& group, int64_t rows, const GradientSlot& to);
-  void DropoutBackward(const Group& group, int64_t rows, bool wants_x, std::vector<Buffer>* grads);
-  void TakeBriefly(int64_t rows, int64_t columns) { const Buffer taken = Take(rows, columns); }
-  Buffer GradientOfMatrix(int64_t rows, int64_t columns);
-  // The flash kernel's own, by thread; aten/src/ATen/native/cpu/FlashAttentionKernel.cpp.
-  Buffer FlashScratch(int64_t queries);
-  // Several answers do not see those that follow.
-  Buffer AnswerMask(int64_t queries, bool answers_only);
-  // Of one sequence; the others come before and behind it.
-  void FlashForward(int64_t queries, bool answers_only);
+  // Of so many queries of each sequence; the threads' own.
+  void AttentionScratch();
   void AttentionBackward(int64_t queries);
 };
 

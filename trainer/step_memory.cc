@@ -36,21 +36,21 @@ class Pass : public OpMemory {
     meter_.ResetPeak();
     RunBackward(0);
     memory.backward_peak_bytes = meter_.peak();
+    memory.gradient_weight_bytes = gradient_weight_bytes_;
     return memory;
   }
 
  private:
   // Ids, positions and targets; answers and rows of the forward context.
   std::vector<Buffer> Inputs() {
-    const int64_t padded = rows_ == batch_.tokens ? 0 : rows_;
-    std::vector<Buffer> inputs = {meter_.Take((2 * batch_.tokens + padded) * kIndexBytes),
+    std::vector<Buffer> inputs = {meter_.Take(2 * batch_.tokens * kIndexBytes),
                                   meter_.Take(batch_.answers * kIndexBytes)};
     if (train_) {
       inputs.push_back(adapter_.bins > 0 ? TakeFloat(batch_.answers, adapter_.bins)
                                          : meter_.Take(batch_.answers * kIndexBytes));
     }
     if (has_dropout()) {
-      inputs.push_back(meter_.Take((rows_ + 2 * batch_.answers) * kIndexBytes));
+      inputs.push_back(meter_.Take((batch_.tokens + 2 * batch_.answers) * kIndexBytes));
     }
     return inputs;
   }
@@ -62,7 +62,7 @@ class Pass : public OpMemory {
       const Group::Part part{shape.out, adapter_.ranks[layer][static_cast<int>(projection)]};
       group.in = shape.in;
       group.out += part.out;
-      group.rank += part.rank;
+      group.ranks += RoundUp(kProductTile, part.rank);
       group.parts.push_back(part);
       if (part.rank > 0) group.adapted.push_back(part);
     }
@@ -70,7 +70,7 @@ class Pass : public OpMemory {
   }
 
   Value Network() {
-    Stream stream{.residual = {Take(rows_, hidden_size()), nullptr}, .delta = {}};
+    Stream stream{.residual = {Take(batch_.tokens, hidden_size()), nullptr}, .delta = {}};
     int64_t recomputed = 0;
     for (int64_t layer = 0; layer + 1 < model_.layer_count; ++layer) {
       if (recomputed < batch_.recomputed_layers && RecordsGradients(stream, layer)) {
@@ -85,7 +85,7 @@ class Pass : public OpMemory {
   }
 
   Stream Layer(const Stream& in, int64_t layer) {
-    const int64_t tokens = rows_;
+    const int64_t tokens = batch_.tokens;
     const Normed x = AddRmsNorm(in, tokens);
     const Value qkv =
         Linear(x.normed, tokens, GroupOf(layer, {Projection::kQ, Projection::kK, Projection::kV}));
@@ -101,7 +101,7 @@ class Pass : public OpMemory {
 
   Stream RecomputedLayer(const Stream& in, int64_t layer) {
     const bool adds = in.delta.buffer != nullptr;
-    const Buffer sum = adds ? Take(rows_, hidden_size()) : in.residual.buffer;
+    const Buffer sum = adds ? Take(batch_.tokens, hidden_size()) : in.residual.buffer;
     records_ = false;
     Stream out = Layer({.residual = {sum, nullptr}, .delta = {}}, layer);
     records_ = true;
@@ -134,10 +134,11 @@ class Pass : public OpMemory {
 
   Stream LastLayer(const Stream& in, int64_t layer) {
     const int64_t answers = batch_.answers;
-    const Normed x = AddRmsNorm(in, rows_);
+    const Normed x = AddRmsNorm(in, batch_.tokens);
     const Value rows = SelectAnswers(x.normed);
     const Value q = Linear(rows, answers, GroupOf(layer, {Projection::kQ}));
-    const Value kv = Linear(x.normed, rows_, GroupOf(layer, {Projection::kK, Projection::kV}));
+    const Value kv =
+        Linear(x.normed, batch_.tokens, GroupOf(layer, {Projection::kK, Projection::kV}));
     const Value attended = AnswerAttention(q, kv);
     return Mlp(SelectAnswers(x.sum), Linear(attended, answers, GroupOf(layer, {Projection::kO})),
                answers, layer);

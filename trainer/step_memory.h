@@ -22,6 +22,10 @@ struct StepMemory {
   int64_t head_peak_bytes = 0;  // the head's and the loss's forward and backward pass
   int64_t backward_peak_bytes = 0;
 
+  // Of the frozen weights that gradients go through: their second layout, which the first step
+  // makes and which stays; in none of the above. See FrozenLinear.
+  int64_t gradient_weight_bytes = 0;
+
   int64_t peak_bytes() const {
     return std::max({forward_peak_bytes, head_peak_bytes, backward_peak_bytes});
   }

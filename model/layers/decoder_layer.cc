@@ -81,8 +81,8 @@ Stream DecoderLayer::Mlp(const at::Tensor& residual, const at::Tensor& attended,
   return {.residual = x.sum, .delta = down_.Forward(gated, rows)};
 }
 
-std::vector<at::Tensor> DecoderLayer::LinearWeights() const {
-  return {qkv_.weight(), output_.weight(), gate_up_.weight(), down_.weight()};
+std::vector<FrozenLinears> DecoderLayer::Linears() const {
+  return {qkv_.linears(), output_.linears(), gate_up_.linears(), down_.linears()};
 }
 
 int64_t DecoderLayer::bytes() const {

@@ -40,7 +40,7 @@ struct NodeContext {
 struct ForwardContext {
   PackedLayout layout;
   const RotaryTable* rotary = nullptr;
-  AdapterRows tokens;        // of [T, ...], where T counts rows that pad the batch too
+  AdapterRows tokens;        // of [T, ...]
   AdapterRows answers;       // of [A, ...]
   at::Tensor answer_tokens;  // [A] int64: which tokens are answers
 };
@@ -63,8 +63,8 @@ class DecoderLayer {
   Stream ForwardNodes(const Stream& in, const NodeContext& context, const LayerCache& cache,
                       at::Tensor* kv) const;
 
-  // [sum of out, in] each: q, k, v; o; gate, up; down.
-  std::vector<at::Tensor> LinearWeights() const;
+  // Those that share an input together: q, k, v; o; gate, up; down.
+  std::vector<FrozenLinears> Linears() const;
   int64_t bytes() const;
 
  private:

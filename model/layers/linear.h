@@ -10,6 +10,7 @@
 #include "model/lora.h"
 #include "model/model_config.h"
 #include "model/ops/dropout.h"
+#include "model/ops/frozen_linear.h"
 #include "model/weights.h"
 
 namespace pricer {
@@ -28,9 +29,8 @@ struct AdapterRows {
   DropoutRows rows;  // of all rows, where there is dropout
 };
 
-// Linears of one decoder layer that share their input, weights laid one below the other so that one
-// product serves them all; each may carry the LoRA of several adapters, each on its segment of
-// rows.
+// Linears of one decoder layer that share their input; each may carry the LoRA of several adapters,
+// each on its segment of rows.
 class LinearGroup {
  public:
   // DataLoss or InvalidArgument name file and tensor.
@@ -45,15 +45,13 @@ class LinearGroup {
     return Forward(x, rows, 0, static_cast<int>(projections_.size()));
   }
 
-  const at::Tensor& weight() const { return weight_; }  // [sum of out, in]
+  const FrozenLinears& linears() const { return linears_; }  // of the projections
   int64_t bytes() const;
 
  private:
   int64_t layer_ = 0;
   std::vector<Projection> projections_;
-  std::vector<int64_t> out_begin_;  // [projections + 1]
-  at::Tensor weight_;               // [sum of out, in]
-  at::Tensor bias_;                 // [sum of out] or undefined
+  FrozenLinears linears_;
 };
 
 }  // namespace pricer

@@ -2,15 +2,16 @@
 
 #include <torch/csrc/autograd/custom_function.h>
 
+#include <algorithm>
+#include <atomic>
 #include <cmath>
-#include <limits>
 #include <numeric>
-#include <optional>
-#include <tuple>
 #include <type_traits>
 #include <utility>
 
+#include "model/ops/attention_forward.h"
 #include "model/ops/attention_gradient.h"
+#include "model/ops/row_blocks.h"
 #include "model/ops/rows.h"
 
 namespace pricer {
@@ -19,22 +20,9 @@ namespace {
 using torch::autograd::AutogradContext;
 using torch::autograd::variable_list;
 
-// ATen's flash kernel takes [1, heads, tokens, D]; a slice of packed rows is that by strides alone.
-at::Tensor AsHeads(const at::Tensor& rows, int64_t begin, int64_t end, int64_t first_head,
-                   int64_t heads, int64_t head_dim) {
-  return rows.narrow(0, begin, end - begin)
-      .narrow(1, first_head * head_dim, heads * head_dim)
-      .view({1, end - begin, heads, head_dim})
-      .transpose(1, 2);
-}
-
 // Rows of `q` and rows of `kv`.
 struct Sequence {
   int64_t query_begin, query_end, key_begin, key_end;
-};
-
-struct Operands {
-  at::Tensor q, k, v;  // [1, heads, tokens, D]
 };
 
 // Everything that attention's forward and backward share. With answers_only there are queries for
@@ -58,26 +46,6 @@ struct Problem {
   // Where keys begin in rows of keys, in heads.
   int64_t FirstKeyHead() const { return answers_only ? 0 : shape.heads; }
 
-  // What the kernel adds to the scores of sequence b, [queries, keys]: several answers do not see
-  // those that follow. A single one sees all.
-  std::optional<at::Tensor> MaskOf(const Sequence& s, at::ScalarType dtype) const {
-    const int64_t queries = s.query_end - s.query_begin;
-    const int64_t keys = s.key_end - s.key_begin;
-    if (!answers_only || queries == 1) return std::nullopt;
-    return at::full({queries, keys}, -std::numeric_limits<float>::infinity())
-        .triu_(keys - queries + 1)
-        .to(dtype);
-  }
-
-  Operands OperandsOf(const at::Tensor& q, const at::Tensor& kv, int64_t b) const {
-    const Sequence s = At(b);
-    const int64_t key_head = FirstKeyHead();
-    return {AsHeads(q, s.query_begin, s.query_end, 0, shape.heads, shape.head_dim),
-            AsHeads(kv, s.key_begin, s.key_end, key_head, shape.kv_heads, shape.head_dim),
-            AsHeads(kv, s.key_begin, s.key_end, key_head + shape.kv_heads, shape.kv_heads,
-                    shape.head_dim)};
-  }
-
   void Rotate(const at::Tensor& q, const at::Tensor& kv, bool inverse) const {
     if (!answers_only) {
       RotateInPlace(kv, layout.positions, rotary, shape.heads + shape.kv_heads, inverse);
@@ -100,27 +68,6 @@ struct Problem {
   }
 };
 
-// Rotates q and kv in place, returns [rows of q, N D] and appends each sequence's log-sum-exp,
-// [queries, N] fp32, which the backward pass needs.
-at::Tensor Forward(const Problem& problem, const at::Tensor& q, const at::Tensor& kv,
-                   variable_list& log_sum_exp) {
-  problem.Rotate(q, kv, /*inverse=*/false);
-  const int64_t width = problem.shape.heads * problem.shape.head_dim;
-  // Rows beyond the last sequence pad the batch.
-  at::Tensor out = at::zeros({q.size(0), width}, q.options());
-  for (int64_t b = 0; b < problem.sequences(); ++b) {
-    const Operands x = problem.OperandsOf(q, kv, b);
-    const Sequence s = problem.At(b);
-    auto [attended, lse] = at::_scaled_dot_product_flash_attention_for_cpu(
-        x.q, x.k, x.v, /*dropout_p=*/0.0, /*is_causal=*/!problem.answers_only,
-        problem.MaskOf(s, q.scalar_type()));
-    AsHeads(out, s.query_begin, s.query_end, 0, problem.shape.heads, problem.shape.head_dim)
-        .copy_(attended);
-    log_sum_exp.push_back(lse.select(0, 0).t().contiguous());
-  }
-  return out;
-}
-
 template <typename T>
 StridedRows<T> HeadRows(const at::Tensor& rows, int64_t begin, int64_t column) {
   T* data = nullptr;
@@ -132,13 +79,82 @@ StridedRows<T> HeadRows(const at::Tensor& rows, int64_t begin, int64_t column) {
   return {data + begin * rows.stride(0) + column, rows.stride(0)};
 }
 
+// Calls body(attention, task) for all tasks, by an AttentionForward<T> of each thread. These are
+// made here, so that memory does not depend on which threads are at work together.
+template <typename T, typename Body>
+void ParallelOverAttention(int64_t tasks, int64_t keys, int64_t head_dim, const Body& body) {
+  std::vector<AttentionForward<T>> attentions;
+  for (int64_t t = 0; t < TaskThreads(tasks); ++t) attentions.emplace_back(keys, head_dim);
+  std::atomic<size_t> taken = 0;
+  ParallelOverTasks(tasks, [&](std::atomic<int64_t>& next) {
+    AttentionForward<T>& attention = attentions[taken++];
+    for (int64_t task = next++; task < tasks; task = next++) body(attention, task);
+  });
+}
+
+// Into how many tasks the G query heads of a key head are cut: more than one where there is little
+// else to do in parallel.
+int64_t HeadTasks(int64_t key_heads, int64_t group) {
+  return key_heads < 4 * at::get_num_threads() ? group : 1;
+}
+
+// Rotates q and kv in place, writes [rows of q, N D] and the log-sum-exp of the scores, [rows of q,
+// N] fp32.
+void Forward(const Problem& problem, const at::Tensor& q, const at::Tensor& kv,
+             const at::Tensor& out, const at::Tensor& log_sum_exp) {
+  problem.Rotate(q, kv, /*inverse=*/false);
+  const AttentionShape& shape = problem.shape;
+  const int64_t d = shape.head_dim;
+  const int64_t group = shape.heads / shape.kv_heads;
+  int64_t most_keys = 0;
+  for (int64_t b = 0; b < problem.sequences(); ++b) {
+    const Sequence s = problem.At(b);
+    most_keys = std::max(most_keys, s.key_end - s.key_begin);
+  }
+  const int64_t key_heads = problem.sequences() * shape.kv_heads;
+  const int64_t parts = HeadTasks(key_heads, group);
+  DispatchComputeType(q.scalar_type(), [&]<typename T>() {
+    ParallelOverAttention<T>(
+        key_heads * parts, most_keys, d, [&](AttentionForward<T>& attention, int64_t task) {
+          const int64_t part = task % parts;
+          const int64_t kv_head = task / parts % shape.kv_heads;
+          const Sequence s = problem.At(task / parts / shape.kv_heads);
+          const int64_t q_column = kv_head * group * d;
+          const int64_t k_column = (problem.FirstKeyHead() + kv_head) * d;
+          const int64_t v_column = k_column + shape.kv_heads * d;
+          attention.Compute({.queries = s.query_end - s.query_begin,
+                             .keys = s.key_end - s.key_begin,
+                             .q = HeadRows<const T>(q, s.query_begin, q_column),
+                             .k = HeadRows<const T>(kv, s.key_begin, k_column),
+                             .v = HeadRows<const T>(kv, s.key_begin, v_column),
+                             .out = HeadRows<T>(out, s.query_begin, q_column),
+                             .log_sum_exp = log_sum_exp.mutable_data_ptr<float>() +
+                                            s.query_begin * shape.heads + kv_head * group,
+                             .log_sum_exp_stride = shape.heads},
+                            part * group / parts, (part + 1) * group / parts);
+        });
+  });
+}
+
+struct ForwardOutput {
+  at::Tensor out, log_sum_exp;
+};
+
+ForwardOutput MakeForward(const Problem& problem, const at::Tensor& q, const at::Tensor& kv) {
+  ForwardOutput made{
+      at::empty({q.size(0), problem.shape.heads * problem.shape.head_dim}, q.options()),
+      at::empty({q.size(0), problem.shape.heads}, at::kFloat)};
+  Forward(problem, q, kv, made.out, made.log_sum_exp);
+  return made;
+}
+
 // What the gradients need besides where they go.
 struct Attended {
   const at::Tensor& q;
   const at::Tensor& kv;
   const at::Tensor& out;
   const at::Tensor& grad_out;
-  const at::Tensor* log_sum_exp;  // of each sequence
+  const at::Tensor& log_sum_exp;
 };
 
 template <typename T>
@@ -151,7 +167,6 @@ AttentionHeads<T> HeadsOf(const Problem& problem, const Attended& x, int64_t b, 
   const int64_t q_column = kv_head * group * d;
   const int64_t k_column = (problem.FirstKeyHead() + kv_head) * d;
   const int64_t v_column = k_column + shape.kv_heads * d;
-  const at::Tensor& log_sum_exp = x.log_sum_exp[b];
   return {.queries = s.query_end - s.query_begin,
           .keys = s.key_end - s.key_begin,
           .q = HeadRows<const T>(x.q, s.query_begin, q_column),
@@ -159,26 +174,27 @@ AttentionHeads<T> HeadsOf(const Problem& problem, const Attended& x, int64_t b, 
           .grad_out = HeadRows<const T>(x.grad_out, s.query_begin, q_column),
           .k = HeadRows<const T>(x.kv, s.key_begin, k_column),
           .v = HeadRows<const T>(x.kv, s.key_begin, v_column),
-          .log_sum_exp = log_sum_exp.const_data_ptr<float>() + kv_head * group,
-          .log_sum_exp_stride = log_sum_exp.stride(0),
+          .log_sum_exp =
+              x.log_sum_exp.const_data_ptr<float>() + s.query_begin * shape.heads + kv_head * group,
+          .log_sum_exp_stride = shape.heads,
           .grad_q = HeadRows<T>(grad_q, s.query_begin, q_column),
           .grad_k = HeadRows<T>(grad_kv, s.key_begin, k_column),
           .grad_v = HeadRows<T>(grad_kv, s.key_begin, v_column)};
 }
 
 // Writes the gradients of q and kv into tensors of their shapes (the same one where they share
-// rows). Rows beyond the last sequence stay as they are.
+// rows).
 void Backward(const Problem& problem, const Attended& x, const at::Tensor& grad_q,
               const at::Tensor& grad_kv) {
   const AttentionShape& shape = problem.shape;
   DispatchComputeType(x.q.scalar_type(), [&]<typename T>() {
-    // Neighbours in this order are of different sequences, so that threads get equal work.
-    at::parallel_for(0, problem.sequences() * shape.kv_heads, 1, [&](int64_t begin, int64_t end) {
+    const int64_t tasks = problem.sequences() * shape.kv_heads;
+    ParallelOverTasks(tasks, [&](std::atomic<int64_t>& next) {
       const at::NoGradGuard no_grad;
       const auto gradient = MakeAttentionGradient<T>(shape.heads / shape.kv_heads, shape.head_dim);
-      for (int64_t task = begin; task < end; ++task) {
-        gradient->Compute(HeadsOf<T>(problem, x, task % problem.sequences(),
-                                     task / problem.sequences(), grad_q, grad_kv));
+      for (int64_t task = next++; task < tasks; task = next++) {
+        gradient->Compute(
+            HeadsOf<T>(problem, x, task / shape.kv_heads, task % shape.kv_heads, grad_q, grad_kv));
       }
     });
   });
@@ -200,25 +216,20 @@ const Problem& SavedProblem(AutogradContext* context) {
   return static_cast<const ProblemHolder&>(*context->saved_data["problem"].toCapsule()).problem;
 }
 
-// What the forward pass saves: out, the rows, then one log-sum-exp per sequence.
 struct PackedFunction : torch::autograd::Function<PackedFunction> {
   static at::Tensor forward(AutogradContext* context, const at::Tensor& qkv,
                             const Problem& problem) {
-    variable_list log_sum_exp;
-    at::Tensor out = Forward(problem, qkv, qkv, log_sum_exp);
-    variable_list saved = {out, qkv};
-    saved.insert(saved.end(), log_sum_exp.begin(), log_sum_exp.end());
-    context->save_for_backward(saved);
+    ForwardOutput made = MakeForward(problem, qkv, qkv);
+    context->save_for_backward({made.out, qkv, made.log_sum_exp});
     SaveProblem(context, problem);
-    return out;
+    return made.out;
   }
 
   static variable_list backward(AutogradContext* context, const variable_list& grads) {
     const variable_list saved = context->get_saved_variables();
-    at::Tensor grad = at::zeros_like(saved[1]);
+    at::Tensor grad = at::empty_like(saved[1]);
     const at::Tensor grad_out = grads[0].contiguous();
-    Backward(SavedProblem(context), {saved[1], saved[1], saved[0], grad_out, &saved[2]}, grad,
-             grad);
+    Backward(SavedProblem(context), {saved[1], saved[1], saved[0], grad_out, saved[2]}, grad, grad);
     return {grad, at::Tensor()};
   }
 };
@@ -226,21 +237,18 @@ struct PackedFunction : torch::autograd::Function<PackedFunction> {
 struct AnswerFunction : torch::autograd::Function<AnswerFunction> {
   static at::Tensor forward(AutogradContext* context, const at::Tensor& q, const at::Tensor& kv,
                             const Problem& problem) {
-    variable_list log_sum_exp;
-    at::Tensor out = Forward(problem, q, kv, log_sum_exp);
-    variable_list saved = {out, q, kv};
-    saved.insert(saved.end(), log_sum_exp.begin(), log_sum_exp.end());
-    context->save_for_backward(saved);
+    ForwardOutput made = MakeForward(problem, q, kv);
+    context->save_for_backward({made.out, q, kv, made.log_sum_exp});
     SaveProblem(context, problem);
-    return out;
+    return made.out;
   }
 
   static variable_list backward(AutogradContext* context, const variable_list& grads) {
     const variable_list saved = context->get_saved_variables();
-    at::Tensor grad_q = at::zeros_like(saved[1]);
-    at::Tensor grad_kv = at::zeros_like(saved[2]);
+    at::Tensor grad_q = at::empty_like(saved[1]);
+    at::Tensor grad_kv = at::empty_like(saved[2]);
     const at::Tensor grad_out = grads[0].contiguous();
-    Backward(SavedProblem(context), {saved[1], saved[2], saved[0], grad_out, &saved[3]}, grad_q,
+    Backward(SavedProblem(context), {saved[1], saved[2], saved[0], grad_out, saved[3]}, grad_q,
              grad_kv);
     return {grad_q, grad_kv, at::Tensor()};
   }
@@ -252,21 +260,41 @@ std::pair<at::Tensor, at::Tensor> PromptAttention(const at::Tensor& q, const at:
                                                   const std::vector<int64_t>& node_offsets,
                                                   const AttentionShape& shape) {
   const int64_t d = shape.head_dim;
+  const int64_t group = shape.heads / shape.kv_heads;
+  const auto sequences = static_cast<int64_t>(prompt_offsets.size()) - 1;
   at::Tensor out = at::empty({q.size(0), shape.heads, d}, q.options());
   at::Tensor log_sum_exp = at::empty({q.size(0), shape.heads}, at::kFloat);
-  for (size_t b = 0; b + 1 < prompt_offsets.size(); ++b) {
-    const int64_t first = node_offsets[b];
-    const int64_t nodes = node_offsets[b + 1] - first;
-    if (nodes == 0) continue;
-    const int64_t begin = prompt_offsets[b];
-    const int64_t end = prompt_offsets[b + 1];
-    auto [attended, lse] = at::_scaled_dot_product_flash_attention_for_cpu(
-        AsHeads(q, first, first + nodes, 0, shape.heads, d),
-        AsHeads(prompt_kv, begin, end, 0, shape.kv_heads, d),
-        AsHeads(prompt_kv, begin, end, shape.kv_heads, shape.kv_heads, d));
-    out.narrow(0, first, nodes).copy_(attended.squeeze(0).transpose(0, 1));
-    log_sum_exp.narrow(0, first, nodes).copy_(lse.squeeze(0).t());
+  int64_t most_keys = 0;
+  for (int64_t b = 0; b < sequences; ++b) {
+    most_keys = std::max(most_keys, prompt_offsets[b + 1] - prompt_offsets[b]);
   }
+  const int64_t parts = HeadTasks(sequences * shape.kv_heads, group);
+  DispatchComputeType(q.scalar_type(), [&]<typename T>() {
+    const at::Tensor rows = out.flatten(1);
+    ParallelOverAttention<T>(
+        sequences * shape.kv_heads * parts, most_keys, d,
+        [&](AttentionForward<T>& attention, int64_t task) {
+          const int64_t part = task % parts;
+          const int64_t kv_head = task / parts % shape.kv_heads;
+          const int64_t b = task / parts / shape.kv_heads;
+          const int64_t first = node_offsets[b];
+          const int64_t begin = prompt_offsets[b];
+          if (node_offsets[b + 1] == first) return;
+          const int64_t q_column = kv_head * group * d;
+          attention.Compute(
+              {.queries = node_offsets[b + 1] - first,
+               .keys = prompt_offsets[b + 1] - begin,
+               .causal = false,
+               .q = HeadRows<const T>(q, first, q_column),
+               .k = HeadRows<const T>(prompt_kv, begin, kv_head * d),
+               .v = HeadRows<const T>(prompt_kv, begin, (shape.kv_heads + kv_head) * d),
+               .out = HeadRows<T>(rows, first, q_column),
+               .log_sum_exp =
+                   log_sum_exp.mutable_data_ptr<float>() + first * shape.heads + kv_head * group,
+               .log_sum_exp_stride = shape.heads},
+              part * group / parts, (part + 1) * group / parts);
+        });
+  });
   return {out, log_sum_exp};
 }
 

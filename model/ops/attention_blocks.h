@@ -1,19 +1,26 @@
 #pragma once
 
 #include <algorithm>
+#include <bit>
 #include <cmath>
 #include <cstdint>
+
+#include "model/ops/product_blocks.h"
 
 // How attention's gradients are cut into blocks of queries, and the memory that takes. No torch.
 
 namespace pricer {
 
-// Rows of bf16 products come in multiples of this, so that few shapes are compiled.
-inline constexpr int64_t kAttentionTile = 32;
-// Columns of a panel of a bf16 product's right operand, the widest that oneDNN packs.
-inline constexpr int64_t kAttentionPanel = 64;
+// Queries of a block in the forward pass, and how many keys' values are summed at a time.
+inline constexpr int64_t kAttentionRows = 64;
+inline constexpr int64_t kAttentionDepth = 256;
 
-inline int64_t RoundUpTo(int64_t step, int64_t value) { return (value + step - 1) / step * step; }
+// From row to row of a block's scores: few strides, so that few kernels are compiled, and none a
+// power of two, which would let rows displace each other from the cache.
+inline int64_t AttentionStride(int64_t keys) {
+  const auto wanted = static_cast<uint64_t>(std::max(keys, kAttentionDepth));
+  return static_cast<int64_t>(std::bit_ceil(wanted)) + kDepthTile;
+}
 
 // The most queries of one block where the first of them sees `keys` keys and its own; G query heads
 // share a key head. The scores of a block stay in a core's cache.
@@ -23,31 +30,39 @@ inline int64_t AttentionBlockQueries(int64_t keys, int64_t group) {
   // queries (keys + queries) group = kScores
   const double most =
       (std::sqrt(before * before + 4 * kScores / static_cast<double>(group)) - before) / 2;
-  return std::max(static_cast<int64_t>(most) / kAttentionTile * kAttentionTile, kAttentionTile);
+  return std::max(static_cast<int64_t>(most) / kDepthTile * kDepthTile, kDepthTile);
 }
 
-// Whether bf16 products are made, where the processor has them.
-inline bool HeadFitsBf16Products(int64_t head_dim) { return head_dim % kAttentionTile == 0; }
+// Bytes of tensors that one thread needs for the forward pass of sequences of up to so many keys.
+// An element of the compute dtype has so many bytes.
+inline int64_t AttentionForwardBytes(int64_t keys, int64_t head_dim, int64_t element_bytes) {
+  constexpr int64_t kFloatBytes = 4;
+  const int64_t width = RoundUp(kProductTile, head_dim);
+  const int64_t columns = RoundUp(kDepthTile, keys);
+  const int64_t packed_dim = RoundUp(kFloatBytes / element_bytes, head_dim);
+  const int64_t stride = AttentionStride(keys);
+  return element_bytes * (columns * (packed_dim + width) + kAttentionRows * (stride + packed_dim)) +
+         kFloatBytes * kAttentionRows * (stride + width);
+}
 
 // Bytes of tensors that one thread needs for the gradients of one sequence and one key head: of
 // the keys, and of the largest block.
 inline int64_t AttentionGradientBytes(int64_t queries, int64_t keys, int64_t group,
-                                      int64_t head_dim, bool bf16_products) {
+                                      int64_t head_dim, int64_t element_bytes) {
+  constexpr int64_t kFloatBytes = 4;
+  const int64_t width = RoundUp(kProductTile, head_dim);
   int64_t of_block = 0;
   for (int64_t seen = keys - queries; seen < keys;) {
     const int64_t block = std::min(keys - seen, AttentionBlockQueries(seen, group));
     seen += block;
-    if (bf16_products) {
-      const int64_t rows = RoundUpTo(kAttentionTile, seen);
-      const int64_t columns = RoundUpTo(kAttentionPanel, block * group);
-      of_block =
-          std::max(of_block, columns * (8 * head_dim + 12 * rows + 2 * std::max(head_dim, rows)));
-    } else {
-      of_block = std::max(of_block, 4 * block * group * (3 * head_dim + 2 * seen));
-    }
+    const int64_t rows = RoundUp(kDepthTile, seen);
+    const int64_t columns = RoundUp(kPanelColumns, block * group);
+    const int64_t of_queries = (2 * element_bytes + kFloatBytes) * width;
+    const int64_t of_scores = 2 * (element_bytes + kFloatBytes) * rows;
+    of_block = std::max(of_block,
+                        columns * (of_queries + of_scores + element_bytes * std::max(width, rows)));
   }
-  const int64_t of_keys = bf16_products ? 14 * RoundUpTo(kAttentionTile, keys) : 16 * keys;
-  return of_keys * head_dim + of_block;
+  return (3 * element_bytes + 2 * kFloatBytes) * RoundUp(kDepthTile, keys) * width + of_block;
 }
 
 }  // namespace pricer

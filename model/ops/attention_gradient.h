@@ -5,22 +5,16 @@
 #include <cstdint>
 #include <memory>
 
+#include "model/ops/strided_rows.h"
+
 // The gradients of causal attention on a CPU, for the query heads that share one key head, by the
 // products that define them: with S = Q K^T scale, P = exp(S - log_sum_exp) and dP = dO V^T,
 //   dS = P (dP - rowsum(dO O)),  dQ = scale dS K,  dK = scale dS^T Q,  dV = P^T dO.
 // All are formed transposed, [keys, queries], so that most operands lie as the products want them,
-// and for a block of queries at a time, so that they stay in the cache. fp32 but for what bf16
-// products take.
+// and for a block of queries at a time, so that they stay in the cache. Products take their
+// operands in the compute dtype and sum in fp32.
 
 namespace pricer {
-
-// Row t is at data + t * stride.
-template <typename T>
-struct StridedRows {
-  T* data = nullptr;
-  int64_t stride = 0;
-  T* operator[](int64_t t) const { return data + t * stride; }
-};
 
 // One sequence: its queries are those of the last of its tokens. G query heads lie side by side.
 template <typename T>
@@ -44,7 +38,7 @@ class AttentionGradient {
   virtual void Compute(const AttentionHeads<T>& heads) = 0;
 };
 
-// `T` is float or at::BFloat16; bf16 products where the processor has them for these sizes.
+// `T` is float or at::BFloat16.
 template <typename T>
 std::unique_ptr<AttentionGradient<T>> MakeAttentionGradient(int64_t group, int64_t head_dim);
 

@@ -30,22 +30,4 @@ at::Tensor DropoutMask(const Dropout& dropout, const DropoutRows& rows, int64_t 
 // The factor of what is kept: 1 / (1 - p).
 inline double DropoutScale(const Dropout& dropout) { return 1.0 / (1.0 - dropout.probability); }
 
-// What LoRA's low-rank product needs of a masked input, in blocks of rows that stay in the cache:
-// the masked input as a whole is never in memory. keep(x) is x where the mask has a bit and 0
-// elsewhere; the factor is the caller's. No gradient is recorded; all of one dtype, fp32 or bf16,
-// but for what is said.
-
-// h = keep(x) a^T
-void DropoutProduct(const at::Tensor& x,     // [T, n], rows contiguous
-                    const at::Tensor& mask,  // of DropoutMask
-                    const at::Tensor& a,     // [R, n]
-                    const at::Tensor& h);    // [T, R], written
-
-// With g the gradient of h: returns that of a, g^T keep(x), [R, n] fp32; and adds keep(g a) to
-// grad_x, where that is defined.
-at::Tensor DropoutProductGradient(const at::Tensor& x, const at::Tensor& mask,
-                                  const at::Tensor& a,        // [R, n]
-                                  const at::Tensor& g,        // [T, R]
-                                  const at::Tensor& grad_x);  // [T, n], rows contiguous
-
 }  // namespace pricer

@@ -37,46 +37,86 @@ void PortableKeep(const uint32_t* bits, const T* x, T* out, int64_t begin, int64
   }
 }
 
+void PortableAccumulate(const uint32_t* bits, const float* x, float* sum, int64_t begin,
+                        int64_t n) {
+  for (int64_t c = begin; c < n; ++c) {
+    if ((bits[c / 32] >> (c % 32) & 1) != 0) sum[c] += x[c];
+  }
+}
+
 #if defined(__x86_64__)
 
 // Each word of a counter stands in a lane of 64 bits, so that one instruction multiplies it to all
 // 64 bits of its product; what an upper half holds is never read.
 
-__attribute__((target("avx512f"))) void Avx512Bits(const DropoutRowKey& row,
-                                                   absl::Span<uint32_t> bits) {
-  const __m512i multiplier0 = _mm512_set1_epi64(kPhiloxMultiplier0);
-  const __m512i multiplier1 = _mm512_set1_epi64(kPhiloxMultiplier1);
+// The round keys of every lane.
+struct Avx512Keys {
+  __m512i key0[kPhiloxRounds];
+  __m512i key1[kPhiloxRounds];
+};
+
+// Eight counters.
+struct Avx512Counters {
+  __m512i word0, word1, word2, word3;
+};
+
+__attribute__((target("avx512f"))) inline Avx512Counters Avx512Start(const DropoutRowKey& row,
+                                                                     uint32_t group) {
+  return {_mm512_set1_epi64(row.counter[0]), _mm512_set1_epi64(row.counter[1]),
+          _mm512_set1_epi64(row.counter[2]),
+          _mm512_add_epi64(_mm512_set1_epi64(group), _mm512_set_epi64(7, 6, 5, 4, 3, 2, 1, 0))};
+}
+
+__attribute__((target("avx512f"))) inline void Avx512Round(const Avx512Keys& keys, int round,
+                                                           Avx512Counters& x) {
+  const __m512i product0 = _mm512_mul_epu32(x.word0, _mm512_set1_epi64(kPhiloxMultiplier0));
+  const __m512i product1 = _mm512_mul_epu32(x.word2, _mm512_set1_epi64(kPhiloxMultiplier1));
+  constexpr int kXorOfThree = 0x96;
+  x.word0 = _mm512_ternarylogic_epi64(_mm512_srli_epi64(product1, 32), x.word1, keys.key0[round],
+                                      kXorOfThree);
+  x.word2 = _mm512_ternarylogic_epi64(_mm512_srli_epi64(product0, 32), x.word3, keys.key1[round],
+                                      kXorOfThree);
+  x.word1 = product1;
+  x.word3 = product0;
+}
+
+__attribute__((target("avx512f"))) inline uint32_t Avx512Kept(const Avx512Counters& x,
+                                                              const __m512i& threshold) {
   const __m512i first = _mm512_set_epi64(11, 3, 10, 2, 9, 1, 8, 0);
   const __m512i second = _mm512_set_epi64(15, 7, 14, 6, 13, 5, 12, 4);
+  // Words 0 and 1, then 2 and 3 of a counter side by side, then counter after counter.
+  const __m512i words01 = _mm512_mask_blend_epi32(0xAAAA, x.word0, _mm512_slli_epi64(x.word1, 32));
+  const __m512i words23 = _mm512_mask_blend_epi32(0xAAAA, x.word2, _mm512_slli_epi64(x.word3, 32));
+  const auto kept = [&](const __m512i& order) __attribute__((target("avx512f"))) {
+    const __m512i words = _mm512_permutex2var_epi64(words01, order, words23);
+    return static_cast<uint32_t>(_mm512_cmpge_epu32_mask(_mm512_srli_epi32(words, 8), threshold));
+  };
+  return kept(first) | kept(second) << 16;
+}
+
+// Words by threes: the steps of one counter wait for each other.
+__attribute__((target("avx512f"))) void Avx512Bits(const DropoutRowKey& row,
+                                                   absl::Span<uint32_t> bits) {
+  Avx512Keys keys;
+  PhiloxKey key = row.key;
+  for (int round = 0; round < kPhiloxRounds; ++round, key = NextPhiloxKey(key)) {
+    keys.key0[round] = _mm512_set1_epi64(key[0]);
+    keys.key1[round] = _mm512_set1_epi64(key[1]);
+  }
   const __m512i threshold = _mm512_set1_epi32(static_cast<int>(row.threshold));
-  __m512i group = _mm512_set_epi64(7, 6, 5, 4, 3, 2, 1, 0);
-  for (uint32_t& word : bits) {
-    __m512i word0 = _mm512_set1_epi64(row.counter[0]);
-    __m512i word1 = _mm512_set1_epi64(row.counter[1]);
-    __m512i word2 = _mm512_set1_epi64(row.counter[2]);
-    __m512i word3 = group;
-    PhiloxKey key = row.key;
+  for (size_t w = 0; w < bits.size(); w += 3) {
+    const auto group = static_cast<uint32_t>(w) * kCountersPerWord;
+    Avx512Counters a = Avx512Start(row, group);
+    Avx512Counters b = Avx512Start(row, group + kCountersPerWord);
+    Avx512Counters c = Avx512Start(row, group + 2 * kCountersPerWord);
     for (int round = 0; round < kPhiloxRounds; ++round) {
-      const __m512i product0 = _mm512_mul_epu32(word0, multiplier0);
-      const __m512i product1 = _mm512_mul_epu32(word2, multiplier1);
-      constexpr int kXorOfThree = 0x96;
-      word0 = _mm512_ternarylogic_epi64(_mm512_srli_epi64(product1, 32), word1,
-                                        _mm512_set1_epi64(key[0]), kXorOfThree);
-      word2 = _mm512_ternarylogic_epi64(_mm512_srli_epi64(product0, 32), word3,
-                                        _mm512_set1_epi64(key[1]), kXorOfThree);
-      word1 = product1;
-      word3 = product0;
-      key = NextPhiloxKey(key);
+      Avx512Round(keys, round, a);
+      Avx512Round(keys, round, b);
+      Avx512Round(keys, round, c);
     }
-    // Words 0 and 1, then 2 and 3 of a counter side by side, then counter after counter.
-    const __m512i words01 = _mm512_mask_blend_epi32(0xAAAA, word0, _mm512_slli_epi64(word1, 32));
-    const __m512i words23 = _mm512_mask_blend_epi32(0xAAAA, word2, _mm512_slli_epi64(word3, 32));
-    const auto kept = [&](const __m512i& order) __attribute__((target("avx512f"))) {
-      const __m512i words = _mm512_permutex2var_epi64(words01, order, words23);
-      return static_cast<uint32_t>(_mm512_cmpge_epu32_mask(_mm512_srli_epi32(words, 8), threshold));
-    };
-    word = kept(first) | kept(second) << 16;
-    group = _mm512_add_epi64(group, _mm512_set1_epi64(kCountersPerWord));
+    bits[w] = Avx512Kept(a, threshold);
+    if (w + 1 < bits.size()) bits[w + 1] = Avx512Kept(b, threshold);
+    if (w + 2 < bits.size()) bits[w + 2] = Avx512Kept(c, threshold);
   }
 }
 
@@ -146,6 +186,38 @@ __attribute__((target("avx512bw"))) int64_t Avx512Keep(const uint32_t* bits, con
   return c;
 }
 
+__attribute__((target("avx512f"))) int64_t Avx512Accumulate(const uint32_t* bits, const float* x,
+                                                            float* sum, int64_t n) {
+  int64_t c = 0;
+  for (; c + 32 <= n; c += 32, ++bits) {
+    for (int part = 0; part < 2; ++part) {
+      const auto kept = static_cast<__mmask16>(*bits >> (16 * part));
+      float* const to = sum + c + 16 * part;
+      const __m512 before = _mm512_loadu_ps(to);
+      const __m512 added = _mm512_loadu_ps(x + c + 16 * part);
+      _mm512_storeu_ps(to, _mm512_mask_add_ps(before, kept, before, added));
+    }
+  }
+  return c;
+}
+
+__attribute__((target("avx2"))) int64_t Avx2Accumulate(const uint32_t* bits, const float* x,
+                                                       float* sum, int64_t n) {
+  const __m256i places = _mm256_set_epi32(128, 64, 32, 16, 8, 4, 2, 1);
+  int64_t c = 0;
+  for (; c + 32 <= n; c += 32, ++bits) {
+    for (int part = 0; part < 4; ++part) {
+      const __m256i word = _mm256_set1_epi32(static_cast<int>(*bits >> (8 * part)));
+      const __m256i kept = _mm256_cmpeq_epi32(_mm256_and_si256(word, places), places);
+      const __m256 added =
+          _mm256_and_ps(_mm256_loadu_ps(x + c + 8 * part), _mm256_castsi256_ps(kept));
+      float* const to = sum + c + 8 * part;
+      _mm256_storeu_ps(to, _mm256_add_ps(_mm256_loadu_ps(to), added));
+    }
+  }
+  return c;
+}
+
 __attribute__((target("avx2"))) int64_t Avx2Keep(const uint32_t* bits, const uint32_t* x,
                                                  uint32_t* out, int64_t n) {
   const __m256i places = _mm256_set_epi32(128, 64, 32, 16, 8, 4, 2, 1);
@@ -189,6 +261,15 @@ void Keep(DropoutKernel kernel, const uint32_t* bits, const T* x, T* out, int64_
   if (kernel == DropoutKernel::kAvx2) done = Avx2Keep(bits, x, out, n);
 #endif
   PortableKeep(bits, x, out, done, n);
+}
+
+void Accumulate(DropoutKernel kernel, const uint32_t* bits, const float* x, float* sum, int64_t n) {
+  int64_t done = 0;
+#if defined(__x86_64__)
+  if (kernel == DropoutKernel::kAvx512) done = Avx512Accumulate(bits, x, sum, n);
+  if (kernel == DropoutKernel::kAvx2) done = Avx2Accumulate(bits, x, sum, n);
+#endif
+  PortableAccumulate(bits, x, sum, done, n);
 }
 
 DropoutKernel FindWidestKernel() {
@@ -243,6 +324,15 @@ void KeepElements(const uint32_t* bits, const uint32_t* x, uint32_t* out, int64_
 
 void KeepElements(const uint32_t* bits, const uint16_t* x, uint16_t* out, int64_t n) {
   Keep(WidestKernel(), bits, x, out, n);
+}
+
+void AccumulateKept(DropoutKernel kernel, const uint32_t* bits, const float* x, float* sum,
+                    int64_t n) {
+  Accumulate(kernel, bits, x, sum, n);
+}
+
+void AccumulateKept(const uint32_t* bits, const float* x, float* sum, int64_t n) {
+  Accumulate(WidestKernel(), bits, x, sum, n);
 }
 
 }  // namespace pricer

@@ -24,6 +24,9 @@ void DropoutBits(const DropoutRowKey& row, absl::Span<uint32_t> bits);
 void KeepElements(const uint32_t* bits, const uint32_t* x, uint32_t* out, int64_t n);
 void KeepElements(const uint32_t* bits, const uint16_t* x, uint16_t* out, int64_t n);
 
+// sum[c] += x[c] where the channel's bit is set.
+void AccumulateKept(const uint32_t* bits, const float* x, float* sum, int64_t n);
+
 // The same by a chosen one; to compare them.
 enum class DropoutKernel { kPortable, kAvx2, kAvx512 };
 bool SupportsDropoutKernel(DropoutKernel kernel);
@@ -33,5 +36,7 @@ void KeepElements(DropoutKernel kernel, const uint32_t* bits, const uint32_t* x,
                   int64_t n);
 void KeepElements(DropoutKernel kernel, const uint32_t* bits, const uint16_t* x, uint16_t* out,
                   int64_t n);
+void AccumulateKept(DropoutKernel kernel, const uint32_t* bits, const float* x, float* sum,
+                    int64_t n);
 
 }  // namespace pricer

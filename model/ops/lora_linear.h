@@ -6,15 +6,15 @@
 #include <vector>
 
 #include "model/ops/dropout.h"
+#include "model/ops/frozen_linear.h"
 
 namespace pricer {
 
-// Low-rank weights of some of the linears that share an input, for a range of rows.
+// Low-rank weights of one of the linears that share an input, for a range of rows.
 struct LoraPart {
-  int64_t out_begin = 0;  // columns of the product that this linear owns
-  int64_t out_size = 0;
-  at::Tensor a;  // [R, in] fp32
-  at::Tensor b;  // [out_size, R] fp32
+  int64_t linear = 0;  // which of them
+  at::Tensor a;        // [R, in] fp32
+  at::Tensor b;        // [out, R] fp32
   double scale = 1.0;
   Dropout dropout;  // of A's input
 };
@@ -26,20 +26,17 @@ struct LoraSegment {
   std::vector<LoraPart> parts;
 };
 
-// y = x W^T + bias, and y[rows, columns] += scale * (dropout(x[rows]) A^T) B^T for every part of
-// every segment. The weights of linears that share an input may be laid one below the other in W. W
-// and bias are frozen; differentiable in x, A and B. A row's result does not depend on the other
-// rows: products of few rows are padded with zero rows, since MKL's own row results are equal only
-// from some number of rows on.
-at::Tensor LoraLinear(const at::Tensor& x,       // [T, in] fp32 or bf16
-                      const at::Tensor& weight,  // [out, in] as x
-                      const at::Tensor& bias,    // [out] as x, or undefined
-                      const std::vector<LoraSegment>& segments = {},
+// y = x W^T + bias of each linear, side by side, and y[rows, columns of the linear] += scale *
+// (dropout(x[rows]) A^T) B^T for every part of every segment; summed in fp32 and rounded once, but
+// for the low-rank states, which are rounded too. Differentiable in x, A and B. A row's result does
+// not depend on the other rows.
+at::Tensor LoraLinear(const at::Tensor& x,  // [T, in] fp32 or bf16, as the linears
+                      const FrozenLinears& linears, const std::vector<LoraSegment>& segments = {},
                       const DropoutRows& rows = {});  // of x; where a part has dropout -> [T, out]
 
-// x W^T + bias of frozen weights, row by row as above. Differentiable in x and weight by autograd
-// itself.
-at::Tensor RowStableLinear(const at::Tensor& x, const at::Tensor& weight,
-                           const at::Tensor& bias = at::Tensor());
+// x W^T of frozen weights, rows padded with zeros where there are few, since MKL's own row results
+// are equal only from some number of rows on. Differentiable in x and weight by autograd itself.
+at::Tensor RowStableLinear(const at::Tensor& x,        // [T, in] fp32 or bf16
+                           const at::Tensor& weight);  // [out, in] as x -> [T, out]
 
 }  // namespace pricer

@@ -106,6 +106,16 @@ inline void AddRows(const T* __restrict a, const T* __restrict b, T* __restrict 
 }
 
 template <typename T>
+inline void ScaleRow(const float* __restrict x, float factor, T* __restrict out, int64_t n) {
+  for (int64_t i = 0; i < n; ++i) Store(factor * x[i], &out[i]);
+}
+
+template <typename T>
+inline void AccumulateRow(const T* __restrict x, float* __restrict sum, int64_t n) {
+  for (int64_t i = 0; i < n; ++i) sum[i] += Widen(x[i]);
+}
+
+template <typename T>
 inline void SwigluOf(const T* __restrict gate, const T* __restrict up, T* __restrict out,
                      int64_t n) {
   for (int64_t i = 0; i < n; ++i) {
@@ -125,6 +135,38 @@ inline void SwigluGradientOf(const T* __restrict grad, const T* __restrict gate,
     Store(Widen(grad[i]) * silu, &grad_up[i]);
     Store(Widen(grad[i]) * Widen(up[i]) * (sigmoid + silu * (1.0f - sigmoid)), &grad_gate[i]);
   }
+}
+
+inline float MaxOf(const float* x, int64_t n) {
+  float lanes[kLanes];
+  for (int j = 0; j < kLanes; ++j) lanes[j] = x[0];
+  int64_t i = 0;
+  for (; i + kLanes <= n; i += kLanes) {
+    for (int j = 0; j < kLanes; ++j) lanes[j] = x[i + j] > lanes[j] ? x[i + j] : lanes[j];
+  }
+  for (int j = 0; i < n; ++i, ++j) lanes[j] = x[i] > lanes[j] ? x[i] : lanes[j];
+  for (int j = 1; j < kLanes; ++j) lanes[0] = lanes[j] > lanes[0] ? lanes[j] : lanes[0];
+  return lanes[0];
+}
+
+template <typename T>
+inline float ExpAndSumOf(const float* __restrict x, float scale, float shift, T* __restrict out,
+                         int64_t n) {
+  float lanes[kLanes] = {};
+  int64_t i = 0;
+  for (; i + kLanes <= n; i += kLanes) {
+    for (int j = 0; j < kLanes; ++j) {
+      const float value = Exp(scale * x[i + j] - shift);
+      lanes[j] += value;
+      Store(value, &out[i + j]);
+    }
+  }
+  for (int j = 0; i < n; ++i, ++j) {
+    const float value = Exp(scale * x[i] - shift);
+    lanes[j] += value;
+    Store(value, &out[i]);
+  }
+  return SumOfLanes(lanes);
 }
 
 template <typename T>
@@ -189,6 +231,40 @@ PRICER_VECTOR_CLONES void Add(const Bf16* a, const Bf16* b, Bf16* out, int64_t n
   AddRows(a, b, out, n);
 }
 
+PRICER_VECTOR_CLONES void Scale(const float* x, float factor, float* out, int64_t n) {
+  ScaleRow(x, factor, out, n);
+}
+PRICER_VECTOR_CLONES void Scale(const float* x, float factor, Bf16* out, int64_t n) {
+  ScaleRow(x, factor, out, n);
+}
+
+PRICER_VECTOR_CLONES void Accumulate(const float* x, float* sum, int64_t n) {
+  AccumulateRow(x, sum, n);
+}
+PRICER_VECTOR_CLONES void Accumulate(const Bf16* x, float* sum, int64_t n) {
+  AccumulateRow(x, sum, n);
+}
+
+PRICER_VECTOR_CLONES void Widen(const Bf16* __restrict x, float* __restrict out, int64_t n) {
+  for (int64_t i = 0; i < n; ++i) out[i] = Widen(x[i]);
+}
+
+PRICER_VECTOR_CLONES void Interleave(const Bf16* __restrict even, const Bf16* __restrict odd,
+                                     Bf16* __restrict out, int64_t n) {
+  for (int64_t i = 0; i < n; ++i) {
+    out[2 * i] = even[i];
+    out[2 * i + 1] = odd[i];
+  }
+}
+
+PRICER_VECTOR_CLONES void WidenPairs(const Bf16* __restrict pairs, float* __restrict even,
+                                     float* __restrict odd, int64_t n) {
+  for (int64_t i = 0; i < n; ++i) {
+    even[i] = Widen(pairs[2 * i]);
+    odd[i] = Widen(pairs[2 * i + 1]);
+  }
+}
+
 PRICER_VECTOR_CLONES void Swiglu(const float* gate, const float* up, float* out, int64_t n) {
   SwigluOf(gate, up, out, n);
 }
@@ -203,6 +279,17 @@ PRICER_VECTOR_CLONES void SwigluGradient(const float* grad, const float* gate, c
 PRICER_VECTOR_CLONES void SwigluGradient(const Bf16* grad, const Bf16* gate, const Bf16* up,
                                          Bf16* grad_gate, Bf16* grad_up, int64_t n) {
   SwigluGradientOf(grad, gate, up, grad_gate, grad_up, n);
+}
+
+PRICER_VECTOR_CLONES float Max(const float* x, int64_t n) { return MaxOf(x, n); }
+
+PRICER_VECTOR_CLONES float ExpAndSum(const float* x, float scale, float shift, float* out,
+                                     int64_t n) {
+  return ExpAndSumOf(x, scale, shift, out, n);
+}
+PRICER_VECTOR_CLONES float ExpAndSum(const float* x, float scale, float shift, Bf16* out,
+                                     int64_t n) {
+  return ExpAndSumOf(x, scale, shift, out, n);
 }
 
 PRICER_VECTOR_CLONES void AttentionGradient(const float* scores, const float* grad_probabilities,

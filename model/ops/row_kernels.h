@@ -38,6 +38,21 @@ void RmsNormGradient(const Bf16* grad, const Bf16* along, const Bf16* x, const f
 void Add(const float* a, const float* b, float* out, int64_t n);
 void Add(const Bf16* a, const Bf16* b, Bf16* out, int64_t n);
 
+// out[i] = factor * x[i]
+void Scale(const float* x, float factor, float* out, int64_t n);
+void Scale(const float* x, float factor, Bf16* out, int64_t n);
+
+// sum[i] += x[i]
+void Accumulate(const float* x, float* sum, int64_t n);
+void Accumulate(const Bf16* x, float* sum, int64_t n);
+
+// out[i] = x[i]
+void Widen(const Bf16* x, float* out, int64_t n);
+
+// out[2 i] = even[i], out[2 i + 1] = odd[i]; and back, of n pairs.
+void Interleave(const Bf16* even, const Bf16* odd, Bf16* out, int64_t n);
+void WidenPairs(const Bf16* pairs, float* even, float* odd, int64_t n);
+
 // out[i] = silu(gate[i]) * up[i], silu(x) = x / (1 + exp(-x)); exp within 2 ulp of fp32.
 void Swiglu(const float* gate, const float* up, float* out, int64_t n);
 void Swiglu(const Bf16* gate, const Bf16* up, Bf16* out, int64_t n);
@@ -47,6 +62,13 @@ void SwigluGradient(const float* grad, const float* gate, const float* up, float
                     float* grad_up, int64_t n);
 void SwigluGradient(const Bf16* grad, const Bf16* gate, const Bf16* up, Bf16* grad_gate,
                     Bf16* grad_up, int64_t n);
+
+// max of x[i]; n >= 1.
+float Max(const float* x, int64_t n);
+
+// out[i] = exp(scale * x[i] - shift); returns their sum, of what was not rounded yet.
+float ExpAndSum(const float* x, float scale, float shift, float* out, int64_t n);
+float ExpAndSum(const float* x, float scale, float shift, Bf16* out, int64_t n);
 
 // probabilities[i] = exp(scale * scores[i] - log_sum_exp[i]) and
 // grad_scores[i] = scale * probabilities[i] * (grad_probabilities[i] - grad_dot_out[i]), which may

@@ -5,7 +5,8 @@
 //   forward    {"items": [rows], "logits": FILE or ""} -> {"seconds", "tokens"}
 //   tune       {"items": [rows]} -> {"seconds", "tokens", "loss", "gradient_norm"}
 //   read       {"path": FILE} -> {"seconds", "rows", "tokens"}, as tuning reads its items
-//   products   {"tokens": T, "backward": false} -> {"fused_seconds", "separate_seconds", "flops"}
+//   products   {"tokens": T, "backward": false} -> {"fused_seconds", "separate_seconds",
+//   "packed_seconds", "flops"}
 
 #include <ATen/ATen.h>
 #include <ATen/Parallel.h>
@@ -200,6 +201,7 @@ absl::Status ServeProducts(const ServeOptions& options) {
         products.Measure(command.at("tokens"), command.at("backward"));
     return Json{{"fused_seconds", time.fused_seconds},
                 {"separate_seconds", time.separate_seconds},
+                {"packed_seconds", time.packed_seconds},
                 {"flops", time.flops}};
   });
 }

@@ -11,7 +11,6 @@
 #include "base/file.h"
 #include "model/adapter.h"
 #include "model/nf4.h"
-#include "model/padded_rows.h"
 #include "model/torch_status.h"
 #include "tests/testing/golden.h"
 #include "tests/testing/status_matchers.h"
@@ -315,47 +314,6 @@ TEST(NetworkTest, AnAnswerIsTheSameBitsAloneAndInAMixedBatch) {
     EXPECT_TRUE(at::equal(alone[0], together[i]))
         << "sequence of " << mixed[i].ids.size() << " tokens, adapter " << mixed[i].adapter
         << ": max difference " << MaxAbsDifference(alone[0], together[i]);
-  }
-}
-
-// In bf16 rows are added to a batch, of which nothing may be seen.
-TEST(NetworkTest, RowsThatPadABatchChangeNothing) {
-  const auto checkpoint = OpenCheckpoint("models/gqa");
-  const auto network = LoadNetwork(*checkpoint, WeightsKind::kFp32, at::kBFloat16);
-  PeftAdapter adapter = LoadAdapter("adapters/causal-all-linear", checkpoint->config());
-  for (auto& layer : adapter.weights.layers) {
-    for (LoraWeights& lora : layer) {
-      lora.a.set_requires_grad(true);
-      lora.b.set_requires_grad(true);
-    }
-  }
-  const AdapterWeights* const weights[] = {&adapter.weights};
-  std::vector<int32_t> ids(70, 5);
-  ASSERT_GT(PaddedRows(70, true), 70);
-  std::iota(ids.begin(), ids.begin() + 40, 3);
-  // The same sequence, alone and behind one that fills the batch to a size without padding.
-  const int64_t rest = PaddedRows(96, true) - 70;
-  const std::vector<int32_t> other(rest, 9);
-  const auto gradients = [&](const at::Tensor& hidden) {
-    hidden.to(at::kFloat).sum().backward();
-    std::vector<at::Tensor> found;
-    for (auto& layer : adapter.weights.layers) {
-      for (LoraWeights& lora : layer) {
-        found.push_back(lora.a.grad());
-        lora.a.mutable_grad() = at::Tensor();
-        lora.b.mutable_grad() = at::Tensor();
-      }
-    }
-    return found;
-  };
-  const at::Tensor alone = network->Forward(Pack({{ids, 0}}), weights);
-  const at::Tensor filled = network->Forward(Pack({{ids, 0}, {other, 0}}), weights);
-  EXPECT_LE(MaxAbsDifference(alone[0].to(at::kFloat), filled[0].to(at::kFloat)), 0.05);
-  const auto of_alone = gradients(alone[0]);
-  const auto of_filled = gradients(filled[0]);
-  for (size_t i = 0; i < of_alone.size(); ++i) {
-    const double size = of_filled[i].abs().max().item<double>();
-    EXPECT_LE(MaxAbsDifference(of_alone[i], of_filled[i]), 0.05 * size + 1e-4) << i;
   }
 }
 

@@ -27,7 +27,7 @@ class GemmRateTest : public ::testing::Test {
 };
 
 TEST_F(GemmRateTest, TheProductsAreThoseOfTheNetworksLinears) {
-  LinearProducts products(network_->LinearWeights());
+  LinearProducts products(network_->Linears());
   products.SetRows(48);
   EXPECT_EQ(products.layers(), 2);
   const auto parameters = static_cast<double>(network_->config().LinearParameterCount()) / 2;

@@ -86,6 +86,7 @@ TEST_F(TuningMemoryTest, ARunThatCannotFitEndsBeforeItReadsItsData) {
 TEST_F(TuningMemoryTest, TheTokenHeadPlansItsAnswers) {
   TuningOptions options = Options("token");
   options.head = "token";
+  options.micro_batch_tokens = 16384;  // so that answers are most of the difference
   options.memory_budget_bytes = int64_t{1} << 40;
   ASSERT_OK_AND_ASSIGN(TuningInputs inputs, OpenInputs(options));
   ASSERT_OK_AND_ASSIGN(const TuningFit allowed, FitMemoryBudget(options, inputs));

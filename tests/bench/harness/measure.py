@@ -60,13 +60,17 @@ def run_rounds(name, most, deadline, one_round):
     return rounds
 
 
+# The products alone: by ATen, those that share an input as one or one by one; and of packed weights, as we make them.
+FORMS = ("fused", "separate", "packed")
+
+
 def add_up(answers, tokens, items):
     """One round, from the answers to its chunks."""
     product_flops = sum(answer["products"]["flops"] for answer in answers)
     sums = {"items": items, "tokens": tokens}
     for side in ("ours", "peer"):
         sums[f"{side}_seconds"] = sum(answer[side]["seconds"] for answer in answers)
-    for form in ("fused", "separate"):
+    for form in FORMS:
         seconds = sum(answer["products"][f"{form}_seconds"] for answer in answers)
         sums[f"{form}_flops_per_second"] = product_flops / seconds
     return sums
@@ -79,10 +83,10 @@ def summarize(rounds, flops, sides):
         return median(one[name] for one in rounds)
 
     items, tokens = rounds[0]["items"], rounds[0]["tokens"]
-    fused, separate = middle("fused_flops_per_second"), middle("separate_flops_per_second")
-    gemm = max(fused, separate)
+    rates = {form: middle(f"{form}_flops_per_second") for form in FORMS}
+    gemm = max(rates.values())
     result = {"items": items, "tokens": tokens, "flops": flops, "rounds": rounds}
-    result |= {"gemm_flops_per_second": gemm, "gemm_fused": fused, "gemm_separate": separate}
+    result |= {"gemm_flops_per_second": gemm, "gemm_by_form": rates}
     for side in ("ours", "peer"):
         seconds = middle(f"{side}_seconds")
         result[side] = {
@@ -197,5 +201,5 @@ def measure_tuning(sides, work, options, deadline):
 def say_round(name, rounds):
     last = rounds[-1]
     ours, peer = (last["tokens"] / last[f"{side}_seconds"] for side in ("ours", "peer"))
-    gemm = max(last["fused_flops_per_second"], last["separate_flops_per_second"]) / 1e9
+    gemm = max(last[f"{form}_flops_per_second"] for form in FORMS) / 1e9
     say(f"{name}, round {len(rounds)}: we {ours:.0f} tokens/s, peer {peer:.0f}, products {gemm:.0f} GFLOP/s")

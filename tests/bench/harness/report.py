@@ -59,7 +59,8 @@ def part_rows(name, result, dtype):
 
 
 def part_notes(name, result):
-    rates = f"{result['gemm_fused'] / 1e9:.0f} GFLOP/s fused, {result['gemm_separate'] / 1e9:.0f} one by one"
+    gflops = {form: rate / 1e9 for form, rate in result["gemm_by_form"].items()}
+    rates = "{fused:.0f} GFLOP/s fused, {separate:.0f} one by one, {packed:.0f} of packed weights".format(**gflops)
     notes = [f"{result['items']} items, {result['tokens']} tokens, {len(result['rounds'])} rounds; products: {rates}."]
     agreement = result["agreement"]
     if name == "forward":
