@@ -12,8 +12,8 @@
 namespace pricer {
 
 // The checkpoints of one run on disk: <folder>/step-<n>/, each with a marker, written last, that
-// holds the SHA-256 of every file; the folder is made where its parent is there. No torch. One process
-// works on a folder at a time.
+// holds the SHA-256 of every file; the folder is made where its parent is there. No torch. One
+// process works on a folder at a time.
 class CheckpointStore {
  public:
   // `keep` >= 1: how many of the newest stay.

@@ -128,10 +128,10 @@ void OpMemory::AttentionScratch() {
 void OpMemory::AttentionBackward(int64_t queries) {
   const int64_t threads =
       std::min(int64_t{batch_.threads}, batch_.sequences * model_.kv_head_count);
-  const Buffer scratch =
-      meter_.Take(threads * AttentionGradientBytes(queries, sequence_tokens(),
-                                                   model_.head_count / model_.kv_head_count,
-                                                   model_.head_dim, batch_.element_bytes));
+  AttentionGradientSizes sizes;
+  sizes.Include(queries, sequence_tokens(), model_.head_count / model_.kv_head_count,
+                model_.head_dim);
+  const Buffer scratch = meter_.Take(threads * sizes.bytes(model_.head_dim, batch_.element_bytes));
 }
 
 OpMemory::Value OpMemory::Attention(const Value& qkv) {

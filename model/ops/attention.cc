@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <atomic>
 #include <cmath>
+#include <memory>
 #include <numeric>
 #include <type_traits>
 #include <utility>
@@ -189,11 +190,21 @@ void Backward(const Problem& problem, const Attended& x, const at::Tensor& grad_
   const AttentionShape& shape = problem.shape;
   DispatchComputeType(x.q.scalar_type(), [&]<typename T>() {
     const int64_t tasks = problem.sequences() * shape.kv_heads;
+    const int64_t group = shape.heads / shape.kv_heads;
+    AttentionGradientSizes sizes;
+    for (int64_t b = 0; b < problem.sequences(); ++b) {
+      const Sequence s = problem.At(b);
+      sizes.Include(s.query_end - s.query_begin, s.key_end - s.key_begin, group, shape.head_dim);
+    }
+    std::vector<std::unique_ptr<AttentionGradient<T>>> gradients;
+    for (int64_t t = 0; t < TaskThreads(tasks); ++t) {
+      gradients.push_back(MakeAttentionGradient<T>(sizes, group, shape.head_dim));
+    }
+    std::atomic<size_t> taken = 0;
     ParallelOverTasks(tasks, [&](std::atomic<int64_t>& next) {
-      const at::NoGradGuard no_grad;
-      const auto gradient = MakeAttentionGradient<T>(shape.heads / shape.kv_heads, shape.head_dim);
+      AttentionGradient<T>& gradient = *gradients[taken++];
       for (int64_t task = next++; task < tasks; task = next++) {
-        gradient->Compute(
+        gradient.Compute(
             HeadsOf<T>(problem, x, task / shape.kv_heads, task % shape.kv_heads, grad_q, grad_kv));
       }
     });

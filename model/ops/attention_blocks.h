@@ -45,24 +45,35 @@ inline int64_t AttentionForwardBytes(int64_t keys, int64_t head_dim, int64_t ele
          kFloatBytes * kAttentionRows * (stride + width);
 }
 
-// Bytes of tensors that one thread needs for the gradients of one sequence and one key head: of
-// the keys, and of the largest block.
-inline int64_t AttentionGradientBytes(int64_t queries, int64_t keys, int64_t group,
-                                      int64_t head_dim, int64_t element_bytes) {
-  constexpr int64_t kFloatBytes = 4;
-  const int64_t width = RoundUp(kProductTile, head_dim);
-  int64_t of_block = 0;
-  for (int64_t seen = keys - queries; seen < keys;) {
-    const int64_t block = std::min(keys - seen, AttentionBlockQueries(seen, group));
-    seen += block;
-    const int64_t rows = RoundUp(kDepthTile, seen);
-    const int64_t columns = RoundUp(kPanelColumns, block * group);
-    const int64_t of_queries = (2 * element_bytes + kFloatBytes) * width;
-    const int64_t of_scores = 2 * (element_bytes + kFloatBytes) * rows;
-    of_block = std::max(of_block,
-                        columns * (of_queries + of_scores + element_bytes * std::max(width, rows)));
+// What one thread needs for the gradients of sequences and key heads, one after the other; G query
+// heads share a key head.
+struct AttentionGradientSizes {
+  int64_t keys = 0;     // the most, in multiples of kDepthTile
+  int64_t columns = 0;  // of a block: its queries times G, in multiples of kPanelColumns
+  int64_t scores = 0;   // of a block: keys times columns
+  int64_t packed = 0;   // elements of a block's right operand
+
+  void Include(int64_t queries, int64_t all_keys, int64_t group, int64_t head_dim) {
+    const int64_t width = RoundUp(kProductTile, head_dim);
+    keys = std::max(keys, RoundUp(kDepthTile, all_keys));
+    for (int64_t seen = all_keys - queries; seen < all_keys;) {
+      const int64_t block = std::min(all_keys - seen, AttentionBlockQueries(seen, group));
+      seen += block;
+      const int64_t of_block = RoundUp(kPanelColumns, block * group);
+      const int64_t rows = RoundUp(kDepthTile, seen);
+      columns = std::max(columns, of_block);
+      scores = std::max(scores, of_block * rows);
+      packed = std::max(packed, of_block * std::max(width, rows));
+    }
   }
-  return (3 * element_bytes + 2 * kFloatBytes) * RoundUp(kDepthTile, keys) * width + of_block;
-}
+
+  // An element of the compute dtype has so many bytes.
+  int64_t bytes(int64_t head_dim, int64_t element_bytes) const {
+    constexpr int64_t kFloatBytes = 4;
+    const int64_t width = RoundUp(kProductTile, head_dim);
+    return element_bytes * ((3 * keys + 2 * columns) * width + 2 * scores + packed) +
+           kFloatBytes * ((2 * keys + columns) * width + 2 * scores);
+  }
+};
 
 }  // namespace pricer

@@ -17,70 +17,76 @@ namespace {
 template <typename T>
 class BlockProducts {
  public:
-  BlockProducts(int64_t group, int64_t head_dim)
-      : group_(group), head_dim_(head_dim), width_(RoundUp(kProductTile, head_dim)) {}
+  BlockProducts(const AttentionGradientSizes& sizes, int64_t group, int64_t head_dim)
+      : group_(group), head_dim_(head_dim), width_(RoundUp(kProductTile, head_dim)) {
+    constexpr at::ScalarType kDtype = c10::CppTypeToScalarType<T>::value;
+    for (at::Tensor* const of_keys : {&keys_, &values_, &keys_transposed_}) {
+      *of_keys = at::empty({sizes.keys * width_}, kDtype);
+    }
+    grad_keys_ = at::empty({sizes.keys * width_}, at::kFloat);
+    grad_values_ = at::empty({sizes.keys * width_}, at::kFloat);
+    queries_ = at::empty({sizes.columns * width_}, kDtype);
+    grad_out_ = at::empty({sizes.columns * width_}, kDtype);
+    grad_queries_ = at::empty({sizes.columns * width_}, at::kFloat);
+    scores_ = at::empty({sizes.scores}, at::kFloat);
+    grad_probabilities_ = at::empty({sizes.scores}, at::kFloat);
+    probabilities_ = at::empty({sizes.scores}, kDtype);
+    grad_scores_ = at::empty({sizes.scores}, kDtype);
+    packed_ = at::empty({sizes.packed}, kDtype);
+  }
 
   void SetKeys(const AttentionHeads<T>& heads) {
     rows_ = RoundUp(kDepthTile, heads.keys);
-    keys_ = at::zeros({rows_, width_}, kDtype);
-    values_ = at::zeros({rows_, width_}, kDtype);
-    keys_transposed_ = at::zeros({width_, rows_}, kDtype);
-    grad_keys_ = at::zeros({rows_, width_}, at::kFloat);
-    grad_values_ = at::zeros({rows_, width_}, at::kFloat);
-    T* const transposed = keys_transposed_.mutable_data_ptr<T>();
+    T* const keys = Zeroed<T>(keys_, rows_ * width_);
+    T* const values = Zeroed<T>(values_, rows_ * width_);
+    T* const transposed = Zeroed<T>(keys_transposed_, width_ * rows_);
+    Zeroed<float>(grad_keys_, rows_ * width_);
+    Zeroed<float>(grad_values_, rows_ * width_);
     for (int64_t t = 0; t < heads.keys; ++t) {
-      std::copy_n(heads.k[t], head_dim_, keys_.mutable_data_ptr<T>() + t * width_);
-      std::copy_n(heads.v[t], head_dim_, values_.mutable_data_ptr<T>() + t * width_);
+      std::copy_n(heads.k[t], head_dim_, keys + t * width_);
+      std::copy_n(heads.v[t], head_dim_, values + t * width_);
       for (int64_t d = 0; d < head_dim_; ++d) transposed[d * rows_ + t] = heads.k[t][d];
     }
   }
 
   // Queries `begin` to `end`, which see the first `keys` keys.
   void SetQueries(const AttentionHeads<T>& heads, int64_t begin, int64_t end, int64_t keys) {
-    const int64_t columns = RoundUp(kPanelColumns, (end - begin) * group_);
+    columns_ = RoundUp(kPanelColumns, (end - begin) * group_);
     seen_ = RoundUp(kDepthTile, keys);
-    queries_ = at::zeros({columns, width_}, kDtype);
-    grad_out_ = at::zeros({columns, width_}, kDtype);
+    T* const queries = Zeroed<T>(queries_, columns_ * width_);
+    T* const grad_out = Zeroed<T>(grad_out_, columns_ * width_);
     for (int64_t t = begin; t < end; ++t) {
       for (int64_t g = 0; g < group_; ++g) {
         const int64_t to = ((t - begin) * group_ + g) * width_;
-        std::copy_n(heads.q[t] + g * head_dim_, head_dim_, queries_.mutable_data_ptr<T>() + to);
-        std::copy_n(heads.grad_out[t] + g * head_dim_, head_dim_,
-                    grad_out_.mutable_data_ptr<T>() + to);
+        std::copy_n(heads.q[t] + g * head_dim_, head_dim_, queries + to);
+        std::copy_n(heads.grad_out[t] + g * head_dim_, head_dim_, grad_out + to);
       }
     }
     // Rows of keys that only fill up stay zero.
-    probabilities_ = at::zeros({seen_, columns}, kDtype);
-    grad_scores_ = at::zeros({seen_, columns}, kDtype);
-    scores_ = at::empty({seen_, columns}, at::kFloat);
-    grad_probabilities_ = at::empty({seen_, columns}, at::kFloat);
-    grad_queries_ = at::empty({width_, columns}, at::kFloat);
-    packed_ = at::empty({columns * std::max(width_, seen_)}, kDtype);
-    PackTransposed(queries_);
-    MultiplyPacked(keys_.narrow(0, 0, seen_), scores_);
-    PackTransposed(grad_out_);
-    MultiplyPacked(values_.narrow(0, 0, seen_), grad_probabilities_);
+    Zeroed<T>(probabilities_, seen_ * columns_);
+    Zeroed<T>(grad_scores_, seen_ * columns_);
+    PackTransposed(queries);
+    MultiplyPacked({Data(keys_), width_, seen_, width_}, Sums(scores_), columns_);
+    PackTransposed(grad_out);
+    MultiplyPacked({Data(values_), width_, seen_, width_}, Sums(grad_probabilities_), columns_);
   }
 
-  int64_t columns() const { return queries_.size(0); }
+  int64_t columns() const { return columns_; }
   // [keys, columns]
   const float* scores() const { return scores_.const_data_ptr<float>(); }
   const float* grad_probabilities() const { return grad_probabilities_.const_data_ptr<float>(); }
-  T* probabilities() { return probabilities_.mutable_data_ptr<T>(); }
-  T* grad_scores() { return grad_scores_.mutable_data_ptr<T>(); }
+  T* probabilities() { return Data(probabilities_); }
+  T* grad_scores() { return Data(grad_scores_); }
 
   void Accumulate() {
-    Pack(grad_out_);
-    MultiplyPacked(probabilities_, grad_values_, /*add=*/true);
-    Pack(queries_);
-    MultiplyPacked(grad_scores_, grad_keys_, /*add=*/true);
-    Pack(grad_scores_);
-    MultiplyPacked(keys_transposed_.narrow(1, 0, seen_), grad_queries_);
-  }
-
-  void DropQueries() {
-    queries_ = grad_out_ = grad_queries_ = scores_ = grad_probabilities_ = at::Tensor();
-    probabilities_ = grad_scores_ = packed_ = at::Tensor();
+    Pack(Data(grad_out_), columns_, width_);
+    MultiplyPacked({Data(probabilities_), columns_, seen_, columns_}, Sums(grad_values_), width_,
+                   /*add=*/true);
+    Pack(Data(queries_), columns_, width_);
+    MultiplyPacked({Data(grad_scores_), columns_, seen_, columns_}, Sums(grad_keys_), width_,
+                   /*add=*/true);
+    Pack(Data(grad_scores_), seen_, columns_);
+    MultiplyPacked({Data(keys_transposed_), rows_, width_, seen_}, Sums(grad_queries_), columns_);
   }
 
   // Row t at t * width().
@@ -91,7 +97,21 @@ class BlockProducts {
   const float* grad_queries() const { return grad_queries_.const_data_ptr<float>(); }
 
  private:
-  static constexpr at::ScalarType kDtype = c10::CppTypeToScalarType<T>::value;
+  struct Left {
+    const T* data;
+    int64_t stride;
+    int64_t rows;
+    int64_t k;
+  };
+
+  static T* Data(const at::Tensor& tensor) { return tensor.mutable_data_ptr<T>(); }
+  static float* Sums(const at::Tensor& tensor) { return tensor.mutable_data_ptr<float>(); }
+  template <typename U>
+  static U* Zeroed(const at::Tensor& tensor, int64_t n) {
+    U* const data = tensor.mutable_data_ptr<U>();
+    std::fill_n(data, n, U(0));
+    return data;
+  }
 
   // Calls body(first column, width) for the panels of n columns.
   template <typename Body>
@@ -101,31 +121,25 @@ class BlockProducts {
     }
   }
 
-  // The first rows of out [.., n] = left [m, k] times the packed [k, n].
-  void MultiplyPacked(const at::Tensor& left, const at::Tensor& out, bool add = false) {
-    const int64_t k = left.size(1);
-    const int64_t n = out.size(1);
+  // The first rows of sum [.., n] = left times the packed [k, n].
+  void MultiplyPacked(const Left& left, float* sum, int64_t n, bool add = false) {
     ForPanels(n, [&](int64_t column, int64_t width) {
-      MultiplyPanel(left.const_data_ptr<T>(), left.stride(0), left.size(0), k,
-                    packed_.const_data_ptr<T>() + column * k, width,
-                    out.mutable_data_ptr<float>() + column, n, add);
+      MultiplyPanel(left.data, left.stride, left.rows, left.k,
+                    packed_.const_data_ptr<T>() + column * left.k, width, sum + column, n, add);
     });
   }
 
-  void Pack(const at::Tensor& matrix) {
-    const int64_t k = matrix.size(0);
-    const int64_t n = matrix.size(1);
+  void Pack(const T* matrix, int64_t k, int64_t n) {
     ForPanels(n, [&](int64_t column, int64_t width) {
-      PackPanel(matrix.const_data_ptr<T>() + column, n, k, width, k, width,
-                packed_.mutable_data_ptr<T>() + column * k);
+      PackPanel(matrix + column, n, k, width, k, width, Data(packed_) + column * k);
     });
   }
 
   // Of a matrix [columns, D] its transpose.
-  void PackTransposed(const at::Tensor& matrix) {
-    ForPanels(matrix.size(0), [&](int64_t column, int64_t width) {
-      PackTransposedPanel(matrix.const_data_ptr<T>() + column * width_, width_, width_, width,
-                          width, packed_.mutable_data_ptr<T>() + column * width_);
+  void PackTransposed(const T* matrix) {
+    ForPanels(columns_, [&](int64_t column, int64_t width) {
+      PackTransposedPanel(matrix + column * width_, width_, width_, width, width,
+                          Data(packed_) + column * width_);
     });
   }
 
@@ -134,9 +148,10 @@ class BlockProducts {
   const int64_t width_;                                 // head_dim, rounded up: D
   int64_t rows_ = 0;                                    // keys, rounded up
   int64_t seen_ = 0;                                    // keys of the block, rounded up
+  int64_t columns_ = 0;                                 // of the block, rounded up
   at::Tensor keys_, values_, grad_keys_, grad_values_;  // [rows, D]
   at::Tensor keys_transposed_;                          // [D, rows]
-  at::Tensor queries_, grad_out_;                       // [columns, D], columns rounded up
+  at::Tensor queries_, grad_out_;                       // [columns, D]
   at::Tensor grad_queries_;                             // [D, columns]
   at::Tensor scores_, grad_probabilities_;              // [seen, columns] fp32
   at::Tensor probabilities_, grad_scores_;              // [seen, columns]
@@ -146,34 +161,32 @@ class BlockProducts {
 template <typename T>
 class BlockwiseGradient : public AttentionGradient<T> {
  public:
-  BlockwiseGradient(int64_t group, int64_t head_dim) : group_(group), head_dim_(head_dim) {}
+  BlockwiseGradient(const AttentionGradientSizes& sizes, int64_t group, int64_t head_dim)
+      : group_(group), head_dim_(head_dim), products_(sizes, group, head_dim) {}
 
   void Compute(const AttentionHeads<T>& heads) override {
     const int64_t before = heads.keys - heads.queries;  // keys that every query sees
-    const ProductScope scope;
-    BlockProducts<T> products(group_, head_dim_);
-    products.SetKeys(heads);
+    products_.SetKeys(heads);
     for (int64_t begin = 0; begin < heads.queries;) {
       const int64_t end =
           std::min(heads.queries, begin + AttentionBlockQueries(before + begin, group_));
-      products.SetQueries(heads, begin, end, before + end);
-      DescribeColumns(heads, begin, end, products.columns());
+      products_.SetQueries(heads, begin, end, before + end);
+      DescribeColumns(heads, begin, end, products_.columns());
       for (int64_t key = 0; key < before + end; ++key) {
         // Keys do not see the queries before their own token.
-        ComputeRow(key, std::max<int64_t>(0, key - before - begin) * group_, products);
+        ComputeRow(key, std::max<int64_t>(0, key - before - begin) * group_);
       }
-      products.Accumulate();
-      StoreGradQueries(heads, begin, end, products);
-      products.DropQueries();
+      products_.Accumulate();
+      StoreGradQueries(heads, begin, end);
       begin = end;
     }
-    const float* grad_k = products.grad_keys();
-    const float* grad_v = products.grad_values();
+    const float* grad_k = products_.grad_keys();
+    const float* grad_v = products_.grad_values();
     for (int64_t t = 0; t < heads.keys; ++t) {
       std::copy_n(grad_k, head_dim_, heads.grad_k[t]);
       std::copy_n(grad_v, head_dim_, heads.grad_v[t]);
-      grad_k += products.width();
-      grad_v += products.width();
+      grad_k += products_.width();
+      grad_v += products_.width();
     }
   }
 
@@ -193,23 +206,22 @@ class BlockwiseGradient : public AttentionGradient<T> {
     }
   }
 
-  void ComputeRow(int64_t key, int64_t first_column, BlockProducts<T>& products) {
-    const int64_t columns = products.columns();
+  void ComputeRow(int64_t key, int64_t first_column) {
+    const int64_t columns = products_.columns();
     const int64_t at = key * columns + first_column;
-    auto* probabilities = products.probabilities() + key * columns;
-    auto* grad_scores = products.grad_scores() + key * columns;
+    auto* probabilities = products_.probabilities() + key * columns;
+    auto* grad_scores = products_.grad_scores() + key * columns;
     std::fill_n(probabilities, first_column, 0.0f);
     std::fill_n(grad_scores, first_column, 0.0f);
-    row::AttentionGradient(products.scores() + at, products.grad_probabilities() + at,
+    row::AttentionGradient(products_.scores() + at, products_.grad_probabilities() + at,
                            &log_sum_exp_[first_column], &grad_dot_out_[first_column], scale_,
                            AsRow(probabilities + first_column), AsRow(grad_scores + first_column),
                            columns - first_column);
   }
 
-  void StoreGradQueries(const AttentionHeads<T>& heads, int64_t begin, int64_t end,
-                        const BlockProducts<T>& products) {
-    const float* column = products.grad_queries();
-    const int64_t stride = products.columns();
+  void StoreGradQueries(const AttentionHeads<T>& heads, int64_t begin, int64_t end) {
+    const float* column = products_.grad_queries();
+    const int64_t stride = products_.columns();
     for (int64_t t = begin; t < end; ++t) {
       T* grad = heads.grad_q[t];
       for (int64_t g = 0; g < group_; ++g, grad += head_dim_, ++column) {
@@ -221,20 +233,21 @@ class BlockwiseGradient : public AttentionGradient<T> {
   const int64_t group_;
   const int64_t head_dim_;
   const float scale_ = 1.0f / std::sqrt(static_cast<float>(head_dim_));
+  BlockProducts<T> products_;
   std::vector<float> log_sum_exp_, grad_dot_out_;  // of the block's columns
 };
 
 }  // namespace
 
-template <>
-std::unique_ptr<AttentionGradient<float>> MakeAttentionGradient(int64_t group, int64_t head_dim) {
-  return std::make_unique<BlockwiseGradient<float>>(group, head_dim);
+template <typename T>
+std::unique_ptr<AttentionGradient<T>> MakeAttentionGradient(const AttentionGradientSizes& sizes,
+                                                            int64_t group, int64_t head_dim) {
+  return std::make_unique<BlockwiseGradient<T>>(sizes, group, head_dim);
 }
 
-template <>
-std::unique_ptr<AttentionGradient<at::BFloat16>> MakeAttentionGradient(int64_t group,
-                                                                       int64_t head_dim) {
-  return std::make_unique<BlockwiseGradient<at::BFloat16>>(group, head_dim);
-}
+template std::unique_ptr<AttentionGradient<float>> MakeAttentionGradient(
+    const AttentionGradientSizes&, int64_t, int64_t);
+template std::unique_ptr<AttentionGradient<at::BFloat16>> MakeAttentionGradient(
+    const AttentionGradientSizes&, int64_t, int64_t);
 
 }  // namespace pricer

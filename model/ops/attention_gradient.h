@@ -5,6 +5,7 @@
 #include <cstdint>
 #include <memory>
 
+#include "model/ops/attention_blocks.h"
 #include "model/ops/strided_rows.h"
 
 // The gradients of causal attention on a CPU, for the query heads that share one key head, by the
@@ -30,7 +31,7 @@ struct AttentionHeads {
   StridedRows<T> grad_k, grad_v;  // [keys, D], overwritten
 };
 
-// Computes gradients, one after the other, in memory that it keeps. One thread.
+// Computes gradients, one after the other, in memory that it keeps. One thread at a time.
 template <typename T>
 class AttentionGradient {
  public:
@@ -38,8 +39,9 @@ class AttentionGradient {
   virtual void Compute(const AttentionHeads<T>& heads) = 0;
 };
 
-// `T` is float or at::BFloat16.
+// `T` is float or at::BFloat16. For what `sizes` includes.
 template <typename T>
-std::unique_ptr<AttentionGradient<T>> MakeAttentionGradient(int64_t group, int64_t head_dim);
+std::unique_ptr<AttentionGradient<T>> MakeAttentionGradient(const AttentionGradientSizes& sizes,
+                                                            int64_t group, int64_t head_dim);
 
 }  // namespace pricer

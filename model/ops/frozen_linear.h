@@ -14,8 +14,8 @@ namespace pricer {
 // A linear layer that is not trained, its weight in the layout of the products. Thread-safe.
 class FrozenLinear {
  public:
-  FrozenLinear(const at::Tensor& weight,               // [out, in] fp32 or bf16; copied
-               const at::Tensor& bias = at::Tensor())  // [out] as weight, or undefined
+  explicit FrozenLinear(const at::Tensor& weight,               // [out, in] fp32 or bf16; copied
+                        const at::Tensor& bias = at::Tensor())  // [out] as weight, or undefined
       : transposed_(weight.t()), bias_(bias) {}
 
   int64_t in() const { return transposed_.rows(); }
