@@ -30,17 +30,29 @@ void PortableBits(const DropoutRowKey& row, absl::Span<uint32_t> bits) {
   }
 }
 
+// Channels in whole words of bits, which the wide kernels take.
+int64_t WholeWords(int64_t channels) { return channels / 32 * 32; }
+
+bool IsKept(const DropoutBlock& block, int64_t row, int64_t channel) {
+  return (block.bits[row * block.stride + channel / 32] >> (channel % 32) & 1) != 0;
+}
+
 template <typename T>
-void PortableKeep(const uint32_t* bits, const T* x, T* out, int64_t begin, int64_t n) {
-  for (int64_t c = begin; c < n; ++c) {
-    out[c] = (bits[c / 32] >> (c % 32) & 1) != 0 ? x[c] : T{0};
+void PortableKeep(const DropoutBlock& block, int64_t begin, const T* x, int64_t x_stride, T* out,
+                  int64_t out_stride) {
+  for (int64_t t = 0; t < block.rows; ++t) {
+    for (int64_t c = begin; c < block.channels; ++c) {
+      out[t * out_stride + c] = IsKept(block, t, c) ? x[t * x_stride + c] : T{0};
+    }
   }
 }
 
-void PortableAccumulate(const uint32_t* bits, const float* x, float* sum, int64_t begin,
-                        int64_t n) {
-  for (int64_t c = begin; c < n; ++c) {
-    if ((bits[c / 32] >> (c % 32) & 1) != 0) sum[c] += x[c];
+void PortableAccumulate(const DropoutBlock& block, int64_t begin, const float* x, float* sum,
+                        int64_t stride) {
+  for (int64_t t = 0; t < block.rows; ++t) {
+    for (int64_t c = begin; c < block.channels; ++c) {
+      if (IsKept(block, t, c)) sum[t * stride + c] += x[t * stride + c];
+    }
   }
 }
 
@@ -60,11 +72,12 @@ struct Avx512Counters {
   __m512i word0, word1, word2, word3;
 };
 
-__attribute__((target("avx512f"))) inline Avx512Counters Avx512Start(const DropoutRowKey& row,
+// After the first round, in which all counters of a row have the same products.
+__attribute__((target("avx512f"))) inline Avx512Counters Avx512Start(const Avx512Counters& row,
                                                                      uint32_t group) {
-  return {_mm512_set1_epi64(row.counter[0]), _mm512_set1_epi64(row.counter[1]),
-          _mm512_set1_epi64(row.counter[2]),
-          _mm512_add_epi64(_mm512_set1_epi64(group), _mm512_set_epi64(7, 6, 5, 4, 3, 2, 1, 0))};
+  const __m512i groups =
+      _mm512_add_epi64(_mm512_set1_epi64(group), _mm512_set_epi64(7, 6, 5, 4, 3, 2, 1, 0));
+  return {row.word0, row.word1, _mm512_xor_si512(row.word2, groups), row.word3};
 }
 
 __attribute__((target("avx512f"))) inline void Avx512Round(const Avx512Keys& keys, int round,
@@ -104,12 +117,19 @@ __attribute__((target("avx512f"))) void Avx512Bits(const DropoutRowKey& row,
     keys.key1[round] = _mm512_set1_epi64(key[1]);
   }
   const __m512i threshold = _mm512_set1_epi32(static_cast<int>(row.threshold));
+  const uint64_t product0 = uint64_t{row.counter[0]} * kPhiloxMultiplier0;
+  const uint64_t product1 = uint64_t{row.counter[2]} * kPhiloxMultiplier1;
+  const Avx512Counters of_row = {
+      _mm512_set1_epi64(static_cast<int64_t>((product1 >> 32) ^ row.counter[1] ^ row.key[0])),
+      _mm512_set1_epi64(static_cast<int64_t>(product1)),
+      _mm512_set1_epi64(static_cast<int64_t>((product0 >> 32) ^ row.key[1])),
+      _mm512_set1_epi64(static_cast<int64_t>(product0))};
   for (size_t w = 0; w < bits.size(); w += 3) {
     const auto group = static_cast<uint32_t>(w) * kCountersPerWord;
-    Avx512Counters a = Avx512Start(row, group);
-    Avx512Counters b = Avx512Start(row, group + kCountersPerWord);
-    Avx512Counters c = Avx512Start(row, group + 2 * kCountersPerWord);
-    for (int round = 0; round < kPhiloxRounds; ++round) {
+    Avx512Counters a = Avx512Start(of_row, group);
+    Avx512Counters b = Avx512Start(of_row, group + kCountersPerWord);
+    Avx512Counters c = Avx512Start(of_row, group + 2 * kCountersPerWord);
+    for (int round = 1; round < kPhiloxRounds; ++round) {
       Avx512Round(keys, round, a);
       Avx512Round(keys, round, b);
       Avx512Round(keys, round, c);
@@ -163,113 +183,120 @@ __attribute__((target("avx2"))) void Avx2Bits(const DropoutRowKey& row, absl::Sp
   }
 }
 
-// The following take whole words of bits and return how many values they did.
+// The following take the whole words of each row.
 
-__attribute__((target("avx512f"))) int64_t Avx512Keep(const uint32_t* bits, const uint32_t* x,
-                                                      uint32_t* out, int64_t n) {
-  int64_t c = 0;
-  for (; c + 32 <= n; c += 32, ++bits) {
-    const auto low = static_cast<__mmask16>(*bits);
-    const auto high = static_cast<__mmask16>(*bits >> 16);
-    _mm512_storeu_si512(out + c, _mm512_maskz_loadu_epi32(low, x + c));
-    _mm512_storeu_si512(out + c + 16, _mm512_maskz_loadu_epi32(high, x + c + 16));
-  }
-  return c;
-}
-
-__attribute__((target("avx512bw"))) int64_t Avx512Keep(const uint32_t* bits, const uint16_t* x,
-                                                       uint16_t* out, int64_t n) {
-  int64_t c = 0;
-  for (; c + 32 <= n; c += 32, ++bits) {
-    _mm512_storeu_si512(out + c, _mm512_maskz_loadu_epi16(*bits, x + c));
-  }
-  return c;
-}
-
-__attribute__((target("avx512f"))) int64_t Avx512Accumulate(const uint32_t* bits, const float* x,
-                                                            float* sum, int64_t n) {
-  int64_t c = 0;
-  for (; c + 32 <= n; c += 32, ++bits) {
-    for (int part = 0; part < 2; ++part) {
-      const auto kept = static_cast<__mmask16>(*bits >> (16 * part));
-      float* const to = sum + c + 16 * part;
-      const __m512 before = _mm512_loadu_ps(to);
-      const __m512 added = _mm512_loadu_ps(x + c + 16 * part);
-      _mm512_storeu_ps(to, _mm512_mask_add_ps(before, kept, before, added));
+__attribute__((target("avx512f"))) void Avx512Keep(const DropoutBlock& block, const uint32_t* x,
+                                                   int64_t x_stride, uint32_t* out,
+                                                   int64_t out_stride) {
+  for (int64_t t = 0; t < block.rows; ++t, x += x_stride, out += out_stride) {
+    const uint32_t* bits = block.bits + t * block.stride;
+    for (int64_t c = 0; c + 32 <= block.channels; c += 32, ++bits) {
+      const auto low = static_cast<__mmask16>(*bits);
+      const auto high = static_cast<__mmask16>(*bits >> 16);
+      _mm512_storeu_si512(out + c, _mm512_maskz_loadu_epi32(low, x + c));
+      _mm512_storeu_si512(out + c + 16, _mm512_maskz_loadu_epi32(high, x + c + 16));
     }
   }
-  return c;
 }
 
-__attribute__((target("avx2"))) int64_t Avx2Accumulate(const uint32_t* bits, const float* x,
-                                                       float* sum, int64_t n) {
+__attribute__((target("avx512bw"))) void Avx512Keep(const DropoutBlock& block, const uint16_t* x,
+                                                    int64_t x_stride, uint16_t* out,
+                                                    int64_t out_stride) {
+  for (int64_t t = 0; t < block.rows; ++t, x += x_stride, out += out_stride) {
+    const uint32_t* bits = block.bits + t * block.stride;
+    for (int64_t c = 0; c + 32 <= block.channels; c += 32, ++bits) {
+      _mm512_storeu_si512(out + c, _mm512_maskz_loadu_epi16(*bits, x + c));
+    }
+  }
+}
+
+__attribute__((target("avx512f"))) void Avx512Accumulate(const DropoutBlock& block, const float* x,
+                                                         float* sum, int64_t stride) {
+  for (int64_t t = 0; t < block.rows; ++t, x += stride, sum += stride) {
+    const uint32_t* bits = block.bits + t * block.stride;
+    for (int64_t c = 0; c + 32 <= block.channels; c += 32, ++bits) {
+      for (int part = 0; part < 2; ++part) {
+        const auto kept = static_cast<__mmask16>(*bits >> (16 * part));
+        float* const to = sum + c + 16 * part;
+        const __m512 before = _mm512_loadu_ps(to);
+        const __m512 added = _mm512_loadu_ps(x + c + 16 * part);
+        _mm512_storeu_ps(to, _mm512_mask_add_ps(before, kept, before, added));
+      }
+    }
+  }
+}
+
+// All ones in the lanes whose bit in the word is set.
+__attribute__((target("avx2"))) inline __m256i Avx2Lanes8(uint32_t word) {
   const __m256i places = _mm256_set_epi32(128, 64, 32, 16, 8, 4, 2, 1);
-  int64_t c = 0;
-  for (; c + 32 <= n; c += 32, ++bits) {
-    for (int part = 0; part < 4; ++part) {
-      const __m256i word = _mm256_set1_epi32(static_cast<int>(*bits >> (8 * part)));
-      const __m256i kept = _mm256_cmpeq_epi32(_mm256_and_si256(word, places), places);
-      const __m256 added =
-          _mm256_and_ps(_mm256_loadu_ps(x + c + 8 * part), _mm256_castsi256_ps(kept));
-      float* const to = sum + c + 8 * part;
-      _mm256_storeu_ps(to, _mm256_add_ps(_mm256_loadu_ps(to), added));
-    }
-  }
-  return c;
+  const __m256i spread = _mm256_set1_epi32(static_cast<int>(word));
+  return _mm256_cmpeq_epi32(_mm256_and_si256(spread, places), places);
 }
 
-__attribute__((target("avx2"))) int64_t Avx2Keep(const uint32_t* bits, const uint32_t* x,
-                                                 uint32_t* out, int64_t n) {
-  const __m256i places = _mm256_set_epi32(128, 64, 32, 16, 8, 4, 2, 1);
-  int64_t c = 0;
-  for (; c + 32 <= n; c += 32, ++bits) {
-    for (int part = 0; part < 4; ++part) {
-      const __m256i word = _mm256_set1_epi32(static_cast<int>(*bits >> (8 * part)));
-      const __m256i kept = _mm256_cmpeq_epi32(_mm256_and_si256(word, places), places);
-      const auto* in = reinterpret_cast<const __m256i*>(x + c + 8 * part);
-      _mm256_storeu_si256(reinterpret_cast<__m256i*>(out + c + 8 * part),
-                          _mm256_and_si256(_mm256_loadu_si256(in), kept));
-    }
-  }
-  return c;
-}
-
-__attribute__((target("avx2"))) int64_t Avx2Keep(const uint32_t* bits, const uint16_t* x,
-                                                 uint16_t* out, int64_t n) {
+__attribute__((target("avx2"))) inline __m256i Avx2Lanes16(uint32_t word) {
   const __m256i places = _mm256_set_epi16(-32768, 16384, 8192, 4096, 2048, 1024, 512, 256, 128, 64,
                                           32, 16, 8, 4, 2, 1);
-  int64_t c = 0;
-  for (; c + 32 <= n; c += 32, ++bits) {
-    for (int part = 0; part < 2; ++part) {
-      const __m256i word = _mm256_set1_epi16(static_cast<int16_t>(*bits >> (16 * part)));
-      const __m256i kept = _mm256_cmpeq_epi16(_mm256_and_si256(word, places), places);
-      const auto* in = reinterpret_cast<const __m256i*>(x + c + 16 * part);
-      _mm256_storeu_si256(reinterpret_cast<__m256i*>(out + c + 16 * part),
-                          _mm256_and_si256(_mm256_loadu_si256(in), kept));
+  const __m256i spread = _mm256_set1_epi16(static_cast<int16_t>(word));
+  return _mm256_cmpeq_epi16(_mm256_and_si256(spread, places), places);
+}
+
+template <typename T>
+__attribute__((target("avx2"))) inline void Avx2KeepLanes(const __m256i& lanes, const T* x,
+                                                          T* out) {
+  const __m256i kept = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(x));
+  _mm256_storeu_si256(reinterpret_cast<__m256i*>(out), _mm256_and_si256(kept, lanes));
+}
+
+__attribute__((target("avx2"))) void Avx2Keep(const DropoutBlock& block, const uint32_t* x,
+                                              int64_t x_stride, uint32_t* out, int64_t out_stride) {
+  for (int64_t t = 0; t < block.rows; ++t, x += x_stride, out += out_stride) {
+    const uint32_t* bits = block.bits + t * block.stride;
+    for (int64_t c = 0; c + 32 <= block.channels; c += 32, ++bits) {
+      for (int part = 0; part < 4; ++part) {
+        Avx2KeepLanes(Avx2Lanes8(*bits >> (8 * part)), x + c + 8 * part, out + c + 8 * part);
+      }
     }
   }
-  return c;
+}
+
+__attribute__((target("avx2"))) void Avx2Keep(const DropoutBlock& block, const uint16_t* x,
+                                              int64_t x_stride, uint16_t* out, int64_t out_stride) {
+  for (int64_t t = 0; t < block.rows; ++t, x += x_stride, out += out_stride) {
+    const uint32_t* bits = block.bits + t * block.stride;
+    for (int64_t c = 0; c + 32 <= block.channels; c += 32, ++bits) {
+      Avx2KeepLanes(Avx2Lanes16(*bits), x + c, out + c);
+      Avx2KeepLanes(Avx2Lanes16(*bits >> 16), x + c + 16, out + c + 16);
+    }
+  }
+}
+
+__attribute__((target("avx2"))) void Avx2Accumulate(const DropoutBlock& block, const float* x,
+                                                    float* sum, int64_t stride) {
+  for (int64_t t = 0; t < block.rows; ++t, x += stride, sum += stride) {
+    const uint32_t* bits = block.bits + t * block.stride;
+    for (int64_t c = 0; c + 32 <= block.channels; c += 32, ++bits) {
+      for (int part = 0; part < 4; ++part) {
+        const __m256 lanes = _mm256_castsi256_ps(Avx2Lanes8(*bits >> (8 * part)));
+        const __m256 added = _mm256_and_ps(_mm256_loadu_ps(x + c + 8 * part), lanes);
+        float* const to = sum + c + 8 * part;
+        _mm256_storeu_ps(to, _mm256_add_ps(_mm256_loadu_ps(to), added));
+      }
+    }
+  }
 }
 
 #endif
 
 template <typename T>
-void Keep(DropoutKernel kernel, const uint32_t* bits, const T* x, T* out, int64_t n) {
+void Keep(DropoutKernel kernel, const DropoutBlock& block, const T* x, int64_t x_stride, T* out,
+          int64_t out_stride) {
   int64_t done = 0;
 #if defined(__x86_64__)
-  if (kernel == DropoutKernel::kAvx512) done = Avx512Keep(bits, x, out, n);
-  if (kernel == DropoutKernel::kAvx2) done = Avx2Keep(bits, x, out, n);
+  if (kernel != DropoutKernel::kPortable) done = WholeWords(block.channels);
+  if (kernel == DropoutKernel::kAvx512) Avx512Keep(block, x, x_stride, out, out_stride);
+  if (kernel == DropoutKernel::kAvx2) Avx2Keep(block, x, x_stride, out, out_stride);
 #endif
-  PortableKeep(bits, x, out, done, n);
-}
-
-void Accumulate(DropoutKernel kernel, const uint32_t* bits, const float* x, float* sum, int64_t n) {
-  int64_t done = 0;
-#if defined(__x86_64__)
-  if (kernel == DropoutKernel::kAvx512) done = Avx512Accumulate(bits, x, sum, n);
-  if (kernel == DropoutKernel::kAvx2) done = Avx2Accumulate(bits, x, sum, n);
-#endif
-  PortableAccumulate(bits, x, sum, done, n);
+  PortableKeep(block, done, x, x_stride, out, out_stride);
 }
 
 DropoutKernel FindWidestKernel() {
@@ -308,31 +335,39 @@ void DropoutBits(const DropoutRowKey& row, absl::Span<uint32_t> bits) {
   DropoutBits(WidestKernel(), row, bits);
 }
 
-void KeepElements(DropoutKernel kernel, const uint32_t* bits, const uint32_t* x, uint32_t* out,
-                  int64_t n) {
-  Keep(kernel, bits, x, out, n);
+void KeepElements(DropoutKernel kernel, const DropoutBlock& block, const uint32_t* x,
+                  int64_t x_stride, uint32_t* out, int64_t out_stride) {
+  Keep(kernel, block, x, x_stride, out, out_stride);
 }
 
-void KeepElements(DropoutKernel kernel, const uint32_t* bits, const uint16_t* x, uint16_t* out,
-                  int64_t n) {
-  Keep(kernel, bits, x, out, n);
+void KeepElements(DropoutKernel kernel, const DropoutBlock& block, const uint16_t* x,
+                  int64_t x_stride, uint16_t* out, int64_t out_stride) {
+  Keep(kernel, block, x, x_stride, out, out_stride);
 }
 
-void KeepElements(const uint32_t* bits, const uint32_t* x, uint32_t* out, int64_t n) {
-  Keep(WidestKernel(), bits, x, out, n);
+void KeepElements(const DropoutBlock& block, const uint32_t* x, int64_t x_stride, uint32_t* out,
+                  int64_t out_stride) {
+  Keep(WidestKernel(), block, x, x_stride, out, out_stride);
 }
 
-void KeepElements(const uint32_t* bits, const uint16_t* x, uint16_t* out, int64_t n) {
-  Keep(WidestKernel(), bits, x, out, n);
+void KeepElements(const DropoutBlock& block, const uint16_t* x, int64_t x_stride, uint16_t* out,
+                  int64_t out_stride) {
+  Keep(WidestKernel(), block, x, x_stride, out, out_stride);
 }
 
-void AccumulateKept(DropoutKernel kernel, const uint32_t* bits, const float* x, float* sum,
-                    int64_t n) {
-  Accumulate(kernel, bits, x, sum, n);
+void AccumulateKept(DropoutKernel kernel, const DropoutBlock& block, const float* x, float* sum,
+                    int64_t stride) {
+  int64_t done = 0;
+#if defined(__x86_64__)
+  if (kernel != DropoutKernel::kPortable) done = WholeWords(block.channels);
+  if (kernel == DropoutKernel::kAvx512) Avx512Accumulate(block, x, sum, stride);
+  if (kernel == DropoutKernel::kAvx2) Avx2Accumulate(block, x, sum, stride);
+#endif
+  PortableAccumulate(block, done, x, sum, stride);
 }
 
-void AccumulateKept(const uint32_t* bits, const float* x, float* sum, int64_t n) {
-  Accumulate(WidestKernel(), bits, x, sum, n);
+void AccumulateKept(const DropoutBlock& block, const float* x, float* sum, int64_t stride) {
+  AccumulateKept(WidestKernel(), block, x, sum, stride);
 }
 
 }  // namespace pricer

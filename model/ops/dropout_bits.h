@@ -20,23 +20,34 @@ struct DropoutRowKey {
 // widest instruction set that the processor has.
 void DropoutBits(const DropoutRowKey& row, absl::Span<uint32_t> bits);
 
-// out[c] = x[c] where the channel's bit is set, else 0: of values of 4 and of 2 bytes, n of them.
-void KeepElements(const uint32_t* bits, const uint32_t* x, uint32_t* out, int64_t n);
-void KeepElements(const uint32_t* bits, const uint16_t* x, uint16_t* out, int64_t n);
+// Bits of some rows, `channels` of each: row t's words begin at bits + t * stride.
+struct DropoutBlock {
+  const uint32_t* bits = nullptr;
+  int64_t stride = 0;
+  int64_t rows = 0;
+  int64_t channels = 0;
+};
 
-// sum[c] += x[c] where the channel's bit is set.
-void AccumulateKept(const uint32_t* bits, const float* x, float* sum, int64_t n);
+// out[t, c] = x[t, c] where the channel's bit is set, else 0: of values of 4 and of 2 bytes. Row t
+// is at x + t * x_stride and out + t * out_stride.
+void KeepElements(const DropoutBlock& block, const uint32_t* x, int64_t x_stride, uint32_t* out,
+                  int64_t out_stride);
+void KeepElements(const DropoutBlock& block, const uint16_t* x, int64_t x_stride, uint16_t* out,
+                  int64_t out_stride);
 
-// The same by a chosen one; to compare them.
+// sum[t, c] += x[t, c] where the channel's bit is set; row t of both at t * stride.
+void AccumulateKept(const DropoutBlock& block, const float* x, float* sum, int64_t stride);
+
+// The same by a chosen instruction set; to compare them.
 enum class DropoutKernel { kPortable, kAvx2, kAvx512 };
 bool SupportsDropoutKernel(DropoutKernel kernel);
 // REQUIRES: SupportsDropoutKernel(kernel).
 void DropoutBits(DropoutKernel kernel, const DropoutRowKey& row, absl::Span<uint32_t> bits);
-void KeepElements(DropoutKernel kernel, const uint32_t* bits, const uint32_t* x, uint32_t* out,
-                  int64_t n);
-void KeepElements(DropoutKernel kernel, const uint32_t* bits, const uint16_t* x, uint16_t* out,
-                  int64_t n);
-void AccumulateKept(DropoutKernel kernel, const uint32_t* bits, const float* x, float* sum,
-                    int64_t n);
+void KeepElements(DropoutKernel kernel, const DropoutBlock& block, const uint32_t* x,
+                  int64_t x_stride, uint32_t* out, int64_t out_stride);
+void KeepElements(DropoutKernel kernel, const DropoutBlock& block, const uint16_t* x,
+                  int64_t x_stride, uint16_t* out, int64_t out_stride);
+void AccumulateKept(DropoutKernel kernel, const DropoutBlock& block, const float* x, float* sum,
+                    int64_t stride);
 
 }  // namespace pricer

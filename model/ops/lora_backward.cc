@@ -101,10 +101,9 @@ class InputGradient {
     for (const PlannedPart& part : segment.parts) {
       MultiplyPanel(states + part.rank_begin, segment.ranks, rows, part.padded_rank,
                     a + part.rank_begin * width, width, scratch.part_sum, width, /*add=*/false);
-      for (int64_t t = 0; t < block.rows; ++t) {
-        AccumulateKept(MaskBits(part.mask, block.begin - segment.begin + t, panel * kPanelColumns),
-                       scratch.part_sum + t * width, scratch.sum + t * width, columns);
-      }
+      AccumulateKept(MaskBlock(part.mask, block.begin - segment.begin, block.rows,
+                               panel * kPanelColumns, columns),
+                     scratch.part_sum, scratch.sum, width);
     }
   }
 
@@ -143,9 +142,9 @@ class WeightGradient {
   struct Task {
     int64_t segment = 0;
     int64_t first_output = 0;  // of the segment's parts
-    int64_t part = -1;         // -1: all, which share their input
+    int64_t part = -1;         // of dB
     int64_t panel = 0;
-    bool of_a = false;
+    bool of_a = false;  // of all parts, which share their input
   };
 
   void AddTasks(int64_t s, int64_t first_output) {
@@ -161,66 +160,91 @@ class WeightGradient {
       out_->a.push_back(at::empty({part.rank, plan_.in}, at::kFloat));
       out_->b.push_back(at::empty({part.out_size, part.rank}, at::kFloat));
       add(p, part.out_size, /*of_a=*/false);
-      if (segment.has_dropout()) add(p, plan_.in, /*of_a=*/true);
     }
-    if (!segment.has_dropout()) add(-1, plan_.in, /*of_a=*/true);
+    add(/*part=*/-1, plan_.in, /*of_a=*/true);
   }
 
   void RunTask(const Task& task, Scratch<T>& scratch) const {
     std::vector<float>& sum = scratch.wide_states;
     const PlannedSegment& segment = plan_.segments[task.segment];
-    const int64_t begin = task.part < 0 ? 0 : segment.parts[task.part].rank_begin;
-    const int64_t ranks = task.part < 0 ? segment.ranks : segment.parts[task.part].padded_rank;
+    const int64_t begin = task.of_a ? 0 : segment.parts[task.part].rank_begin;
+    const int64_t ranks = task.of_a ? segment.ranks : segment.parts[task.part].padded_rank;
     const int64_t size = task.of_a ? plan_.in : segment.parts[task.part].out_size;
     const int64_t columns = std::min(kPanelColumns, size - task.panel * kPanelColumns);
     const int64_t width = RoundUp(kProductTile, columns);
-    const at::Tensor& left = (task.of_a ? grad_states_ : states_)[task.segment];
+    const at::Tensor& states = (task.of_a ? grad_states_ : states_)[task.segment];
     sum.resize(ranks * width);
     for (int64_t row = 0; row < segment.rows(); row += kPackedRows) {
       const int64_t count = std::min(kPackedRows, segment.rows() - row);
-      const int64_t k = RoundUp(kDepthTile, count);
-      scratch.packed.resize(k * width);
-      Pack(task, segment, row, count, columns, k, width, scratch);
-      MultiplyPanel(left.const_data_ptr<T>() + begin * left.size(1) + row, left.size(1), ranks, k,
-                    scratch.packed.data(), width, sum.data(), width, /*add=*/row > 0);
+      const Rows rows = ReadColumns(task, segment, row, count, columns);
+      const T* const left = states.const_data_ptr<T>() + begin * states.size(1) + row;
+      if (!task.of_a || !segment.has_dropout()) {
+        Multiply(left, states.size(1), ranks, rows, row > 0, sum.data(), scratch);
+        continue;
+      }
+      // Each part has a mask of its own.
+      for (const PlannedPart& part : segment.parts) {
+        const Rows kept = Keep(rows, part, row, task.panel * kPanelColumns, scratch);
+        Multiply(left + part.rank_begin * states.size(1), states.size(1), part.padded_rank, kept,
+                 row > 0, &sum[part.rank_begin * width], scratch);
+      }
     }
     if (task.of_a) {
-      WriteA(task, segment, begin, columns, width, sum);
+      WriteA(task, segment, columns, width, sum);
     } else {
       WriteB(task, segment, columns, width, sum);
     }
   }
 
-  void Pack(const Task& task, const PlannedSegment& segment, int64_t row, int64_t count,
-            int64_t columns, int64_t k, int64_t width, Scratch<T>& scratch) const {
-    const int64_t column = task.panel * kPanelColumns;
+  // Columns of a panel, of x or of the gradient.
+  struct Rows {
+    const T* data = nullptr;
+    int64_t stride = 0;
+    int64_t count = 0;
+    int64_t columns = 0;
+  };
+
+  Rows ReadColumns(const Task& task, const PlannedSegment& segment, int64_t row, int64_t count,
+                   int64_t columns) const {
     const at::Tensor& from = task.of_a ? x_ : grad_;
     const int64_t stride = from.size(1);
-    const T* data = from.const_data_ptr<T>() + (segment.begin + row) * stride + column;
-    if (!task.of_a) {
-      data += segment.parts[task.part].out_begin;
-    } else if (segment.has_dropout()) {
-      scratch.kept.resize(count * columns);
-      for (int64_t t = 0; t < count; ++t) {
-        KeepElements(MaskBits(segment.parts[task.part].mask, row + t, column),
-                     AsWords(data + t * stride), AsWords(&scratch.kept[t * columns]), columns);
-      }
-      return PackPanel(scratch.kept.data(), columns, count, columns, k, width,
-                       scratch.packed.data());
+    const T* data =
+        from.const_data_ptr<T>() + (segment.begin + row) * stride + task.panel * kPanelColumns;
+    if (!task.of_a) data += segment.parts[task.part].out_begin;
+    // Few lines of each row, which processors do not foresee.
+    constexpr int64_t kLine = 64 / sizeof(T);
+    for (int64_t t = 0; t < count; ++t) {
+      for (int64_t c = 0; c < columns; c += kLine) __builtin_prefetch(data + t * stride + c);
     }
-    PackPanel(data, stride, count, columns, k, width, scratch.packed.data());
+    return {data, stride, count, columns};
   }
 
-  // `sum` has the rows of the states from `begin` on.
-  void WriteA(const Task& task, const PlannedSegment& segment, int64_t begin, int64_t columns,
-              int64_t width, const std::vector<float>& sum) const {
+  Rows Keep(const Rows& rows, const PlannedPart& part, int64_t row, int64_t column,
+            Scratch<T>& scratch) const {
+    scratch.kept.resize(rows.count * rows.columns);
+    KeepElements(MaskBlock(part.mask, row, rows.count, column, rows.columns), AsWords(rows.data),
+                 rows.stride, AsWords(scratch.kept.data()), rows.columns);
+    return {scratch.kept.data(), rows.columns, rows.count, rows.columns};
+  }
+
+  // sum [ranks, columns padded] = left [ranks, count] times rows, or adds it.
+  void Multiply(const T* left, int64_t left_stride, int64_t ranks, const Rows& rows, bool add,
+                float* sum, Scratch<T>& scratch) const {
+    const int64_t k = RoundUp(kDepthTile, rows.count);
+    const int64_t width = RoundUp(kProductTile, rows.columns);
+    scratch.packed.resize(k * width);
+    PackPanel(rows.data, rows.stride, rows.count, rows.columns, k, width, scratch.packed.data());
+    MultiplyPanel(left, left_stride, ranks, k, scratch.packed.data(), width, sum, width, add);
+  }
+
+  // `sum` has the rows of all states.
+  void WriteA(const Task& task, const PlannedSegment& segment, int64_t columns, int64_t width,
+              const std::vector<float>& sum) const {
     for (size_t p = 0; p < segment.parts.size(); ++p) {
-      if (task.part >= 0 && static_cast<int64_t>(p) != task.part) continue;
       const PlannedPart& part = segment.parts[p];
-      const at::Tensor& grad_a = out_->a[task.first_output + p];
-      auto* const out = grad_a.mutable_data_ptr<float>();
+      auto* const out = out_->a[task.first_output + p].template mutable_data_ptr<float>();
       for (int64_t r = 0; r < part.rank; ++r) {
-        std::copy_n(&sum[(part.rank_begin - begin + r) * width], columns,
+        std::copy_n(&sum[(part.rank_begin + r) * width], columns,
                     out + r * plan_.in + task.panel * kPanelColumns);
       }
     }

@@ -16,13 +16,15 @@
 
 namespace pricer {
 
-// A mask's bits of one row from channel `channel` on, a multiple of 32.
-inline const uint32_t* MaskBits(const at::Tensor& mask, int64_t row, int64_t channel) {
-  return reinterpret_cast<const uint32_t*>(mask.const_data_ptr<int32_t>()) + row * mask.size(1) +
-         channel / 32;
+// A mask's bits of `rows` rows from `row` on and of `channels` from `channel` on, a multiple of 32.
+inline DropoutBlock MaskBlock(const at::Tensor& mask, int64_t row, int64_t rows, int64_t channel,
+                              int64_t channels) {
+  const auto* const bits = reinterpret_cast<const uint32_t*>(mask.const_data_ptr<int32_t>());
+  const int64_t stride = mask.size(1);
+  return {bits + row * stride + channel / 32, stride, rows, channels};
 }
 
-// The same words of a row, as KeepElements takes them.
+// Elements as KeepElements takes them.
 inline const uint32_t* AsWords(const float* row) { return reinterpret_cast<const uint32_t*>(row); }
 inline uint32_t* AsWords(float* row) { return reinterpret_cast<uint32_t*>(row); }
 inline const uint16_t* AsWords(const at::BFloat16* row) {

@@ -98,12 +98,10 @@ class ForwardPass {
 
   LeftRows<T> KeepRows(const Block& block, const PlannedSegment& segment, const PlannedPart& part,
                        const LeftRows<T>& left, Scratch<T>& scratch) const {
-    scratch.kept.assign(left.rows * left.k, T(0));
-    for (int64_t t = 0; t < block.rows; ++t) {
-      KeepElements(MaskBits(part.mask, block.begin - segment.begin + t, 0),
-                   AsWords(left.data + t * left.stride), AsWords(&scratch.kept[t * left.k]),
-                   plan_.in);
-    }
+    scratch.kept.resize(left.rows * left.k);
+    std::fill(scratch.kept.begin() + block.rows * left.k, scratch.kept.end(), T(0));
+    KeepElements(MaskBlock(part.mask, block.begin - segment.begin, block.rows, 0, left.k),
+                 AsWords(left.data), left.stride, AsWords(scratch.kept.data()), left.k);
     return {scratch.kept.data(), left.k, left.rows, left.k};
   }
 

@@ -387,43 +387,64 @@ TEST(DropoutTest, EveryInstructionSetGivesTheSameBits) {
   }
 }
 
+// Two rows, the second one word behind the first.
+DropoutBlock TwoRowsOf(const std::vector<uint32_t>& bits, int64_t channels) {
+  return {bits.data(), 1, 2, channels};
+}
+
+bool IsKept(const DropoutBlock& block, int64_t row, int64_t channel) {
+  return (block.bits[row * block.stride + channel / 32] >> (channel % 32) & 1) != 0;
+}
+
+const std::vector<uint32_t>& SomeBits() {
+  static const auto* const bits =
+      new std::vector<uint32_t>{0x80000001, 0, 0xFFFFFFFF, 0x12345678, 0xA5A5A5A5};
+  return *bits;
+}
+
 template <typename T>
-void ExpectTheSameKept(const std::vector<uint32_t>& bits, int64_t n) {
-  std::vector<T> x(n);
+void ExpectTheSameKept(int64_t n) {
+  const DropoutBlock block = TwoRowsOf(SomeBits(), n);
+  const int64_t x_stride = n + 1;
+  const int64_t out_stride = n + 2;
+  std::vector<T> x(2 * x_stride);
   std::iota(x.begin(), x.end(), T{1});
   for (const DropoutKernel kernel :
        {DropoutKernel::kPortable, DropoutKernel::kAvx2, DropoutKernel::kAvx512}) {
     if (!SupportsDropoutKernel(kernel)) continue;
-    std::vector<T> kept(n, T{7});
-    KeepElements(kernel, bits.data(), x.data(), kept.data(), n);
-    for (int64_t c = 0; c < n; ++c) {
-      const bool is_set = (bits[c / 32] >> (c % 32) & 1) != 0;
-      ASSERT_EQ(kept[c], is_set ? x[c] : T{0}) << static_cast<int>(kernel) << " " << c;
+    std::vector<T> kept(2 * out_stride, T{7});
+    KeepElements(kernel, block, x.data(), x_stride, kept.data(), out_stride);
+    for (int64_t i = 0; i < 2 * out_stride; ++i) {
+      const int64_t t = i / out_stride;
+      const int64_t c = i % out_stride;
+      T expected{7};  // between the rows
+      if (c < n) expected = IsKept(block, t, c) ? x[t * x_stride + c] : T{0};
+      ASSERT_EQ(kept[i], expected) << static_cast<int>(kernel) << " row " << t << " channel " << c;
     }
   }
 }
 
 TEST(DropoutTest, EveryInstructionSetKeepsTheSameElements) {
-  const std::vector<uint32_t> bits = {0x80000001, 0, 0xFFFFFFFF, 0x12345678};
   for (int64_t n : {1, 31, 32, 33, 64, 100, 128}) {
-    ExpectTheSameKept<uint32_t>(bits, n);
-    ExpectTheSameKept<uint16_t>(bits, n);
+    ExpectTheSameKept<uint32_t>(n);
+    ExpectTheSameKept<uint16_t>(n);
   }
 }
 
 TEST(DropoutTest, EveryInstructionSetAddsTheSameElements) {
-  const std::vector<uint32_t> bits = {0x80000001, 0, 0xFFFFFFFF, 0x12345678};
   for (int64_t n : {1, 31, 32, 33, 64, 100, 128}) {
-    std::vector<float> x(n);
+    const DropoutBlock block = TwoRowsOf(SomeBits(), n);
+    const int64_t stride = n + 3;
+    std::vector<float> x(2 * stride);
     std::iota(x.begin(), x.end(), 1.0f);
     for (const DropoutKernel kernel :
          {DropoutKernel::kPortable, DropoutKernel::kAvx2, DropoutKernel::kAvx512}) {
       if (!SupportsDropoutKernel(kernel)) continue;
-      std::vector<float> sum(n, 0.5f);
-      AccumulateKept(kernel, bits.data(), x.data(), sum.data(), n);
-      for (int64_t c = 0; c < n; ++c) {
-        const bool is_set = (bits[c / 32] >> (c % 32) & 1) != 0;
-        ASSERT_EQ(sum[c], is_set ? 0.5f + x[c] : 0.5f) << static_cast<int>(kernel) << " " << c;
+      std::vector<float> sum(2 * stride, 0.5f);
+      AccumulateKept(kernel, block, x.data(), sum.data(), stride);
+      for (int64_t i = 0; i < 2 * stride; ++i) {
+        const bool is_added = i % stride < n && IsKept(block, i / stride, i % stride);
+        ASSERT_EQ(sum[i], is_added ? 0.5f + x[i] : 0.5f) << static_cast<int>(kernel) << " " << i;
       }
     }
   }
