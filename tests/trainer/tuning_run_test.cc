@@ -317,7 +317,6 @@ TEST_F(TuningRunTest, TheTokenHeadLearnsToSayPrices) {
   options.head = "token";
   options.completion_suffix = ".";
   options.train_end_token = false;
-  options.training.learning_rate = 1e-2;
   options.lora_rank = 16;
   options.lora_alpha = 64;
   options.epochs = 40;
