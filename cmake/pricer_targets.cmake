@@ -109,8 +109,9 @@ function(pricer_test name)
   if(NOT arg_TIMEOUT)
     set(arg_TIMEOUT 900)
   endif()
+  # Tests run side by side: threads that wait must not take the processor from the others.
   set_tests_properties(${name} PROPERTIES TIMEOUT ${arg_TIMEOUT} LABELS "${arg_LABELS}"
-    ENVIRONMENT "PRICER_TEST_DATA=${CMAKE_SOURCE_DIR}/tests/data;${PRICER_TEST_ENVIRONMENT}")
+    ENVIRONMENT "PRICER_TEST_DATA=${CMAKE_SOURCE_DIR}/tests/data;OMP_WAIT_POLICY=PASSIVE;${PRICER_TEST_ENVIRONMENT}")
   if("integration" IN_LIST arg_LABELS)
     set_tests_properties(${name} PROPERTIES RUN_SERIAL ON)
   endif()
