@@ -226,46 +226,33 @@ __attribute__((target("avx512f"))) void Avx512Accumulate(const DropoutBlock& blo
   }
 }
 
-// All ones in the lanes whose bit in the word is set.
-__attribute__((target("avx2"))) inline __m256i Avx2Lanes8(uint32_t word) {
-  const __m256i places = _mm256_set_epi32(128, 64, 32, 16, 8, 4, 2, 1);
-  const __m256i spread = _mm256_set1_epi32(static_cast<int>(word));
-  return _mm256_cmpeq_epi32(_mm256_and_si256(spread, places), places);
-}
-
-__attribute__((target("avx2"))) inline __m256i Avx2Lanes16(uint32_t word) {
-  const __m256i places = _mm256_set_epi16(-32768, 16384, 8192, 4096, 2048, 1024, 512, 256, 128, 64,
-                                          32, 16, 8, 4, 2, 1);
-  const __m256i spread = _mm256_set1_epi16(static_cast<int16_t>(word));
-  return _mm256_cmpeq_epi16(_mm256_and_si256(spread, places), places);
-}
-
+// All ones in the lanes of sizeof(T) bytes whose bit in the word is set.
 template <typename T>
-__attribute__((target("avx2"))) inline void Avx2KeepLanes(const __m256i& lanes, const T* x,
-                                                          T* out) {
-  const __m256i kept = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(x));
-  _mm256_storeu_si256(reinterpret_cast<__m256i*>(out), _mm256_and_si256(kept, lanes));
-}
-
-__attribute__((target("avx2"))) void Avx2Keep(const DropoutBlock& block, const uint32_t* x,
-                                              int64_t x_stride, uint32_t* out, int64_t out_stride) {
-  for (int64_t t = 0; t < block.rows; ++t, x += x_stride, out += out_stride) {
-    const uint32_t* bits = block.bits + t * block.stride;
-    for (int64_t c = 0; c + 32 <= block.channels; c += 32, ++bits) {
-      for (int part = 0; part < 4; ++part) {
-        Avx2KeepLanes(Avx2Lanes8(*bits >> (8 * part)), x + c + 8 * part, out + c + 8 * part);
-      }
-    }
+__attribute__((target("avx2"))) inline __m256i Avx2Lanes(uint32_t word) {
+  if constexpr (sizeof(T) == 4) {
+    const __m256i places = _mm256_set_epi32(128, 64, 32, 16, 8, 4, 2, 1);
+    const __m256i spread = _mm256_set1_epi32(static_cast<int>(word));
+    return _mm256_cmpeq_epi32(_mm256_and_si256(spread, places), places);
+  } else {
+    const __m256i places = _mm256_set_epi16(-32768, 16384, 8192, 4096, 2048, 1024, 512, 256, 128,
+                                            64, 32, 16, 8, 4, 2, 1);
+    const __m256i spread = _mm256_set1_epi16(static_cast<int16_t>(word));
+    return _mm256_cmpeq_epi16(_mm256_and_si256(spread, places), places);
   }
 }
 
-__attribute__((target("avx2"))) void Avx2Keep(const DropoutBlock& block, const uint16_t* x,
-                                              int64_t x_stride, uint16_t* out, int64_t out_stride) {
+template <typename T>
+__attribute__((target("avx2"))) void Avx2Keep(const DropoutBlock& block, const T* x,
+                                              int64_t x_stride, T* out, int64_t out_stride) {
+  constexpr int64_t kLanes = 32 / static_cast<int64_t>(sizeof(T));
   for (int64_t t = 0; t < block.rows; ++t, x += x_stride, out += out_stride) {
     const uint32_t* bits = block.bits + t * block.stride;
-    for (int64_t c = 0; c + 32 <= block.channels; c += 32, ++bits) {
-      Avx2KeepLanes(Avx2Lanes16(*bits), x + c, out + c);
-      Avx2KeepLanes(Avx2Lanes16(*bits >> 16), x + c + 16, out + c + 16);
+    for (int64_t c = 0; c + 32 <= block.channels; ++bits) {
+      for (int64_t lane = 0; lane < 32; lane += kLanes, c += kLanes) {
+        const __m256i all = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(x + c));
+        _mm256_storeu_si256(reinterpret_cast<__m256i*>(out + c),
+                            _mm256_and_si256(all, Avx2Lanes<T>(*bits >> lane)));
+      }
     }
   }
 }
@@ -276,7 +263,7 @@ __attribute__((target("avx2"))) void Avx2Accumulate(const DropoutBlock& block, c
     const uint32_t* bits = block.bits + t * block.stride;
     for (int64_t c = 0; c + 32 <= block.channels; c += 32, ++bits) {
       for (int part = 0; part < 4; ++part) {
-        const __m256 lanes = _mm256_castsi256_ps(Avx2Lanes8(*bits >> (8 * part)));
+        const __m256 lanes = _mm256_castsi256_ps(Avx2Lanes<float>(*bits >> (8 * part)));
         const __m256 added = _mm256_and_ps(_mm256_loadu_ps(x + c + 8 * part), lanes);
         float* const to = sum + c + 8 * part;
         _mm256_storeu_ps(to, _mm256_add_ps(_mm256_loadu_ps(to), added));
