@@ -211,11 +211,6 @@ class WeightGradient {
     const T* data =
         from.const_data_ptr<T>() + (segment.begin + row) * stride + task.panel * kPanelColumns;
     if (!task.of_a) data += segment.parts[task.part].out_begin;
-    // Few lines of each row, which processors do not foresee.
-    constexpr int64_t kLine = 64 / sizeof(T);
-    for (int64_t t = 0; t < count; ++t) {
-      for (int64_t c = 0; c < columns; c += kLine) __builtin_prefetch(data + t * stride + c);
-    }
     return {data, stride, count, columns};
   }
 
