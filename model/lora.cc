@@ -12,4 +12,20 @@ int64_t AdapterWeights::bytes() const {
   return bytes;
 }
 
+AdapterWeights CopyTo(const AdapterWeights& weights, at::Device device) {
+  const auto copy = [device](const at::Tensor& tensor) {
+    return tensor.detach().to(device, tensor.scalar_type(), /*non_blocking=*/false, /*copy=*/true);
+  };
+  AdapterWeights out = weights;
+  for (std::vector<LoraWeights>& layer : out.layers) {
+    for (LoraWeights& linear : layer) {
+      if (!linear.defined()) continue;
+      linear.a = copy(linear.a);
+      linear.b = copy(linear.b);
+    }
+  }
+  if (out.score.defined()) out.score = copy(out.score);
+  return out;
+}
+
 }  // namespace pricer

@@ -43,4 +43,7 @@ struct AdapterWeights {
   int64_t bytes() const;
 };
 
+// A copy on `device`, detached.
+AdapterWeights CopyTo(const AdapterWeights& weights, at::Device device);
+
 }  // namespace pricer

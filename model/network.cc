@@ -8,6 +8,8 @@
 #include <utility>
 
 #include "base/status_macros.h"
+#include "model/cuda/device.h"
+#include "model/layers/device_linear.h"
 #include "model/layers/recomputed_layer.h"
 #include "model/ops/lora_linear.h"
 #include "model/ops/rms_norm.h"
@@ -42,6 +44,11 @@ void CheckLengths(const PackedBatch& batch, int64_t limit) {
   }
 }
 
+// What lies on the CPU, where the network computes.
+at::Tensor Place(const at::Tensor& tensor, at::Device device) {
+  return cuda::RunsOn(device) ? cuda::Upload(tensor, device) : tensor;
+}
+
 at::Tensor AnswerTokens(const PackedBatch& batch) {
   at::Tensor tokens = at::empty({batch.answer_count()}, at::kLong);
   auto* token = tokens.mutable_data_ptr<int64_t>();
@@ -53,31 +60,46 @@ at::Tensor AnswerTokens(const PackedBatch& batch) {
   return tokens;
 }
 
-void FillDropout(const PackedBatch& batch, const LoraDropout& dropout, ForwardContext& context) {
+void FillDropout(const PackedBatch& batch, const LoraDropout& dropout,
+                 const at::Tensor& answer_tokens, at::Device device, ForwardContext& context) {
   TORCH_CHECK(static_cast<int64_t>(dropout.rows.size()) == batch.sequence_count(), "dropout names ",
               dropout.rows.size(), " rows of ", batch.sequence_count());
   context.tokens.dropout = {
       .probability = dropout.probability, .seed = dropout.seed, .step = dropout.step};
   context.answers.dropout = context.tokens.dropout;
-  at::Tensor rows = at::zeros_like(context.layout.positions);
+  at::Tensor rows = at::zeros_like(batch.positions);
   auto* row = rows.mutable_data_ptr<int64_t>();
   for (int64_t b = 0; b < batch.sequence_count(); ++b) {
     std::fill(row + batch.offsets[b], row + batch.offsets[b + 1], dropout.rows[b]);
   }
-  context.tokens.rows = {rows, context.layout.positions};
-  context.answers.rows = {rows.index_select(0, context.answer_tokens),
-                          batch.positions.index_select(0, context.answer_tokens)};
+  context.tokens.rows = {Place(rows, device), context.layout.positions};
+  context.answers.rows = {Place(rows.index_select(0, answer_tokens), device),
+                          context.layout.answer_positions};
 }
 
 ForwardContext MakeContext(const PackedBatch& batch,
                            absl::Span<const AdapterWeights* const> adapters,
                            const RotaryTable& rotary, const LoraDropout* dropout) {
+  const at::Device device = rotary.cos.device();
+  const at::Tensor answer_tokens = AnswerTokens(batch);
   ForwardContext context;
-  context.layout = {batch.positions, batch.offsets, batch.answer_offsets};
+  context.answer_tokens = Place(answer_tokens, device);
+  context.layout.positions = Place(batch.positions, device);
+  context.layout.answer_positions = Place(batch.positions.index_select(0, answer_tokens), device);
+  context.layout.offsets = batch.offsets;
+  context.layout.answer_offsets = batch.answer_offsets;
+  if (cuda::RunsOn(device)) {
+    const auto offsets = [&](const std::vector<int64_t>& values) {
+      return cuda::Upload(at::tensor(values, at::kLong).to(at::kInt), device);
+    };
+    context.layout.device_offsets = offsets(batch.offsets);
+    context.layout.device_answer_offsets = offsets(batch.answer_offsets);
+  }
   context.rotary = &rotary;
-  context.answer_tokens = AnswerTokens(batch);
   FillSegments(batch, adapters, context);
-  if (dropout != nullptr && dropout->probability > 0) FillDropout(batch, *dropout, context);
+  if (dropout != nullptr && dropout->probability > 0) {
+    FillDropout(batch, *dropout, answer_tokens, device, context);
+  }
   return context;
 }
 
@@ -111,9 +133,10 @@ NodeContext MakeNodeContext(const NodeLevel& nodes, const KvCache& cache,
       segments.push_back({begin, end, adapter});
     }
   }
-  context.positions = at::tensor(positions, at::kLong);
+  const at::Device device = rotary.cos.device();
+  context.positions = Place(at::tensor(positions, at::kLong), device);
   for (const std::vector<int64_t>& rows : nodes.ancestors) {
-    context.ancestors.push_back(at::tensor(rows, at::kLong));
+    context.ancestors.push_back(Place(at::tensor(rows, at::kLong), device));
   }
   return context;
 }
@@ -121,6 +144,7 @@ NodeContext MakeNodeContext(const NodeLevel& nodes, const KvCache& cache,
 // Every layer by ATen's intra-op threads, since quantizing takes most of the time.
 absl::StatusOr<std::vector<DecoderLayer>> LoadLayers(const Checkpoint& checkpoint,
                                                      const NetworkOptions& options,
+                                                     WeightWindow* window,
                                                      const std::function<bool()>& stop) {
   const int64_t count = checkpoint.config().layer_count;
   std::vector<absl::StatusOr<DecoderLayer>> loaded(count, absl::UnknownError("not loaded"));
@@ -128,7 +152,7 @@ absl::StatusOr<std::vector<DecoderLayer>> LoadLayers(const Checkpoint& checkpoin
     for (int64_t layer = begin; layer < end; ++layer) {
       const bool stopped = stop && stop();
       loaded[layer] = stopped ? absl::CancelledError("loading the base")
-                              : DecoderLayer::Load(checkpoint, options, layer);
+                              : DecoderLayer::Load(checkpoint, options, layer, window);
     }
   });
   std::vector<DecoderLayer> layers;
@@ -144,8 +168,13 @@ absl::StatusOr<std::vector<DecoderLayer>> LoadLayers(const Checkpoint& checkpoin
 absl::StatusOr<at::Tensor> LoadHead(const Checkpoint& checkpoint, const NetworkOptions& options,
                                     const at::Tensor& embedding) {
   if (checkpoint.config().tied_embeddings) return embedding;
+  if (cuda::RunsOn(options.device) && checkpoint.IsNf4("lm_head")) {
+    std::vector<DeviceLinear> head(1);
+    ASSIGN_OR_RETURN(head[0], LoadDeviceLinear(checkpoint, "lm_head", options));
+    return StackDecoded(head, options);
+  }
   if (checkpoint.IsNf4("lm_head")) return LoadLinearWeight(checkpoint, "lm_head", options);
-  return ToTensor(checkpoint.tensor("lm_head.weight")).to(options.dtype);
+  return ToTensor(checkpoint.tensor("lm_head.weight"), options.device).to(options.dtype);
 }
 
 }  // namespace
@@ -160,13 +189,22 @@ absl::StatusOr<std::unique_ptr<Network>> Network::Load(const Checkpoint& checkpo
     network->config_ = checkpoint.config();
     network->options_ = options;
     const auto tensor = [&](absl::string_view name) {
-      return ToTensor(checkpoint.tensor(name)).to(options.dtype);
+      return ToTensor(checkpoint.tensor(name), options.device).to(options.dtype);
     };
     network->embedding_ = tensor("model.embed_tokens.weight");
     ASSIGN_OR_RETURN(network->head_, LoadHead(checkpoint, options, network->embedding_));
     network->final_norm_ = tensor("model.norm.weight");
     network->rotary_ = MakeRotaryTable(network->config_);
-    ASSIGN_OR_RETURN(network->layers_, LoadLayers(checkpoint, options, stop));
+    if (cuda::RunsOn(options.device)) {
+      RotaryTable& table = network->rotary_;
+      table = {cuda::Upload(table.cos, options.device), cuda::Upload(table.sin, options.device)};
+      if (options.keep_nf4) {
+        network->window_ = std::make_unique<WeightWindow>(network->config_.layer_count,
+                                                          options.device, options.dtype);
+      }
+    }
+    ASSIGN_OR_RETURN(network->layers_,
+                     LoadLayers(checkpoint, options, network->window_.get(), stop));
     return network;
   });
 }
@@ -208,7 +246,7 @@ at::Tensor Network::RunNodes(const NodeLevel& nodes,
                              std::vector<at::Tensor>* kept) const {
   const at::NoGradGuard no_grad;
   const NodeContext context = MakeNodeContext(nodes, cache, adapters, rotary_);
-  const at::Tensor ids = at::tensor(nodes.ids, at::kLong);
+  const at::Tensor ids = Place(at::tensor(nodes.ids, at::kLong), embedding_.device());
   Stream stream{.residual = embedding_.index_select(0, ids), .delta = {}};
   for (size_t layer = 0; layer < layers_.size(); ++layer) {
     at::Tensor kv;
@@ -233,7 +271,8 @@ at::Tensor Network::Run(const PackedBatch& batch, absl::Span<const AdapterWeight
   CheckLengths(batch, rotary_.cos.size(0));
   const auto context =
       std::make_shared<const ForwardContext>(MakeContext(batch, adapters, rotary_, dropout));
-  Stream stream{.residual = embedding_.index_select(0, batch.ids), .delta = {}};
+  Stream stream{.residual = embedding_.index_select(0, Place(batch.ids, embedding_.device())),
+                .delta = {}};
   const auto cache_of = [cache](size_t layer) {
     return cache == nullptr ? nullptr : &cache->layers[layer];
   };
@@ -269,6 +308,7 @@ int64_t Network::weight_bytes() const {
                                        rotary_.cos.nbytes() + rotary_.sin.nbytes());
   if (!config_.tied_embeddings) bytes += static_cast<int64_t>(head_.nbytes());
   for (const DecoderLayer& layer : layers_) bytes += layer.bytes();
+  if (window_ != nullptr) bytes += window_->buffer_bytes();
   return bytes;
 }
 

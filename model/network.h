@@ -13,6 +13,7 @@
 #include "model/checkpoint.h"
 #include "model/layers/decoder_layer.h"
 #include "model/layers/rotary.h"
+#include "model/layers/weight_window.h"
 #include "model/lora.h"
 #include "model/model_config.h"
 #include "model/packed_batch.h"
@@ -39,8 +40,9 @@ struct NodeLevel {
   std::vector<std::vector<int64_t>> ancestors;
 };
 
-// A decoder-only language model. Immutable after Load; Forward is thread-safe (each call uses
-// ATen's intra-op threads).
+// A decoder-only language model. Immutable after Load; on a CPU Forward is thread-safe (each call
+// uses ATen's intra-op threads). On a GPU it is for one thread at a time, reads batches from the
+// CPU and adapters from the GPU, launches on the current stream and does not wait for it.
 class Network {
  public:
   // FailedPrecondition/DataLoss name file and tensor; ResourceExhausted where memory ran out;
@@ -85,6 +87,7 @@ class Network {
   // Of each layer DecoderLayer::Linears.
   std::vector<std::vector<FrozenLinears>> Linears() const;
   // Resident bytes of all weights and of the rotary table, without what gradients need.
+  // With the buffers that decoding takes on a GPU.
   int64_t weight_bytes() const;
 
  private:
@@ -100,6 +103,7 @@ class Network {
   at::Tensor head_;        // [V, H]; the embedding where tied
   at::Tensor final_norm_;  // [H]
   RotaryTable rotary_;
+  std::unique_ptr<WeightWindow> window_;  // null where no linear stays in NF4
   std::vector<DecoderLayer> layers_;
 };
 

@@ -14,15 +14,6 @@
 namespace pricer {
 namespace {
 
-// Midpoints of neighbouring levels, rounded to fp32 as bitsandbytes does; a value on one takes the
-// lower code.
-constexpr std::array<float, 15> kThresholds = {
-    -0.8480964f,  -0.6106329f,   -0.45999527f, -0.33967942f, -0.2346074f,
-    -0.13791174f, -0.045525018f, 0.03979015f,  0.12025525f,  0.20352125f,
-    0.29201376f,  0.38931254f,   0.50166345f,  0.6427869f,   0.86147845f};
-constexpr uint8_t kZeroCode = 7;
-// bitsandbytes clamps absmax here before it divides. A subnormal, whose reciprocal is finite.
-constexpr float kSmallestAbsmax = 1e-38f;
 constexpr uint32_t kInfinityBits = 0x7f800000;
 constexpr int64_t kMaxElements = std::numeric_limits<int32_t>::max();
 constexpr int64_t kBlockBytes = kNf4BlockSize / 2;
@@ -43,9 +34,11 @@ uint32_t AbsmaxBits(const float* values, int64_t count) {
 // The number of thresholds below x. Branchless, so that loops over it vectorize.
 template <size_t... kIndex>
 inline int32_t CodeOf(float x, std::index_sequence<kIndex...>) {
-  return (static_cast<int32_t>(x > kThresholds[kIndex]) + ...);
+  return (static_cast<int32_t>(x > kNf4Thresholds[kIndex]) + ...);
 }
-inline int32_t CodeOf(float x) { return CodeOf(x, std::make_index_sequence<kThresholds.size()>()); }
+inline int32_t CodeOf(float x) {
+  return CodeOf(x, std::make_index_sequence<kNf4Thresholds.size()>());
+}
 
 void EncodeBlock(const float* values, float reciprocal, uint8_t* packed) {
   std::array<uint8_t, kNf4BlockSize> codes;
@@ -61,7 +54,7 @@ void EncodeBlock(const float* values, float reciprocal, uint8_t* packed) {
 void EncodeTail(const float* values, int64_t count, float absmax, uint8_t* packed) {
   for (int64_t i = 0; i < count; i += 2) {
     const int32_t high = CodeOf(values[i] / absmax);
-    const int32_t low = i + 1 < count ? CodeOf(values[i + 1] / absmax) : kZeroCode;
+    const int32_t low = i + 1 < count ? CodeOf(values[i + 1] / absmax) : kNf4ZeroCode;
     packed[i / 2] = static_cast<uint8_t>(high << 4 | low);
   }
 }
@@ -136,23 +129,10 @@ class CascadeSum {
   }
 };
 
-// bitsandbytes' CPU path does not search the dynamic map: it rounds to one of 65,536 steps over
-// [-1, 1], each of which has its code (csrc/cpu_ops.cpp, build_quantize_lut).
-std::vector<uint8_t> MakeDynamicCodes() {
-  std::vector<uint8_t> codes(65536);
-  size_t code = 0;
-  for (size_t step = 0; step < codes.size(); ++step) {
-    const float x = 2.0f * static_cast<float>(step) / 65535.0f - 1.0f;
-    while (code < 255 && x > (kDynamicMap[code] + kDynamicMap[code + 1]) * 0.5f) ++code;
-    codes[step] = static_cast<uint8_t>(code);
-  }
-  return codes;
-}
-
 // REQUIRES: x in [-1, 1] but for rounding. NaN (from 0 * inf, where 1 / absmax overflows) takes
 // code 0, as there.
 uint8_t DynamicCode(float x) {
-  static const std::vector<uint8_t> codes = MakeDynamicCodes();
+  static const std::vector<uint8_t> codes = MakeNf4DynamicCodes();
   const float clamped = x >= -1.0f ? std::min(x, 1.0f) : -1.0f;
   // A fused multiply-add there; no x makes a difference.
   const float step = (clamped + 1.0f) * 0.5f * 65535.0f + 0.5f;
@@ -213,7 +193,7 @@ absl::Status EncodeBlocks(absl::Span<const float> values, Nf4Tensor& tensor) {
     const uint32_t bits = AbsmaxBits(start, size);
     if (bits >= kInfinityBits) return NotFinite(values, begin, tensor.shape);
     const auto absmax = std::bit_cast<float>(bits);
-    const float divisor = std::max(absmax, kSmallestAbsmax);
+    const float divisor = std::max(absmax, kNf4SmallestAbsmax);
     uint8_t* const packed = tensor.packed.data() + begin / 2;
     if (size == kNf4BlockSize) {
       tensor.absmax[block] = absmax;

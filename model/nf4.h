@@ -1,6 +1,5 @@
 #pragma once
 
-#include <array>
 #include <cstdint>
 #include <string>
 #include <vector>
@@ -10,6 +9,7 @@
 #include "absl/status/statusor.h"
 #include "absl/strings/string_view.h"
 #include "absl/types/span.h"
+#include "model/nf4_tables.h"
 #include "model/safetensors.h"
 
 // NF4 with double quantization, byte-compatible with bitsandbytes 0.50 on CPU. QLoRA, arXiv
@@ -18,16 +18,6 @@
 // quantization). No torch.
 
 namespace pricer {
-
-inline constexpr int64_t kNf4BlockSize = 64;
-inline constexpr int64_t kNf4NestedBlockSize = 256;
-
-// The 16 levels of NF4: quantiles of the normal distribution, scaled to [-1, 1]; bitsandbytes
-// functional.py.
-extern const std::array<float, 16> kNf4Levels;
-// The signed dynamic 8-bit map of double quantization, as numbers: a formula differs by 1 ulp in 72
-// entries.
-extern const std::array<float, 256> kDynamicMap;
 
 struct Nf4Tensor {
   std::vector<int64_t> shape;

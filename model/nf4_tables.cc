@@ -1,6 +1,6 @@
-#include <array>
+#include "model/nf4_tables.h"
 
-#include "model/nf4.h"
+#include <cstddef>
 
 // The shortest decimals that give bitsandbytes' own bits. To regenerate, with bitsandbytes 0.50.2:
 //   import bitsandbytes.functional as F
@@ -79,5 +79,16 @@ const std::array<float, 256> kDynamicMap = {
     0.85234374f,    0.86640626f,    0.8804687f,     0.89453125f,
     0.9085938f,     0.92265624f,    0.93671876f,    0.9507812f,
     0.96484375f,    0.9789063f,     0.99296874f,    1.0f};
+
+std::vector<uint8_t> MakeNf4DynamicCodes() {
+  std::vector<uint8_t> codes(65536);
+  size_t code = 0;
+  for (size_t step = 0; step < codes.size(); ++step) {
+    const float x = 2.0f * static_cast<float>(step) / 65535.0f - 1.0f;
+    while (code < 255 && x > (kDynamicMap[code] + kDynamicMap[code + 1]) * 0.5f) ++code;
+    codes[step] = static_cast<uint8_t>(code);
+  }
+  return codes;
+}
 
 }  // namespace pricer

@@ -17,11 +17,11 @@ inline constexpr uint32_t kPhiloxMultiplier0 = 0xD2511F53;
 inline constexpr uint32_t kPhiloxMultiplier1 = 0xCD9E8D57;
 
 // The key of the next round.
-inline PhiloxKey NextPhiloxKey(const PhiloxKey& key) {
+constexpr PhiloxKey NextPhiloxKey(const PhiloxKey& key) {
   return {key[0] + 0x9E3779B9, key[1] + 0xBB67AE85};
 }
 
-inline PhiloxCounter Philox4x32(PhiloxCounter counter, PhiloxKey key) {
+constexpr PhiloxCounter Philox4x32(PhiloxCounter counter, PhiloxKey key) {
   for (int round = 0; round < kPhiloxRounds; ++round) {
     const uint64_t product0 = uint64_t{kPhiloxMultiplier0} * counter[0];
     const uint64_t product1 = uint64_t{kPhiloxMultiplier1} * counter[2];
@@ -35,6 +35,6 @@ inline PhiloxCounter Philox4x32(PhiloxCounter counter, PhiloxKey key) {
 }
 
 // The upper 24 bits as a float in [0, 1): every value is exact.
-inline float UniformFloat(uint32_t bits) { return static_cast<float>(bits >> 8) * 0x1p-24f; }
+constexpr float UniformFloat(uint32_t bits) { return static_cast<float>(bits >> 8) * 0x1p-24f; }
 
 }  // namespace pricer

@@ -92,7 +92,13 @@ absl::string_view ComputeDtypeName(at::ScalarType dtype) {
   return dtype == at::kBFloat16 ? "bf16" : "fp32";
 }
 
-at::Tensor ToTensor(const TensorView& view) {
+at::Tensor ToTensor(const TensorView& view, at::Device device) {
+  if (!device.is_cpu()) {
+    // Straight from the mapped file. The bytes are only read.
+    const auto host = at::from_blob(const_cast<char*>(view.data.data()), view.shape,
+                                    at::TensorOptions().dtype(ScalarTypeOf(view.dtype)));
+    return host.to(device);
+  }
   at::Tensor tensor = at::empty(view.shape, ScalarTypeOf(view.dtype));
   PRICER_CHECK(tensor.nbytes() == view.data.size());
   if (!view.data.empty()) {

@@ -25,6 +25,11 @@ struct NetworkOptions {
   WeightsKind weights = WeightsKind::kNf4;
   // at::kFloat or at::kBFloat16: of activations and of the resident weights.
   at::ScalarType dtype = at::kFloat;
+  // Where the network lies and computes. On a GPU `dtype` is at::kBFloat16.
+  at::Device device = at::kCPU;
+  // On a GPU, of kNf4: linears stay in NF4 and are decoded layer by layer ahead of use, instead of
+  // once: the same bits, a quarter of the memory.
+  bool keep_nf4 = false;
 };
 
 // "fp32", "bf16"; "auto" = bf16 where the processor multiplies it natively (AVX512-BF16 or AMX),
@@ -33,8 +38,8 @@ absl::StatusOr<at::ScalarType> ParseComputeDtype(absl::string_view text);
 // "fp32" or "bf16".
 absl::string_view ComputeDtypeName(at::ScalarType dtype);
 
-// A copy of a file's tensor, in its own dtype.
-at::Tensor ToTensor(const TensorView& view);
+// A copy of a file's tensor, in its own dtype, on the CPU or on `device`.
+at::Tensor ToTensor(const TensorView& view, at::Device device = at::kCPU);
 // A view of a contiguous CPU tensor, to write. The tensor must outlive it.
 TensorView ToView(const at::Tensor& tensor);
 

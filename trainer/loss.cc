@@ -42,10 +42,4 @@ MicroBatch MakeTokenMicroBatch(absl::Span<const Example> examples,
   return micro_batch;
 }
 
-at::Tensor CrossEntropySum(const at::Tensor& logits, const at::Tensor& targets) {
-  const at::Tensor log_probabilities = at::log_softmax(logits.to(at::kFloat), /*dim=*/-1);
-  if (targets.dim() == 2) return -(targets * log_probabilities).sum();
-  return -log_probabilities.gather(1, targets.unsqueeze(1)).sum();
-}
-
 }  // namespace pricer

@@ -32,9 +32,4 @@ MicroBatch MakeBinsMicroBatch(absl::Span<const Example> examples, absl::Span<con
 MicroBatch MakeTokenMicroBatch(absl::Span<const Example> examples,
                                absl::Span<const int64_t> indices);
 
-// Sum over rows of the cross-entropy of `logits` [A, N] against `targets`, [A, N] probabilities or
-// [A] classes: a scalar. A sum, because the mean is over the targets of the whole step and not of a
-// micro-batch.
-at::Tensor CrossEntropySum(const at::Tensor& logits, const at::Tensor& targets);
-
 }  // namespace pricer

@@ -10,6 +10,7 @@
 #include "absl/strings/str_join.h"
 #include "base/check.h"
 #include "base/status_macros.h"
+#include "model/ops/cross_entropy.h"
 #include "model/torch_status.h"
 #include "trainer/option_checks.h"
 

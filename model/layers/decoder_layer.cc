@@ -10,14 +10,15 @@
 namespace pricer {
 
 absl::StatusOr<DecoderLayer> DecoderLayer::Load(const Checkpoint& checkpoint,
-                                                const NetworkOptions& options, int64_t layer) {
+                                                const NetworkOptions& options, int64_t layer,
+                                                WeightWindow* window) {
   const ModelConfig& config = checkpoint.config();
   const auto norm = [&](absl::string_view name) {
     const std::string tensor = absl::StrCat("model.layers.", layer, ".", name, ".weight");
-    return ToTensor(checkpoint.tensor(tensor)).to(options.dtype);
+    return ToTensor(checkpoint.tensor(tensor), options.device).to(options.dtype);
   };
   const auto linears = [&](std::vector<Projection> projections) {
-    return LinearGroup::Load(checkpoint, options, layer, std::move(projections));
+    return LinearGroup::Load(checkpoint, options, layer, std::move(projections), window);
   };
   DecoderLayer out;
   out.shape_ = {config.head_count, config.kv_head_count, config.head_dim};

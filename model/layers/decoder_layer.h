@@ -48,8 +48,10 @@ struct ForwardContext {
 // One block of a Llama decoder: attention and a gated MLP, each after a normalization. Immutable.
 class DecoderLayer {
  public:
+  // `window` is LinearGroup::Load's.
   static absl::StatusOr<DecoderLayer> Load(const Checkpoint& checkpoint,
-                                           const NetworkOptions& options, int64_t layer);
+                                           const NetworkOptions& options, int64_t layer,
+                                           WeightWindow* window);
 
   // All tokens: [T, H] to [T, H]. Fills the prompt_kv of `cache`, which may be null.
   Stream Forward(const Stream& in, const ForwardContext& context, LayerCache* cache) const;

@@ -1,19 +1,27 @@
 #include "model/layers/linear.h"
 
+#include <algorithm>
 #include <memory>
 #include <utility>
 
 #include "base/status_macros.h"
+#include "model/cuda/device.h"
+#include "model/layers/device_linear.h"
 #include "model/ops/lora_linear.h"
 
 namespace pricer {
 
 absl::StatusOr<LinearGroup> LinearGroup::Load(const Checkpoint& checkpoint,
                                               const NetworkOptions& options, int64_t layer,
-                                              std::vector<Projection> projections) {
+                                              std::vector<Projection> projections,
+                                              WeightWindow* window) {
   LinearGroup group;
   group.layer_ = layer;
   group.projections_ = std::move(projections);
+  if (cuda::RunsOn(options.device)) {
+    RETURN_IF_ERROR(group.LoadOnDevice(checkpoint, options, window));
+    return group;
+  }
   for (Projection projection : group.projections_) {
     const std::string module = ModulePath(layer, projection);
     ASSIGN_OR_RETURN(const at::Tensor weight, LoadLinearWeight(checkpoint, module, options));
@@ -24,6 +32,45 @@ absl::StatusOr<LinearGroup> LinearGroup::Load(const Checkpoint& checkpoint,
     group.linears_.push_back(std::make_shared<const FrozenLinear>(weight, bias));
   }
   return group;
+}
+
+absl::Status LinearGroup::LoadOnDevice(const Checkpoint& checkpoint, const NetworkOptions& options,
+                                       WeightWindow* window) {
+  std::vector<DeviceLinear> loaded;
+  std::vector<int64_t> sizes;
+  std::vector<at::Tensor> biases;
+  bool all_nf4 = true;
+  for (Projection projection : projections_) {
+    const std::string module = ModulePath(layer_, projection);
+    ASSIGN_OR_RETURN(DeviceLinear linear, LoadDeviceLinear(checkpoint, module, options));
+    sizes.push_back(linear.out());
+    all_nf4 = all_nf4 && linear.nf4.has_value();
+    loaded.push_back(std::move(linear));
+    if (checkpoint.has_tensor(module + ".bias")) {
+      const TensorView& bias = checkpoint.tensor(module + ".bias");
+      biases.push_back(ToTensor(bias, options.device).to(options.dtype));
+    } else {
+      biases.push_back(at::zeros({sizes.back()}, TensorOptionsOf(options)));
+    }
+  }
+  const bool has_bias = std::any_of(projections_.begin(), projections_.end(), [&](Projection p) {
+    return checkpoint.has_tensor(ModulePath(layer_, p) + ".bias");
+  });
+  const at::Tensor bias = has_bias ? at::cat(biases) : at::Tensor();
+  std::shared_ptr<const DeviceWeight> weight;
+  if (window != nullptr && all_nf4) {
+    std::vector<cuda::DeviceNf4> parts;
+    for (DeviceLinear& linear : loaded) parts.push_back(*std::move(linear.nf4));
+    weight = window->Add(layer_, std::move(parts), bias);
+  } else {
+    weight = std::make_shared<const ResidentWeight>(StackDecoded(loaded, options), bias);
+  }
+  int64_t begin = 0;
+  for (int64_t size : sizes) {
+    linears_.push_back(std::make_shared<const FrozenLinear>(weight, begin, size));
+    begin += size;
+  }
+  return absl::OkStatus();
 }
 
 at::Tensor LinearGroup::Forward(const at::Tensor& x, const AdapterRows& rows, int first,
@@ -49,6 +96,8 @@ at::Tensor LinearGroup::Forward(const at::Tensor& x, const AdapterRows& rows, in
 }
 
 int64_t LinearGroup::bytes() const {
+  const DeviceWeight* const stacked = linears_.front()->device_weight();
+  if (stacked != nullptr) return stacked->bytes();
   int64_t bytes = 0;
   for (const auto& linear : linears_) bytes += linear->bytes();
   return bytes;

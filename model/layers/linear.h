@@ -5,8 +5,10 @@
 #include <cstdint>
 #include <vector>
 
+#include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "model/checkpoint.h"
+#include "model/layers/weight_window.h"
 #include "model/lora.h"
 #include "model/model_config.h"
 #include "model/ops/dropout.h"
@@ -33,10 +35,12 @@ struct AdapterRows {
 // each on its segment of rows.
 class LinearGroup {
  public:
-  // DataLoss or InvalidArgument name file and tensor.
+  // DataLoss or InvalidArgument name file and tensor. On a GPU, what stays in NF4 goes into
+  // `window`, which must outlive the group; null where nothing does.
   static absl::StatusOr<LinearGroup> Load(const Checkpoint& checkpoint,
                                           const NetworkOptions& options, int64_t layer,
-                                          std::vector<Projection> projections);
+                                          std::vector<Projection> projections,
+                                          WeightWindow* window);
 
   // Outputs of `count` projections from `first` on, side by side.
   at::Tensor Forward(const at::Tensor& x,  // [T, in]
@@ -49,6 +53,9 @@ class LinearGroup {
   int64_t bytes() const;
 
  private:
+  absl::Status LoadOnDevice(const Checkpoint& checkpoint, const NetworkOptions& options,
+                            WeightWindow* window);
+
   int64_t layer_ = 0;
   std::vector<Projection> projections_;
   FrozenLinears linears_;

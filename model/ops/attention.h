@@ -18,9 +18,13 @@ struct AttentionShape {
 
 struct PackedLayout {
   at::Tensor positions;          // [T] int64
+  at::Tensor answer_positions;   // [A] int64; for AnswerAttention
   std::vector<int64_t> offsets;  // [B + 1]
   // [B + 1]; of the last tokens of every sequence that AnswerAttention is about.
   std::vector<int64_t> answer_offsets;
+  // The same on the GPU, where the batch is there; undefined on a CPU.
+  at::Tensor device_offsets;         // [B + 1] int32
+  at::Tensor device_answer_offsets;  // [B + 1] int32
 };
 
 // Rotary embedding and causal attention inside each sequence; a sequence's rows depend on nothing

@@ -4,6 +4,8 @@
 
 #include <cstdint>
 
+#include "model/ops/dropout_bits.h"
+
 namespace pricer {
 
 // Which row of the training data each row of an activation comes from, and its position there.
@@ -22,6 +24,9 @@ struct Dropout {
   int64_t module = 0;
   int64_t step = 0;
 };
+
+// What all rows of a mask share: key, threshold and the step in counter[0].
+DropoutRowKey DropoutKeyOf(const Dropout& dropout);
 
 // Which of `channels` elements of every row are kept: [T, ceil(channels / 32)] int32, bit c % 32 of
 // word c / 32 for channel c.

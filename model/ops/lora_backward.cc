@@ -266,6 +266,8 @@ class WeightGradient {
 
 }  // namespace
 
+namespace cpu {
+
 LoraGradients LoraBackward(const LoraPlan& plan, const at::Tensor& x,
                            const std::vector<at::Tensor>& states, const at::Tensor& grad,
                            bool wants_x) {
@@ -287,5 +289,7 @@ at::Tensor LinearInputGradient(const at::Tensor& grad, const FrozenLinears& line
                       [&]<typename T>() { InputGradient<T>(plan, grad, grad_x, no_states).Run(); });
   return grad_x;
 }
+
+}  // namespace cpu
 
 }  // namespace pricer

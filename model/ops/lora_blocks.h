@@ -45,16 +45,16 @@ struct LoraPlan {
   explicit LoraPlan(const FrozenLinears& linears);
 };
 
-// Returns y [T, out]. Into states, if not null, the low-rank states of each segment, scaled, as the
-// gradients read them: [ranks, StateColumns(rows)] in the compute dtype, a column for each row and
-// zeros behind.
-at::Tensor LoraForward(const LoraPlan& plan, const at::Tensor& x, std::vector<at::Tensor>* states);
-
 struct LoraGradients {
   at::Tensor x;               // [T, in], undefined where it is not wanted
   std::vector<at::Tensor> a;  // [R, in] fp32, of the parts of all segments
   std::vector<at::Tensor> b;  // [out, R] fp32
 };
+
+// Returns y [T, out]. Into states, if not null, the low-rank states as the gradients read them: on
+// a CPU of each segment, scaled, [ranks, StateColumns(rows)] in the compute dtype, a column for
+// each row and zeros behind; on a GPU those of model/ops/lora_kernel.h, one tensor.
+at::Tensor LoraForward(const LoraPlan& plan, const at::Tensor& x, std::vector<at::Tensor>* states);
 
 // With G the gradient of y, of each part's columns, and h its states:
 //   dB = G^T h, dh = scale G B, dA = dh^T keep(x), dx = G W + keep(dh A).
@@ -65,5 +65,22 @@ LoraGradients LoraBackward(const LoraPlan& plan, const at::Tensor& x,
 // The same without LoRA: y [T, out] of x [T, in], and dx of the gradient of y.
 at::Tensor LinearForward(const at::Tensor& x, const FrozenLinears& linears);
 at::Tensor LinearInputGradient(const at::Tensor& grad, const FrozenLinears& linears);
+
+// Those of either device.
+namespace cpu {
+at::Tensor LoraForward(const LoraPlan& plan, const at::Tensor& x, std::vector<at::Tensor>* states);
+LoraGradients LoraBackward(const LoraPlan& plan, const at::Tensor& x,
+                           const std::vector<at::Tensor>& states, const at::Tensor& grad,
+                           bool wants_x);
+at::Tensor LinearInputGradient(const at::Tensor& grad, const FrozenLinears& linears);
+}  // namespace cpu
+
+namespace cuda {
+at::Tensor LoraForward(const LoraPlan& plan, const at::Tensor& x, std::vector<at::Tensor>* states);
+LoraGradients LoraBackward(const LoraPlan& plan, const at::Tensor& x,
+                           const std::vector<at::Tensor>& states, const at::Tensor& grad,
+                           bool wants_x);
+at::Tensor LinearInputGradient(const at::Tensor& grad, const FrozenLinears& linears);
+}  // namespace cuda
 
 }  // namespace pricer

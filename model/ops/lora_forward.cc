@@ -143,6 +143,8 @@ class ForwardPass {
 
 }  // namespace
 
+namespace cpu {
+
 at::Tensor LoraForward(const LoraPlan& plan, const at::Tensor& x, std::vector<at::Tensor>* states) {
   at::Tensor y = at::empty({x.size(0), plan.out}, x.options());
   if (states != nullptr) *states = ZeroStates(plan, x.scalar_type());
@@ -151,8 +153,6 @@ at::Tensor LoraForward(const LoraPlan& plan, const at::Tensor& x, std::vector<at
   return y;
 }
 
-at::Tensor LinearForward(const at::Tensor& x, const FrozenLinears& linears) {
-  return LoraForward(LoraPlan(linears), x, /*states=*/nullptr);
-}
+}  // namespace cpu
 
 }  // namespace pricer

@@ -5,6 +5,7 @@
 
 #include <utility>
 
+#include "model/cuda/device.h"
 #include "model/ops/lora_blocks.h"
 
 namespace pricer {
@@ -94,6 +95,27 @@ struct LoraLinearFunction : torch::autograd::Function<LoraLinearFunction> {
 };
 
 }  // namespace
+
+at::Tensor LoraForward(const LoraPlan& plan, const at::Tensor& x, std::vector<at::Tensor>* states) {
+  const auto forward = cuda::Handles(x) ? cuda::LoraForward : cpu::LoraForward;
+  return forward(plan, x, states);
+}
+
+LoraGradients LoraBackward(const LoraPlan& plan, const at::Tensor& x,
+                           const std::vector<at::Tensor>& states, const at::Tensor& grad,
+                           bool wants_x) {
+  const auto backward = cuda::Handles(x) ? cuda::LoraBackward : cpu::LoraBackward;
+  return backward(plan, x, states, grad, wants_x);
+}
+
+at::Tensor LinearForward(const at::Tensor& x, const FrozenLinears& linears) {
+  return LoraForward(LoraPlan(linears), x, /*states=*/nullptr);
+}
+
+at::Tensor LinearInputGradient(const at::Tensor& grad, const FrozenLinears& linears) {
+  const auto gradient = cuda::Handles(grad) ? cuda::LinearInputGradient : cpu::LinearInputGradient;
+  return gradient(grad, linears);
+}
 
 at::Tensor LoraLinear(const at::Tensor& x, const FrozenLinears& linears,
                       const std::vector<LoraSegment>& segments, const DropoutRows& rows) {

@@ -152,6 +152,12 @@ PlainProblem MakeProblem(std::vector<int64_t> lengths = {1, 5, 33, 2}, int64_t h
     positions.push_back(at::arange(length));
   }
   problem.layout.positions = at::cat(positions);
+  std::vector<at::Tensor> answers;
+  const std::vector<int64_t>& offsets = problem.layout.answer_offsets;
+  for (size_t b = 0; b < lengths.size() && b + 1 < offsets.size(); ++b) {
+    answers.push_back(at::arange(lengths[b] - (offsets[b + 1] - offsets[b]), lengths[b]));
+  }
+  problem.layout.answer_positions = at::cat(answers);
   return problem;
 }
 

@@ -1,0 +1,66 @@
+#include "model/cuda/device.h"
+
+#include <c10/cuda/CUDAGuard.h>
+#include <c10/cuda/CUDAStream.h>
+
+#include "absl/strings/str_cat.h"
+#include "model/cuda/cuda_handle.h"
+#include "model/cuda/launch_check.h"
+
+namespace pricer::cuda {
+namespace {
+
+class EventSideStream : public SideStream {
+ public:
+  int64_t Fork(const std::function<void()>& body) override {
+    before_.Record(CurrentStream());
+    before_.Block(stream_.stream());
+    {
+      const c10::cuda::CUDAStreamGuard guard(stream_);
+      body();
+    }
+    done_[forks_ % kKept].Record(stream_.stream());
+    return forks_++;
+  }
+
+  // An event that was recorded anew meanwhile stands for later work, which is behind the fork's.
+  void Join(int64_t fork) override { done_[fork % kKept].Block(CurrentStream()); }
+
+ private:
+  static constexpr int64_t kKept = 4;
+  const c10::cuda::CUDAStream stream_ = c10::cuda::getStreamFromPool();
+  Event before_;
+  Event done_[kKept];
+  int64_t forks_ = 0;
+};
+
+}  // namespace
+
+bool RunsOn(at::Device device) { return device.is_cuda(); }
+
+absl::Status CheckAvailable(at::Device device) {
+  int count = 0;
+  const cudaError_t error = cudaGetDeviceCount(&count);
+  if (error != cudaSuccess) {
+    return absl::FailedPreconditionError(
+        absl::StrCat("device ", device.str(), ": ", cudaGetErrorString(error)));
+  }
+  if (device.has_index() && device.index() >= count) {
+    return absl::FailedPreconditionError(
+        absl::StrCat("device ", device.str(), ": this machine has ", count));
+  }
+  return absl::OkStatus();
+}
+
+at::Tensor Upload(const at::Tensor& tensor, at::Device device) {
+  if (device.is_cpu()) return tensor.clone();
+  // The pinned copy goes back to its allocator, which waits for the transfer before it gives it
+  // away.
+  return tensor.contiguous().pin_memory().to(device, /*non_blocking=*/true);
+}
+
+std::unique_ptr<SideStream> SideStream::Create() { return std::make_unique<EventSideStream>(); }
+
+cudaStream_t CurrentStream() { return c10::cuda::getCurrentCUDAStream().stream(); }
+
+}  // namespace pricer::cuda

@@ -1,0 +1,40 @@
+#pragma once
+
+#include <ATen/ATen.h>
+
+#include <cstdint>
+#include <functional>
+#include <memory>
+
+#include "absl/status/status.h"
+
+// What the rest of model/ knows of GPUs. A build without CUDA links no_cuda.cc, which says so.
+
+namespace pricer::cuda {
+
+// Whether what lies on this device is computed by the GPU's ops.
+bool RunsOn(at::Device device);
+inline bool Handles(const at::Tensor& tensor) { return RunsOn(tensor.device()); }
+
+// Whether a GPU can be used, and if not, why.
+absl::Status CheckAvailable(at::Device device);
+
+// A copy on `device`. From the CPU it goes through pinned memory, behind what the current stream
+// holds, and the host does not wait; `tensor` may be changed or freed at once.
+at::Tensor Upload(const at::Tensor& tensor, at::Device device);
+
+// A second stream of the current device, for work that runs beside the current stream's. One thread
+// at a time.
+class SideStream {
+ public:
+  static std::unique_ptr<SideStream> Create();
+  virtual ~SideStream() = default;
+
+  // Runs body() with this as the current stream, behind what the current stream holds so far.
+  // Returns a number for Join.
+  virtual int64_t Fork(const std::function<void()>& body) = 0;
+  // The current stream waits for what that body launched; the host does not.
+  virtual void Join(int64_t fork) = 0;
+};
+
+}  // namespace pricer::cuda

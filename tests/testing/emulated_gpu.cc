@@ -1,0 +1,139 @@
+#include "tests/testing/emulated_gpu.h"
+
+#include <ATen/ATen.h>
+#include <ATen/core/grad_mode.h>
+
+#include <cstdint>
+#include <functional>
+#include <limits>
+#include <memory>
+#include <vector>
+
+#include "base/check.h"
+#include "model/cuda/device.h"
+#include "model/cuda/flash_attention.h"
+#include "model/cuda/launch_check.h"
+#include "tests/testing/test_gpu.h"
+
+namespace pricer {
+namespace {
+
+bool g_emulated = false;
+int g_forks = 0;
+
+}  // namespace
+
+namespace testing {
+namespace {
+
+class EmulatedTestGpu : public TestGpu {
+ public:
+  at::Device device() const override { return at::kCPU; }
+  bool emulated() const override { return true; }
+
+ private:
+  const EmulatedGpu gpu_;
+};
+
+}  // namespace
+
+std::unique_ptr<TestGpu> TestGpu::Enter() { return std::make_unique<EmulatedTestGpu>(); }
+
+}  // namespace testing
+
+EmulatedGpu::EmulatedGpu() {
+  PRICER_CHECK(!g_emulated);
+  g_emulated = true;
+  g_forks = 0;
+}
+
+EmulatedGpu::~EmulatedGpu() { g_emulated = false; }
+
+int EmulatedGpu::forks() { return g_forks; }
+
+namespace cuda {
+namespace {
+
+class ImmediateStream : public SideStream {
+ public:
+  int64_t Fork(const std::function<void()>& body) override {
+    body();
+    return g_forks++;
+  }
+  void Join(int64_t fork) override { PRICER_CHECK(fork < g_forks); }
+};
+
+// Of one sequence, in fp32: [N, queries, keys], and v repeated for each query head.
+struct Scores {
+  at::Tensor q, k, v;  // [N, rows, D]
+  at::Tensor scores;   // [N, queries, keys]
+};
+
+at::Tensor PerQueryHead(const at::Tensor& rows, int64_t heads) {
+  return rows.to(at::kFloat).repeat_interleave(heads / rows.size(1), 1).transpose(0, 1);
+}
+
+Scores ScoresOf(const FlashInputs& x, const FlashSequences& sequences, int64_t b) {
+  const auto range = [&](const at::Tensor& rows, const at::Tensor& offsets) {
+    const int64_t begin = offsets[b].item<int32_t>();
+    return rows.narrow(0, begin, offsets[b + 1].item<int32_t>() - begin);
+  };
+  const int64_t heads = x.q.size(1);
+  Scores out{.q = PerQueryHead(range(x.q, sequences.query_offsets), heads),
+             .k = PerQueryHead(range(x.k, sequences.key_offsets), heads),
+             .v = PerQueryHead(range(x.v, sequences.key_offsets), heads),
+             .scores = {}};
+  out.scores = at::matmul(out.q, out.k.transpose(1, 2)) * x.scale;
+  if (sequences.causal) {
+    const int64_t queries = out.q.size(1);
+    const int64_t keys = out.k.size(1);
+    const at::Tensor beyond = at::ones({queries, keys}, at::kBool).triu(keys - queries + 1);
+    out.scores = out.scores.masked_fill(beyond, -std::numeric_limits<float>::infinity());
+  }
+  return out;
+}
+
+}  // namespace
+
+bool RunsOn(at::Device /*device*/) { return g_emulated; }
+
+absl::Status CheckAvailable(at::Device /*device*/) { return absl::OkStatus(); }
+
+at::Tensor Upload(const at::Tensor& tensor, at::Device /*device*/) { return tensor.clone(); }
+
+std::unique_ptr<SideStream> SideStream::Create() { return std::make_unique<ImmediateStream>(); }
+
+cudaStream_t CurrentStream() { return nullptr; }
+
+FlashOutput FlashForward(const FlashInputs& x, const FlashSequences& sequences) {
+  TORCH_CHECK(x.q.scalar_type() == at::kBFloat16 && x.q.size(2) % 8 == 0,
+              "flash attention takes bf16 and head dimensions that are multiples of 8");
+  std::vector<at::Tensor> outs, sums;
+  for (int64_t b = 0; b + 1 < sequences.query_offsets.size(0); ++b) {
+    const Scores s = ScoresOf(x, sequences, b);
+    outs.push_back(at::matmul(at::softmax(s.scores, -1), s.v).transpose(0, 1));
+    sums.push_back(at::logsumexp(s.scores, {-1}));
+    TORCH_CHECK(s.q.size(1) <= sequences.max_queries && s.k.size(1) <= sequences.max_keys);
+  }
+  return {at::cat(outs).to(at::kBFloat16), at::cat(sums, 1)};
+}
+
+FlashGradients FlashBackward(const at::Tensor& grad_out, const FlashInputs& x,
+                             const FlashOutput& /*made*/, const FlashSequences& sequences) {
+  const at::AutoGradMode grad_mode(true);
+  FlashInputs leaves = x;
+  for (at::Tensor* tensor : {&leaves.q, &leaves.k, &leaves.v}) {
+    *tensor = tensor->detach().to(at::kFloat).clone().set_requires_grad(true);
+  }
+  std::vector<at::Tensor> outs;
+  for (int64_t b = 0; b + 1 < sequences.query_offsets.size(0); ++b) {
+    const Scores s = ScoresOf(leaves, sequences, b);
+    outs.push_back(at::matmul(at::softmax(s.scores, -1), s.v).transpose(0, 1));
+  }
+  at::cat(outs).backward(grad_out.to(at::kFloat));
+  return {leaves.q.grad().to(at::kBFloat16), leaves.k.grad().to(at::kBFloat16),
+          leaves.v.grad().to(at::kBFloat16)};
+}
+
+}  // namespace cuda
+}  // namespace pricer
