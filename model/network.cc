@@ -45,7 +45,7 @@ void CheckLengths(const PackedBatch& batch, int64_t limit) {
 }
 
 // What lies on the CPU, where the network computes.
-at::Tensor Place(const at::Tensor& tensor, at::Device device) {
+at::Tensor PlaceOn(const at::Tensor& tensor, at::Device device) {
   return cuda::RunsOn(device) ? cuda::Upload(tensor, device) : tensor;
 }
 
@@ -72,8 +72,8 @@ void FillDropout(const PackedBatch& batch, const LoraDropout& dropout,
   for (int64_t b = 0; b < batch.sequence_count(); ++b) {
     std::fill(row + batch.offsets[b], row + batch.offsets[b + 1], dropout.rows[b]);
   }
-  context.tokens.rows = {Place(rows, device), context.layout.positions};
-  context.answers.rows = {Place(rows.index_select(0, answer_tokens), device),
+  context.tokens.rows = {PlaceOn(rows, device), context.layout.positions};
+  context.answers.rows = {PlaceOn(rows.index_select(0, answer_tokens), device),
                           context.layout.answer_positions};
 }
 
@@ -83,9 +83,9 @@ ForwardContext MakeContext(const PackedBatch& batch,
   const at::Device device = rotary.cos.device();
   const at::Tensor answer_tokens = AnswerTokens(batch);
   ForwardContext context;
-  context.answer_tokens = Place(answer_tokens, device);
-  context.layout.positions = Place(batch.positions, device);
-  context.layout.answer_positions = Place(batch.positions.index_select(0, answer_tokens), device);
+  context.answer_tokens = PlaceOn(answer_tokens, device);
+  context.layout.positions = PlaceOn(batch.positions, device);
+  context.layout.answer_positions = PlaceOn(batch.positions.index_select(0, answer_tokens), device);
   context.layout.offsets = batch.offsets;
   context.layout.answer_offsets = batch.answer_offsets;
   if (cuda::RunsOn(device)) {
@@ -134,9 +134,9 @@ NodeContext MakeNodeContext(const NodeLevel& nodes, const KvCache& cache,
     }
   }
   const at::Device device = rotary.cos.device();
-  context.positions = Place(at::tensor(positions, at::kLong), device);
+  context.positions = PlaceOn(at::tensor(positions, at::kLong), device);
   for (const std::vector<int64_t>& rows : nodes.ancestors) {
-    context.ancestors.push_back(Place(at::tensor(rows, at::kLong), device));
+    context.ancestors.push_back(PlaceOn(at::tensor(rows, at::kLong), device));
   }
   return context;
 }
@@ -246,7 +246,7 @@ at::Tensor Network::RunNodes(const NodeLevel& nodes,
                              std::vector<at::Tensor>* kept) const {
   const at::NoGradGuard no_grad;
   const NodeContext context = MakeNodeContext(nodes, cache, adapters, rotary_);
-  const at::Tensor ids = Place(at::tensor(nodes.ids, at::kLong), embedding_.device());
+  const at::Tensor ids = PlaceOn(at::tensor(nodes.ids, at::kLong), embedding_.device());
   Stream stream{.residual = embedding_.index_select(0, ids), .delta = {}};
   for (size_t layer = 0; layer < layers_.size(); ++layer) {
     at::Tensor kv;
@@ -271,7 +271,7 @@ at::Tensor Network::Run(const PackedBatch& batch, absl::Span<const AdapterWeight
   CheckLengths(batch, rotary_.cos.size(0));
   const auto context =
       std::make_shared<const ForwardContext>(MakeContext(batch, adapters, rotary_, dropout));
-  Stream stream{.residual = embedding_.index_select(0, Place(batch.ids, embedding_.device())),
+  Stream stream{.residual = embedding_.index_select(0, PlaceOn(batch.ids, embedding_.device())),
                 .delta = {}};
   const auto cache_of = [cache](size_t layer) {
     return cache == nullptr ? nullptr : &cache->layers[layer];
@@ -287,6 +287,14 @@ at::Tensor Network::Run(const PackedBatch& batch, absl::Span<const AdapterWeight
   }
   stream = layers_.back().ForwardAnswers(stream, *context, cache_of(layers_.size() - 1));
   return AddRmsNorm(stream.residual, stream.delta, final_norm_, config_.rms_norm_epsilon).normed;
+}
+
+at::Tensor Network::Place(const at::Tensor& tensor) const {
+  return PlaceOn(tensor, options_.device);
+}
+
+AdapterWeights Network::Place(const AdapterWeights& weights) const {
+  return cuda::RunsOn(options_.device) ? CopyTo(weights, options_.device) : weights;
 }
 
 at::Tensor Network::Logits(const at::Tensor& hidden) const {

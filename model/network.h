@@ -82,6 +82,12 @@ class Network {
   // The bins head on hidden states [B, H]: [B, bins] fp32.
   static at::Tensor BinLogits(const at::Tensor& hidden, const at::Tensor& score);
 
+  at::Device device() const { return options_.device; }
+  // A tensor on the CPU, or an adapter's, where the network computes; the same one where it is the
+  // CPU.
+  at::Tensor Place(const at::Tensor& tensor) const;
+  AdapterWeights Place(const AdapterWeights& weights) const;
+
   const ModelConfig& config() const { return config_; }
   const NetworkOptions& options() const { return options_; }
   // Of each layer DecoderLayer::Linears.

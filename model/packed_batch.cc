@@ -32,4 +32,19 @@ PackedBatch Pack(absl::Span<const PackedSequence> sequences) {
   return batch;
 }
 
+PackedBatch Slice(const PackedBatch& batch, int64_t begin, int64_t end) {
+  const auto slice = [&](const std::vector<int64_t>& offsets) {
+    std::vector<int64_t> out(offsets.begin() + begin, offsets.begin() + end + 1);
+    for (int64_t& offset : out) offset -= offsets[begin];
+    return out;
+  };
+  const int64_t first = batch.offsets[begin];
+  const int64_t tokens = batch.offsets[end] - first;
+  return {.ids = batch.ids.narrow(0, first, tokens),
+          .positions = batch.positions.narrow(0, first, tokens),
+          .offsets = slice(batch.offsets),
+          .answer_offsets = slice(batch.answer_offsets),
+          .adapter = {batch.adapter.begin() + begin, batch.adapter.begin() + end}};
+}
+
 }  // namespace pricer

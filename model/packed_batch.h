@@ -36,4 +36,7 @@ struct PackedSequence {
 // answers <= tokens.
 PackedBatch Pack(absl::Span<const PackedSequence> sequences);
 
+// Sequences [begin, end) of a batch. REQUIRES: begin < end.
+PackedBatch Slice(const PackedBatch& batch, int64_t begin, int64_t end);
+
 }  // namespace pricer

@@ -18,15 +18,16 @@ constexpr int64_t kScoredRows = 256;
 // Nodes of the last level, which nothing follows, that are computed at a time.
 constexpr int64_t kLeavesAtATime = 2048;
 
-// Softmax probabilities of `tokens` [n, k] int64 behind the states [n, H]: [n, k] fp64.
+// Softmax probabilities of `tokens` [n, k] int64 behind the states [n, H]: [n, k] fp64, on the CPU.
 at::Tensor ProbabilitiesOf(const Network& network, const at::Tensor& hidden,
                            const at::Tensor& tokens) {
   std::vector<at::Tensor> parts;
   for (int64_t begin = 0; begin < hidden.size(0); begin += kScoredRows) {
     const int64_t count = std::min(kScoredRows, hidden.size(0) - begin);
     const at::Tensor scores = network.Logits(hidden.narrow(0, begin, count));
-    const at::Tensor wanted = scores.gather(1, tokens.narrow(0, begin, count)).to(at::kDouble);
-    parts.push_back((wanted - at::logsumexp(scores, {1}, /*keepdim=*/true)).exp());
+    const at::Tensor here = network.Place(tokens.narrow(0, begin, count));
+    const at::Tensor wanted = scores.gather(1, here).to(at::kDouble);
+    parts.push_back((wanted - at::logsumexp(scores, {1}, /*keepdim=*/true)).exp().cpu());
   }
   return at::cat(parts);
 }
@@ -66,7 +67,8 @@ class Forest {
     }
     const at::Tensor tokens = at::tensor(ids, at::kLong).view({-1, kDigitTokens});
     const at::Tensor probabilities =
-        ProbabilitiesOf(network_, hidden.index_select(0, at::tensor(rows, at::kLong)), tokens)
+        ProbabilitiesOf(network_,
+                        hidden.index_select(0, network_.Place(at::tensor(rows, at::kLong))), tokens)
             .contiguous();
     const double* row = probabilities.const_data_ptr<double>();
     for (size_t r = 0; r < trees_.size(); ++r, row += kDigitTokens) {
@@ -216,8 +218,9 @@ absl::StatusOr<std::vector<PriceTree::Result>> ReadTokenPrices(
   }
   at::Tensor whole;  // [readings of one token, 1000]
   if (!whole_rows.empty()) {
-    whole = ProbabilitiesOf(network, hidden.index_select(0, at::tensor(whole_rows, at::kLong)),
-                            at::tensor(whole_ids, at::kLong).view({-1, kWholePriceCount}))
+    whole = ProbabilitiesOf(
+                network, hidden.index_select(0, network.Place(at::tensor(whole_rows, at::kLong))),
+                at::tensor(whole_ids, at::kLong).view({-1, kWholePriceCount}))
                 .contiguous();
   }
   Forest forest(network, adapters, digits, cache, prune);

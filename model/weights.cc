@@ -4,9 +4,12 @@
 
 #include <cstring>
 
+#include "absl/strings/match.h"
+#include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
 #include "base/check.h"
 #include "base/status_macros.h"
+#include "model/cuda/device.h"
 #include "model/nf4.h"
 
 namespace pricer {
@@ -86,6 +89,32 @@ absl::StatusOr<at::ScalarType> ParseComputeDtype(absl::string_view text) {
   if (text == "auto") return ProcessorMultipliesBf16() ? at::kBFloat16 : at::kFloat;
   return absl::InvalidArgumentError(
       absl::StrCat("dtype: expected auto, fp32 or bf16, got \"", text, "\""));
+}
+
+absl::StatusOr<at::Device> ParseDevice(absl::string_view text) {
+  constexpr absl::string_view kNumbered = "cuda:";
+  const at::Device first(at::kCUDA, 0);
+  if (text == "cpu") return at::Device(at::kCPU);
+  if (text == "auto") return cuda::CheckAvailable(first).ok() ? first : at::Device(at::kCPU);
+  int number = 0;
+  const bool numbered = absl::StartsWith(text, kNumbered) &&
+                        absl::SimpleAtoi(text.substr(kNumbered.size()), &number) && number >= 0 &&
+                        number < 128;
+  if (text != "cuda" && !numbered) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("device: expected auto, cpu, cuda or cuda:N, got \"", text, "\""));
+  }
+  const at::Device device(at::kCUDA, static_cast<c10::DeviceIndex>(number));
+  RETURN_IF_ERROR(cuda::CheckAvailable(device));
+  return device;
+}
+
+absl::StatusOr<at::ScalarType> ParseComputeDtype(absl::string_view text, at::Device device) {
+  if (device.is_cpu()) return ParseComputeDtype(text);
+  if (text == "fp32") {
+    return absl::InvalidArgumentError("dtype: a GPU computes in bf16, got \"fp32\"");
+  }
+  return text == "auto" ? at::kBFloat16 : ParseComputeDtype(text);
 }
 
 absl::string_view ComputeDtypeName(at::ScalarType dtype) {

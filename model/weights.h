@@ -38,6 +38,14 @@ absl::StatusOr<at::ScalarType> ParseComputeDtype(absl::string_view text);
 // "fp32" or "bf16".
 absl::string_view ComputeDtypeName(at::ScalarType dtype);
 
+// "cpu"; "cuda", the first GPU, or "cuda:N"; "auto" = the first GPU where one can be used, else the
+// CPU. FailedPrecondition where the GPU named cannot be used.
+absl::StatusOr<at::Device> ParseDevice(absl::string_view text);
+
+// What `options` leave open: "auto" as dtype is bf16 on a GPU. InvalidArgument where the device does
+// not compute in that dtype.
+absl::StatusOr<at::ScalarType> ParseComputeDtype(absl::string_view text, at::Device device);
+
 // A copy of a file's tensor, in its own dtype, on the CPU or on `device`.
 at::Tensor ToTensor(const TensorView& view, at::Device device = at::kCPU);
 // A view of a contiguous CPU tensor, to write. The tensor must outlive it.

@@ -43,7 +43,7 @@ absl::Status AppendGreedy(const Network& network, const AdapterWeights* weights,
   for (const Continuation* continuation : active) prompts.push_back(continuation->ids);
   std::vector<int64_t> chosen;
   const auto consume = [&](int64_t, const at::Tensor& hidden) -> absl::Status {
-    const at::Tensor best = network.Logits(hidden).argmax(/*dim=*/-1).contiguous();
+    const at::Tensor best = network.Logits(hidden).argmax(/*dim=*/-1).cpu().contiguous();
     chosen.insert(chosen.end(), best.const_data_ptr<int64_t>(),
                   best.const_data_ptr<int64_t>() + best.numel());
     return absl::OkStatus();

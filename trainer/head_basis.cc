@@ -22,6 +22,14 @@ HeadBasis HeadBasis::Cosine(int64_t bins, const at::Tensor& mean_state) {
   return basis;
 }
 
+HeadBasis HeadBasis::To(at::Device device) const {
+  HeadBasis basis = *this;
+  if (!cosines_.defined()) return basis;
+  basis.cosines_ = cosines_.to(device);
+  basis.direction_ = direction_.to(device);
+  return basis;
+}
+
 at::Tensor HeadBasis::Coefficients(const at::Tensor& score) const {
   if (!cosines_.defined()) return score;
   TORCH_CHECK(score.count_nonzero().item<int64_t>() == 0, "expected a head of zeros");

@@ -28,6 +28,9 @@ class HeadBasis {
   // `mean_state` [H] fp32: the mean of answer states, not zero.
   static HeadBasis Cosine(int64_t bins, const at::Tensor& mean_state);
 
+  // The same for coefficients that lie on `device`.
+  HeadBasis To(at::Device device) const;
+
   // What is trained, at the start: [C, H] fp32. REQUIRES: in cosine coordinates `score` [K, H] is
   // zero.
   at::Tensor Coefficients(const at::Tensor& score) const;

@@ -12,7 +12,7 @@
 namespace pricer {
 
 std::vector<std::vector<float>> RowsOf(const at::Tensor& matrix) {
-  const at::Tensor contiguous = matrix.to(at::kFloat).contiguous();
+  const at::Tensor contiguous = matrix.to(at::kFloat).cpu().contiguous();
   const float* data = contiguous.const_data_ptr<float>();
   std::vector<std::vector<float>> rows;
   for (int64_t row = 0; row < contiguous.size(0); ++row, data += contiguous.size(1)) {
@@ -27,15 +27,18 @@ using Adapters = absl::Span<const AdapterWeights* const>;
 
 // Packs consecutive prompts, `first` being the index of the first of them.
 absl::Status ForEachPack(
-    const AdapterWeights* weights, absl::Span<const Prompt> prompts, int64_t batch_tokens,
+    const Network& network, const AdapterWeights* weights, absl::Span<const Prompt> prompts, int64_t batch_tokens,
     const std::function<absl::Status(int64_t first, const PackedBatch&, Adapters)>& run_pack) {
   std::vector<int64_t> lengths;
   for (Prompt prompt : prompts) lengths.push_back(static_cast<int64_t>(prompt.size()));
   std::vector<int64_t> order(prompts.size());
   std::iota(order.begin(), order.end(), 0);
-  const Adapters adapters(&weights, weights == nullptr ? 0 : 1);
   return CatchTorch("forward pass", [&]() -> absl::Status {
     const at::NoGradGuard no_grad;
+    AdapterWeights placed;
+    if (weights != nullptr) placed = network.Place(*weights);
+    const AdapterWeights* const adapter = &placed;
+    const Adapters adapters(&adapter, weights == nullptr ? 0 : 1);
     for (const std::vector<int64_t>& run : SplitByTokens(order, lengths, batch_tokens)) {
       std::vector<PackedSequence> sequences;
       for (int64_t index : run) {
@@ -53,7 +56,7 @@ absl::Status ForEachBatch(
     const Network& network, const AdapterWeights* weights, absl::Span<const Prompt> prompts,
     int64_t batch_tokens,
     const std::function<absl::Status(int64_t first, const at::Tensor& hidden)>& consume) {
-  return ForEachPack(weights, prompts, batch_tokens,
+  return ForEachPack(network, weights, prompts, batch_tokens,
                      [&](int64_t first, const PackedBatch& batch, Adapters adapters) {
                        return consume(first, network.Forward(batch, adapters));
                      });
@@ -79,7 +82,7 @@ absl::StatusOr<std::vector<PriceTree::Result>> ComputeTokenPrices(
     prices.insert(prices.end(), results->begin(), results->end());
     return observer(static_cast<int64_t>(prices.size()));
   };
-  RETURN_IF_ERROR(ForEachPack(weights, prompts, batch_tokens, run_pack));
+  RETURN_IF_ERROR(ForEachPack(network, weights, prompts, batch_tokens, run_pack));
   return prices;
 }
 
@@ -101,8 +104,9 @@ absl::StatusOr<std::vector<std::vector<float>>> ComputeBinLogits(const Network& 
                                                                  int64_t batch_tokens,
                                                                  const BatchObserver& observer) {
   std::vector<std::vector<float>> logits;
+  const at::Tensor score = network.Place(weights.score);
   const auto consume = [&](int64_t, const at::Tensor& hidden) -> absl::Status {
-    for (auto& row : RowsOf(Network::BinLogits(hidden, weights.score))) {
+    for (auto& row : RowsOf(Network::BinLogits(hidden, score))) {
       logits.push_back(std::move(row));
     }
     return observer(static_cast<int64_t>(logits.size()));

@@ -42,4 +42,21 @@ MicroBatch MakeTokenMicroBatch(absl::Span<const Example> examples,
   return micro_batch;
 }
 
+std::vector<MicroBatch> Split(const MicroBatch& micro_batch, int64_t parts) {
+  const PackedBatch& batch = micro_batch.batch;
+  const int64_t sequences = batch.sequence_count();
+  std::vector<MicroBatch> out;
+  for (int64_t p = 0; p < parts; ++p) {
+    const int64_t begin = p * sequences / parts;
+    const int64_t end = (p + 1) * sequences / parts;
+    if (begin == end) continue;
+    const int64_t first = batch.answer_offsets[begin];
+    out.push_back({.batch = Slice(batch, begin, end),
+                   .targets = micro_batch.targets.narrow(0, first,
+                                                         batch.answer_offsets[end] - first),
+                   .rows = {micro_batch.rows.begin() + begin, micro_batch.rows.begin() + end}});
+  }
+  return out;
+}
+
 }  // namespace pricer

@@ -32,4 +32,8 @@ MicroBatch MakeBinsMicroBatch(absl::Span<const Example> examples, absl::Span<con
 MicroBatch MakeTokenMicroBatch(absl::Span<const Example> examples,
                                absl::Span<const int64_t> indices);
 
+// The micro-batch as up to `parts` of about equally many sequences, in their order. They share its
+// memory.
+std::vector<MicroBatch> Split(const MicroBatch& micro_batch, int64_t parts);
+
 }  // namespace pricer

@@ -7,6 +7,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "base/check.h"
+#include "model/cuda/device.h"
 
 namespace pricer {
 
@@ -40,15 +41,34 @@ AdamW::AdamW(std::vector<Group> groups, const Options& options) : options_(optio
     }
     state.parameters = std::move(group);
   }
+  if (!all_gradients_.empty() && cuda::Handles(all_gradients_.front())) {
+    fused_ = cuda::FusedAdamW::Create(FusedTensors());
+  }
+}
+
+std::vector<cuda::FusedAdamW::Tensors> AdamW::FusedTensors() const {
+  std::vector<cuda::FusedAdamW::Tensors> tensors;
+  for (size_t g = 0; g < groups_.size(); ++g) {
+    const State& state = groups_[g];
+    for (size_t i = 0; i < state.parameters.size(); ++i) {
+      tensors.push_back({.parameter = state.parameters[i].detach(),
+                         .gradient = state.gradients[i],
+                         .first_moment = state.first_moments[i],
+                         .second_moment = state.second_moments[i],
+                         .group = static_cast<int>(g)});
+    }
+  }
+  return tensors;
 }
 
 void AdamW::ZeroGradients() { at::_foreach_zero_(all_gradients_); }
 
-double AdamW::ClipGradients(double max_norm) {
-  const double norm =
-      at::linalg_vector_norm(at::stack(at::_foreach_norm(all_gradients_, 2)), 2).item<double>();
+at::Tensor AdamW::ClipGradients(double max_norm) {
+  if (fused_ != nullptr) return fused_->GradientNorm(max_norm);
+  const at::Tensor norm =
+      at::linalg_vector_norm(at::stack(at::_foreach_norm(all_gradients_, 2)), 2);
   if (max_norm <= 0.0) return norm;
-  const double scale = max_norm / (norm + 1e-6);
+  const double scale = max_norm / (norm.item<double>() + 1e-6);
   if (scale < 1.0) at::_foreach_mul_(all_gradients_, scale);
   return norm;
 }
@@ -64,6 +84,7 @@ std::vector<AdamW::Moments> AdamW::moments() const {
 }
 
 void AdamW::set_steps(int64_t steps) {
+  fused_steps_ = steps;
   for (const State& state : groups_) {
     for (const at::Tensor& made : state.steps) made.fill_(static_cast<double>(steps));
   }
@@ -72,6 +93,15 @@ void AdamW::set_steps(int64_t steps) {
 void AdamW::Step(absl::Span<const double> learning_rates) {
   PRICER_CHECK(learning_rates.size() == groups_.size());
   const at::NoGradGuard no_grad;
+  if (fused_ != nullptr) {
+    fused_->Step({.learning_rates = learning_rates,
+                  .beta1 = options_.beta1,
+                  .beta2 = options_.beta2,
+                  .epsilon = options_.epsilon,
+                  .weight_decay = options_.weight_decay,
+                  .step = ++fused_steps_});
+    return;
+  }
   for (size_t i = 0; i < groups_.size(); ++i) {
     State& state = groups_[i];
     if (state.parameters.empty()) continue;

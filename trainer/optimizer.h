@@ -3,10 +3,12 @@
 #include <ATen/ATen.h>
 
 #include <cstdint>
+#include <memory>
 #include <vector>
 
 #include "absl/status/status.h"
 #include "absl/types/span.h"
+#include "model/ops/fused_adamw.h"
 
 namespace pricer {
 
@@ -34,9 +36,10 @@ class AdamW {
   // The optimizer's own, in the order of the groups.
   absl::Span<const at::Tensor> gradients() const { return all_gradients_; }
 
-  // Global L2 norm of all gradients. If `max_norm` > 0 they are scaled so that the norm is at most
-  // that; the result is the norm before. As torch.nn.utils.clip_grad_norm_.
-  double ClipGradients(double max_norm);
+  // Global L2 norm of all gradients, a scalar where they lie. If `max_norm` > 0 they are scaled, on a
+  // GPU by the next Step, so that the norm is at most that; the result is the norm before. As
+  // torch.nn.utils.clip_grad_norm_.
+  at::Tensor ClipGradients(double max_norm);
 
   struct Moments {
     at::Tensor first, second;
@@ -51,6 +54,8 @@ class AdamW {
   void Step(absl::Span<const double> learning_rates);
 
  private:
+  std::vector<cuda::FusedAdamW::Tensors> FusedTensors() const;
+
   struct State {
     std::vector<at::Tensor> parameters;
     std::vector<at::Tensor> gradients;  // the tensors' own .grad
@@ -60,6 +65,8 @@ class AdamW {
   };
 
   std::vector<State> groups_;
+  std::unique_ptr<cuda::FusedAdamW> fused_;  // on a GPU alone
+  int64_t fused_steps_ = 0;
   std::vector<at::Tensor> all_gradients_;
   Options options_;
 };

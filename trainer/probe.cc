@@ -140,7 +140,7 @@ absl::StatusOr<std::string> ProbeAll(const ProbeOptions& options, const Network&
   const bool bins = weights != nullptr && weights->score.defined();
   std::string output;
   const auto consume = [&](int64_t first, const at::Tensor& hidden) -> absl::Status {
-    const auto rows = RowsOf(bins ? Network::BinLogits(hidden, weights->score)
+    const auto rows = RowsOf(bins ? Network::BinLogits(hidden, network.Place(weights->score))
                                   : at::log_softmax(network.Logits(hidden), /*dim=*/-1));
     for (size_t i = 0; i < rows.size(); ++i) {
       Json json;

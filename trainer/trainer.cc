@@ -9,6 +9,7 @@
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
 #include "base/check.h"
+#include "base/logging.h"
 #include "base/status_macros.h"
 #include "model/ops/cross_entropy.h"
 #include "model/torch_status.h"
@@ -32,6 +33,11 @@ std::vector<AdamW::Group> ParameterGroups(const AdapterWeights& weights,
   }
   if (!head_coefficients.defined()) return {std::move(lora)};
   return {std::move(lora), {head_coefficients}};
+}
+
+PeftAdapter PlaceAdapter(PeftAdapter adapter, const Network& network) {
+  adapter.weights = network.Place(adapter.weights);
+  return adapter;
 }
 
 LoraRanks RanksOf(const AdapterWeights& weights) {
@@ -117,9 +123,9 @@ absl::StatusOr<std::unique_ptr<Trainer>> Trainer::Create(const Network* network,
 Trainer::Trainer(const Network* network, PeftAdapter adapter, const Options& options,
                  const HeadBasis& head_basis, ProcessGroup* group)
     : network_(network),
-      adapter_(std::move(adapter)),
+      adapter_(PlaceAdapter(std::move(adapter), *network)),
       options_(options),
-      head_basis_(head_basis),
+      head_basis_(head_basis.To(network->device())),
       head_coefficients_(has_bins_head() ? head_basis_.Coefficients(adapter_.weights.score)
                                          : at::Tensor()),
       ranks_(RanksOf(adapter_.weights)),
@@ -131,18 +137,7 @@ void Trainer::PlanSteps(int64_t total_steps) {
   if (options_.warmup_steps > 0) schedule_.warmup_steps = options_.warmup_steps;
 }
 
-AdapterWeights Trainer::CopyWeights() const {
-  AdapterWeights copy = adapter_.weights;
-  for (auto& layer : copy.layers) {
-    for (LoraWeights& linear : layer) {
-      if (!linear.defined()) continue;
-      linear.a = linear.a.detach().clone();
-      linear.b = linear.b.detach().clone();
-    }
-  }
-  if (copy.score.defined()) copy.score = copy.score.detach().clone();
-  return copy;
-}
+AdapterWeights Trainer::CopyWeights() const { return CopyTo(adapter_.weights, at::kCPU); }
 
 StateTensors Trainer::State() const {
   AdapterWeights lora = adapter_.weights;
@@ -199,34 +194,69 @@ absl::Status Trainer::StepError(absl::string_view problem, std::vector<int64_t> 
 }
 
 // Gradients add up over the micro-batches of one step and are zeroed before the first; activations
-// live for one micro-batch; moments and weights for the whole run.
+// live for one micro-batch, or one of the `parts` that each is cut into; moments and weights for
+// the whole run. Losses stay where they are computed until the last is launched.
 absl::StatusOr<double> Trainer::AccumulateGradients(absl::Span<const MicroBatch> micro_batches,
                                                     const StepShare& share, double targets,
+                                                    int64_t parts,
                                                     const std::function<bool()>& stop) {
   const AdapterWeights* const weights = &adapter_.weights;
   LoraDropout dropout;
   dropout.probability = adapter_.config.dropout;
   dropout.seed = options_.dropout_seed;
   dropout.step = step_;
-  double loss_sum = 0;
+  std::vector<at::Tensor> losses;
+  std::vector<size_t> numbers;  // of the micro-batches that they are of
   optimizer_.ZeroGradients();
   for (size_t i = share.begin; i < std::min(share.end, micro_batches.size()); ++i) {
-    const MicroBatch& micro_batch = micro_batches[i];
-    if (stop && stop()) return absl::CancelledError("training step");
-    dropout.rows = micro_batch.rows;
-    const at::Tensor hidden =
-        network_->Forward(micro_batch.batch, {&weights, 1}, &dropout, options_.recomputed_layers);
-    const at::Tensor loss = CrossEntropySum(Logits(hidden), micro_batch.targets) / targets;
-    const double value = loss.item<double>();
-    if (!std::isfinite(value)) {
-      failed_micro_batch_ = i;
-      return StepError(absl::StrCat("the loss is ", value, "; a lower learning rate may help"),
-                       micro_batch.rows);
+    for (const MicroBatch& part : Split(micro_batches[i], parts)) {
+      if (stop && stop()) return absl::CancelledError("training step");
+      dropout.rows = part.rows;
+      const at::Tensor hidden =
+          network_->Forward(part.batch, {&weights, 1}, &dropout, options_.recomputed_layers);
+      const at::Tensor loss =
+          CrossEntropySum(Logits(hidden), network_->Place(part.targets)) / targets;
+      loss.backward();
+      losses.push_back(loss.detach());
+      numbers.push_back(i);
     }
-    loss.backward();
-    loss_sum += value;
   }
-  return loss_sum;
+  if (losses.empty()) return 0.0;
+  const at::Tensor values = at::stack(losses).to(at::kCPU, at::kDouble);
+  double sum = 0;
+  for (size_t l = 0; l < losses.size(); ++l) {
+    const double value = values.const_data_ptr<double>()[l];
+    if (!std::isfinite(value)) {
+      failed_micro_batch_ = numbers[l];
+      return StepError(absl::StrCat("the loss is ", value, "; a lower learning rate may help"),
+                       micro_batches[numbers[l]].rows);
+    }
+    sum += value;
+  }
+  return sum;
+}
+
+// What a pass has added to the gradients before it ran out of memory is unknown, so all of them are
+// computed again.
+absl::StatusOr<double> Trainer::AccumulateWithinMemory(absl::Span<const MicroBatch> micro_batches,
+                                                       const StepShare& share, double targets,
+                                                       const std::function<bool()>& stop) {
+  try {
+    return AccumulateGradients(micro_batches, share, targets, memory_parts_, stop);
+  } catch (const c10::OutOfMemoryError& error) {
+    memory_parts_ *= 2;
+    LogWarning(absl::StrCat("training step ", step_, ": out of memory; from here on each ",
+                            "micro-batch is computed in ", memory_parts_, " parts"));
+  }
+  try {
+    return AccumulateGradients(micro_batches, share, targets, memory_parts_, stop);
+  } catch (const c10::OutOfMemoryError& error) {
+    return absl::ResourceExhaustedError(absl::StrCat(
+        "training step ", step_, ": out of memory twice in a row, the second time with each ",
+        "micro-batch in ", memory_parts_, " parts; lower --micro-batch-tokens, or set ",
+        "--memory-budget so that activations are computed twice instead of kept: ",
+        error.what_without_backtrace()));
+  }
 }
 
 absl::StatusOr<double> Trainer::AddUp(absl::StatusOr<double> own,
@@ -284,9 +314,9 @@ absl::StatusOr<StepResult> Trainer::TrainStep(absl::Span<const MicroBatch> micro
   const std::string what = absl::StrCat("training step ", step_);
   return CatchTorch(what, [&]() -> absl::StatusOr<StepResult> {
     const auto targets = static_cast<double>(result.targets);
-    ASSIGN_OR_RETURN(result.loss, AddUp(AccumulateGradients(micro_batches, share, targets, stop),
+    ASSIGN_OR_RETURN(result.loss, AddUp(AccumulateWithinMemory(micro_batches, share, targets, stop),
                                         micro_batches));
-    result.gradient_norm = optimizer_.ClipGradients(options_.max_gradient_norm);
+    result.gradient_norm = optimizer_.ClipGradients(options_.max_gradient_norm).item<double>();
     if (!std::isfinite(result.gradient_norm)) {
       return StepError(absl::StrCat("the loss is ", result.loss, " and the gradient norm ",
                                     result.gradient_norm, "; a lower learning rate may help"),

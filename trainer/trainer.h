@@ -51,8 +51,9 @@ struct StepShare {
 
 // Tunes one adapter over a frozen network: its state is the adapter, the optimizer's moments and
 // the step number. An adapter for SEQ_CLS has a bins head, which is trained with it; one for
-// CAUSAL_LM is trained on the base's own head, which stays as it is. One thread (each step uses
-// ATen's intra-op threads).
+// CAUSAL_LM is trained on the base's own head, which stays as it is. Everything lies where the
+// network does; the host waits for a GPU once a step, at its end. One thread (each step uses ATen's
+// intra-op threads).
 class Trainer {
  public:
   struct Options {
@@ -86,7 +87,8 @@ class Trainer {
   // One update from one or more micro-batches: the gradient is that of the mean loss over all their
   // targets, however they are cut and shared. The processes of a group give the same micro-batches
   // and get the same result. The adapter is as it was on an error: Internal where loss or gradient
-  // is not finite or there is no target, Cancelled where `stop`, which may be empty and is asked
+  // is not finite or there is no target, ResourceExhausted where memory ran out even for half of a
+  // micro-batch, Cancelled where `stop`, which may be empty and is asked
   // before each micro-batch, says true on any process, Unavailable where one is gone.
   absl::StatusOr<StepResult> TrainStep(absl::Span<const MicroBatch> micro_batches,
                                        const std::function<bool()>& stop = nullptr,
@@ -102,7 +104,7 @@ class Trainer {
   // Steps made so far.
   int64_t step() const { return step_; }
   const PeftAdapter& adapter() const { return adapter_; }
-  // A copy of the tensors as they are now, without gradients.
+  // A copy of the tensors as they are now, on the CPU and without gradients.
   AdapterWeights CopyWeights() const;
 
   // All that the next step depends on but schedule, data and step number, by name: what is trained
@@ -120,8 +122,12 @@ class Trainer {
   double StepFlops(const BatchWork& work) const;
   // The sum of the losses of the share's targets, divided by `targets`.
   absl::StatusOr<double> AccumulateGradients(absl::Span<const MicroBatch> micro_batches,
-                                             const StepShare& share, double targets,
+                                             const StepShare& share, double targets, int64_t parts,
                                              const std::function<bool()>& stop);
+  // The same in smaller parts where memory runs out; ResourceExhausted where it does so again.
+  absl::StatusOr<double> AccumulateWithinMemory(absl::Span<const MicroBatch> micro_batches,
+                                                const StepShare& share, double targets,
+                                                const std::function<bool()>& stop);
   // From what the shares have come to, the same on every process: the loss, and in place of the
   // gradients their sums.
   absl::StatusOr<double> AddUp(absl::StatusOr<double> own,
@@ -137,6 +143,7 @@ class Trainer {
   ProcessGroup* const group_;
   LrSchedule schedule_;
   AdamW optimizer_;
+  int64_t memory_parts_ = 1;  // that each micro-batch is cut into
   int64_t step_ = 0;
   std::vector<int64_t> failed_rows_;
   size_t failed_micro_batch_ = 0;

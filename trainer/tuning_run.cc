@@ -57,7 +57,7 @@ absl::StatusOr<at::Tensor> MeanAnswerState(const Network& network, const TuningI
   }
   at::Tensor sum = at::zeros({network.config().hidden_size}, at::kFloat);
   const auto add = [&](int64_t, const at::Tensor& hidden) -> absl::Status {
-    sum += hidden.to(at::kFloat).sum(0);
+    sum += hidden.to(at::kFloat).sum(0).cpu();
     return absl::OkStatus();
   };
   RETURN_IF_ERROR(ForEachBatch(network, /*weights=*/nullptr, prompts, batch_tokens, add));

@@ -4,6 +4,7 @@
 #include "model/ops/cross_entropy_impl.h"
 #include "model/ops/device_nf4.h"
 #include "model/ops/dropout_impl.h"
+#include "model/ops/fused_adamw.h"
 #include "model/ops/lora_blocks.h"
 #include "model/ops/rms_norm_impl.h"
 #include "model/ops/rotary_impl.h"
@@ -80,6 +81,8 @@ PromptAttentionOutput PromptAttention(const at::Tensor&, const at::Tensor&,
                                       const AttentionShape&) {
   Refuse();
 }
+
+std::unique_ptr<FusedAdamW> FusedAdamW::Create(std::vector<Tensors>) { Refuse(); }
 
 void CrossEntropyRows(const at::Tensor&, const at::Tensor&, const at::Tensor&, const at::Tensor&) {
   Refuse();

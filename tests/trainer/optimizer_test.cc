@@ -59,12 +59,12 @@ TEST(AdamWTest, ClipsByTheNormOverAllGroupsAndReturnsTheOneBefore) {
   AdamW optimizer({{a}, {b}}, {});
   a.grad().copy_(at::tensor({2.0f, 3.0f}));
   b.grad().copy_(at::tensor({6.0f}));
-  EXPECT_NEAR(optimizer.ClipGradients(3.5), 7.0, 1e-6);
+  EXPECT_NEAR(optimizer.ClipGradients(3.5).item<double>(), 7.0, 1e-6);
   EXPECT_NEAR(At(a.grad(), 0), 1.0, 1e-6);
   EXPECT_NEAR(At(a.grad(), 1), 1.5, 1e-6);
   EXPECT_NEAR(At(b.grad(), 0), 3.0, 1e-6);
-  EXPECT_NEAR(optimizer.ClipGradients(0.0), 3.5, 1e-6);
-  EXPECT_NEAR(optimizer.ClipGradients(100.0), 3.5, 1e-6);
+  EXPECT_NEAR(optimizer.ClipGradients(0.0).item<double>(), 3.5, 1e-6);
+  EXPECT_NEAR(optimizer.ClipGradients(100.0).item<double>(), 3.5, 1e-6);
   EXPECT_NEAR(At(b.grad(), 0), 3.0, 1e-6);
 }
 
@@ -72,7 +72,7 @@ TEST(AdamWTest, ReportsAGradientThatIsNotFinite) {
   const at::Tensor a = at::zeros({2});
   AdamW optimizer({{a}}, {});
   a.grad().copy_(at::tensor({1.0f, std::nanf("")}));
-  EXPECT_TRUE(std::isnan(optimizer.ClipGradients(0.0)));
+  EXPECT_TRUE(std::isnan(optimizer.ClipGradients(0.0).item<double>()));
 }
 
 TEST(AdamWTest, AccumulatesWhatBackwardGivesUntilItIsZeroed) {
