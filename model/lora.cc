@@ -12,19 +12,19 @@ int64_t AdapterWeights::bytes() const {
   return bytes;
 }
 
-AdapterWeights CopyTo(const AdapterWeights& weights, at::Device device) {
-  const auto copy = [device](const at::Tensor& tensor) {
-    return tensor.detach().to(device, tensor.scalar_type(), /*non_blocking=*/false, /*copy=*/true);
+AdapterWeights CopyTo(const AdapterWeights& weights, at::Device device, at::ScalarType lora_dtype) {
+  const auto copy = [device](const at::Tensor& tensor, at::ScalarType dtype) {
+    return tensor.detach().to(device, dtype, /*non_blocking=*/false, /*copy=*/true);
   };
   AdapterWeights out = weights;
   for (std::vector<LoraWeights>& layer : out.layers) {
     for (LoraWeights& linear : layer) {
       if (!linear.defined()) continue;
-      linear.a = copy(linear.a);
-      linear.b = copy(linear.b);
+      linear.a = copy(linear.a, lora_dtype);
+      linear.b = copy(linear.b, lora_dtype);
     }
   }
-  if (out.score.defined()) out.score = copy(out.score);
+  if (out.score.defined()) out.score = copy(out.score, out.score.scalar_type());
   return out;
 }
 

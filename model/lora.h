@@ -13,8 +13,9 @@ namespace pricer {
 
 // y += scale * B (A x), arXiv 2106.09685.
 struct LoraWeights {
-  at::Tensor a;  // [R, in] fp32; undefined = this linear has no adapter
-  at::Tensor b;  // [out, R] fp32
+  at::Tensor
+      a;  // [R, in] fp32, where they only serve on a GPU bf16; undefined = this linear has none
+  at::Tensor b;  // [out, R] as a
   double scale = 1.0;
 
   bool defined() const { return a.defined(); }
@@ -43,7 +44,8 @@ struct AdapterWeights {
   int64_t bytes() const;
 };
 
-// A copy on `device`, detached.
-AdapterWeights CopyTo(const AdapterWeights& weights, at::Device device);
+// A copy on `device`, detached. Low-rank weights become `lora_dtype`; a bins head stays as it is.
+AdapterWeights CopyTo(const AdapterWeights& weights, at::Device device,
+                      at::ScalarType lora_dtype = at::kFloat);
 
 }  // namespace pricer

@@ -194,19 +194,49 @@ absl::StatusOr<std::unique_ptr<Network>> Network::Load(const Checkpoint& checkpo
     network->embedding_ = tensor("model.embed_tokens.weight");
     ASSIGN_OR_RETURN(network->head_, LoadHead(checkpoint, options, network->embedding_));
     network->final_norm_ = tensor("model.norm.weight");
-    network->rotary_ = MakeRotaryTable(network->config_);
-    if (cuda::RunsOn(options.device)) {
-      RotaryTable& table = network->rotary_;
-      table = {cuda::Upload(table.cos, options.device), cuda::Upload(table.sin, options.device)};
-      if (options.keep_nf4) {
-        network->window_ = std::make_unique<WeightWindow>(network->config_.layer_count,
-                                                          options.device, options.dtype);
-      }
-    }
+    network->PlaceRotaryTable();
+    network->MakeWindow();
     ASSIGN_OR_RETURN(network->layers_,
                      LoadLayers(checkpoint, options, network->window_.get(), stop));
     return network;
   });
+}
+
+absl::StatusOr<std::unique_ptr<Network>> Network::Random(const ModelConfig& config,
+                                                         const NetworkOptions& options) {
+  using Result = absl::StatusOr<std::unique_ptr<Network>>;
+  return CatchTorch("a random network", [&]() -> Result {
+    constexpr double kDeviation = 0.02;
+    const at::NoGradGuard no_grad;
+    auto network = std::unique_ptr<Network>(new Network);
+    network->config_ = config;
+    network->options_ = options;
+    const auto rows = [&] {
+      return at::randn({config.vocabulary_size, config.hidden_size}, TensorOptionsOf(options)) *
+             kDeviation;
+    };
+    network->embedding_ = rows();
+    network->head_ = config.tied_embeddings ? network->embedding_ : rows();
+    network->final_norm_ = at::ones({config.hidden_size}, TensorOptionsOf(options));
+    network->PlaceRotaryTable();
+    network->MakeWindow();
+    for (int64_t layer = 0; layer < config.layer_count; ++layer) {
+      ASSIGN_OR_RETURN(DecoderLayer drawn,
+                       DecoderLayer::Random(config, options, layer, network->window_.get()));
+      network->layers_.push_back(std::move(drawn));
+    }
+    return network;
+  });
+}
+
+void Network::PlaceRotaryTable() {
+  const RotaryTable table = MakeRotaryTable(config_);
+  rotary_ = {Place(table.cos), Place(table.sin)};
+}
+
+void Network::MakeWindow() {
+  if (!options_.keep_nf4 || !cuda::RunsOn(options_.device)) return;
+  window_ = std::make_unique<WeightWindow>(config_.layer_count, options_.device, options_.dtype);
 }
 
 at::Tensor Network::Forward(const PackedBatch& batch,

@@ -52,6 +52,11 @@ class Network {
                                                        const NetworkOptions& options,
                                                        const std::function<bool()>& stop = nullptr);
 
+  // A network of random weights, on a GPU: for measuring, without a checkpoint of that size. Errors
+  // as Load's.
+  static absl::StatusOr<std::unique_ptr<Network>> Random(const ModelConfig& config,
+                                                         const NetworkOptions& options);
+
   // Final-norm hidden states of the batch's answers: [A, H] in the compute dtype. In the last layer
   // queries, output projection and MLP run for those tokens alone. `adapters` are what
   // batch.adapter indexes; `dropout`, which may be null, is that of a training step. Records
@@ -98,6 +103,8 @@ class Network {
 
  private:
   Network() = default;
+  void PlaceRotaryTable();
+  void MakeWindow();
   at::Tensor Run(const PackedBatch& batch, absl::Span<const AdapterWeights* const> adapters,
                  const LoraDropout* dropout, int64_t recomputed_layers, KvCache* cache) const;
   at::Tensor RunNodes(const NodeLevel& nodes, absl::Span<const AdapterWeights* const> adapters,

@@ -121,6 +121,15 @@ absl::string_view ComputeDtypeName(at::ScalarType dtype) {
   return dtype == at::kBFloat16 ? "bf16" : "fp32";
 }
 
+bool KeepsNf4(const Checkpoint& checkpoint, const NetworkOptions& options, Residency resident) {
+  const bool nf4 = options.weights == WeightsKind::kNf4 || checkpoint.declares_nf4();
+  if (!nf4 || !cuda::RunsOn(options.device) || resident == Residency::kDecoded) return false;
+  if (resident == Residency::kNf4) return true;
+  const int64_t decoded =
+      checkpoint.config().ParameterCount() * static_cast<int64_t>(at::elementSize(options.dtype));
+  return decoded > cuda::FreeBytes(options.device) / 2;
+}
+
 at::Tensor ToTensor(const TensorView& view, at::Device device) {
   if (!device.is_cpu()) {
     // Straight from the mapped file. The bytes are only read.

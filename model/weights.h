@@ -42,9 +42,14 @@ absl::string_view ComputeDtypeName(at::ScalarType dtype);
 // CPU. FailedPrecondition where the GPU named cannot be used.
 absl::StatusOr<at::Device> ParseDevice(absl::string_view text);
 
-// What `options` leave open: "auto" as dtype is bf16 on a GPU. InvalidArgument where the device does
-// not compute in that dtype.
+// What `options` leave open: "auto" as dtype is bf16 on a GPU. InvalidArgument where the device
+// does not compute in that dtype.
 absl::StatusOr<at::ScalarType> ParseComputeDtype(absl::string_view text, at::Device device);
+
+// What of NF4 linears stays on a GPU: them, their decoded values, or the latter where they take at
+// most half of the memory that is free.
+enum class Residency { kNf4, kDecoded, kWhatFits };
+bool KeepsNf4(const Checkpoint& checkpoint, const NetworkOptions& options, Residency resident);
 
 // A copy of a file's tensor, in its own dtype, on the CPU or on `device`.
 at::Tensor ToTensor(const TensorView& view, at::Device device = at::kCPU);

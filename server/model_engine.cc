@@ -15,9 +15,11 @@
 #include "base/status_macros.h"
 #include "model/adapter.h"
 #include "model/checkpoint.h"
+#include "model/cuda/device.h"
 #include "model/network.h"
 #include "model/token_head.h"
 #include "model/tokenizer.h"
+#include "model/torch_status.h"
 #include "server/predictor.h"
 
 namespace pricer {
@@ -48,6 +50,9 @@ class ModelEngine final : public Engine {
   absl::StatusOr<std::shared_ptr<LoadedAdapter>> LoadBase() const override;
 
  private:
+  // Where the network computes; on a GPU by a stream of its own, so that batches go on meanwhile.
+  absl::StatusOr<AdapterWeights> PlaceWeights(const std::string& directory,
+                                              const AdapterWeights& weights) const;
   // Makes the adapter read its prices off the base's own head. FailedPrecondition where the
   // tokenizer has no tokens for them.
   absl::Status AddTokenHead(ModelAdapter* adapter) const;
@@ -66,6 +71,17 @@ class ModelEngine final : public Engine {
       ABSL_GUARDED_BY(mutex_);
 };
 
+absl::StatusOr<AdapterWeights> ModelEngine::PlaceWeights(const std::string& directory,
+                                                         const AdapterWeights& weights) const {
+  const at::Device device = network_->device();
+  if (!cuda::RunsOn(device)) return weights;
+  return CatchTorch(directory, [&]() -> absl::StatusOr<AdapterWeights> {
+    AdapterWeights placed;
+    cuda::RunOnOwnStream(device, [&] { placed = CopyTo(weights, device, at::kBFloat16); });
+    return placed;
+  });
+}
+
 absl::StatusOr<std::shared_ptr<LoadedAdapter>> ModelEngine::LoadAdapter(
     const std::string& directory) const {
   ASSIGN_OR_RETURN(PublishedAdapter published,
@@ -74,7 +90,7 @@ absl::StatusOr<std::shared_ptr<LoadedAdapter>> ModelEngine::LoadAdapter(
   adapter->key = {published.name, published.version};
   adapter->digest = std::move(published.digest);
   adapter->manifest = std::move(published.manifest);
-  adapter->weights = std::move(published.adapter.weights);
+  ASSIGN_OR_RETURN(adapter->weights, PlaceWeights(directory, published.adapter.weights));
   adapter->memory_bytes = adapter->weights.bytes();
   if (adapter->manifest.head == HeadKind::kToken) {
     if (const absl::Status status = AddTokenHead(adapter.get()); !status.ok()) {
@@ -158,17 +174,20 @@ absl::StatusOr<std::unique_ptr<Engine>> LoadModelEngine(const ServerOptions& opt
   const absl::Time start = absl::Now();
   NetworkOptions network_options;
   ASSIGN_OR_RETURN(network_options.weights, ParseWeightsKind(options.weights));
-  ASSIGN_OR_RETURN(network_options.dtype, ParseComputeDtype(options.dtype));
+  ASSIGN_OR_RETURN(network_options.device, ParseDevice(options.device));
+  ASSIGN_OR_RETURN(network_options.dtype, ParseComputeDtype(options.dtype, network_options.device));
   // For what runs on this thread; the batch thread sets its own.
   if (options.threads > 0) at::set_num_threads(options.threads);
   ASSIGN_OR_RETURN(ModelFiles files, OpenModelFiles(options));
   EngineInfo info;
   ASSIGN_OR_RETURN(info.model_fingerprint, files.checkpoint->Fingerprint());
+  network_options.keep_nf4 =
+      KeepsNf4(*files.checkpoint, network_options, Residency::kWhatFits);
   ASSIGN_OR_RETURN(std::unique_ptr<Network> network,
                    Network::Load(*files.checkpoint, network_options));
   info.weights = std::string(WeightsKindName(network_options.weights));
   info.dtype = std::string(ComputeDtypeName(network_options.dtype));
-  info.device = options.device;
+  info.device = network_options.device.str();
   LogInfo("base loaded", {{"path", options.base},
                           {"model", info.model_fingerprint},
                           {"weight_bytes", absl::StrCat(network->weight_bytes())},

@@ -4,10 +4,13 @@
 #include <ATen/Parallel.h>
 
 #include <algorithm>
+#include <cstdlib>
 #include <numeric>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
+#include "base/logging.h"
+#include "model/cuda/device.h"
 #include "model/packed_batch.h"
 #include "model/torch_status.h"
 
@@ -39,7 +42,7 @@ std::vector<Segment> SegmentsOf(absl::Span<const PredictorSequence> sequences) {
 void ReadBins(const Segment& segment, const at::Tensor& hidden, Predictor::Results* results) {
   const Manifest& manifest = segment.adapter->manifest;
   const at::Tensor logits =  // [segment, bins] fp32
-      Network::BinLogits(hidden, segment.adapter->weights.score).contiguous();
+      Network::BinLogits(hidden, segment.adapter->weights.score).cpu().contiguous();
   const int64_t bins = logits.size(1);
   for (int64_t row = 0; row < logits.size(0); ++row) {
     (*results)[segment.begin + row] = manifest.Distribution(
@@ -80,10 +83,42 @@ void Predictor::PrepareThread() {
 }
 
 Predictor::Results Predictor::PredictBatch(absl::Span<const PredictorSequence> sequences) {
+  absl::StatusOr<Results> results = TryBatch(sequences);
+  if (results.ok()) return *std::move(results);
+  if (!absl::IsResourceExhausted(results.status()) || sequences.size() < 2) {
+    return Results(sequences.size(), results.status());
+  }
+  LogWarning("a batch ran out of memory and is computed in halves",
+             {{"sequences", absl::StrCat(sequences.size())},
+              {"reason", std::string(results.status().message())}});
+  Results halves;
+  for (const auto half :
+       {sequences.first(sequences.size() / 2), sequences.subspan(sequences.size() / 2)}) {
+    absl::StatusOr<Results> half_results = TryBatch(half);
+    if (absl::IsResourceExhausted(half_results.status())) {
+      half_results = absl::ResourceExhaustedError(
+          absl::StrCat("out of memory even in half a batch; lower --max-batch-tokens: ",
+                       half_results.status().message()));
+    }
+    const Results made =
+        half_results.ok() ? *std::move(half_results) : Results(half.size(), half_results.status());
+    halves.insert(halves.end(), made.begin(), made.end());
+  }
+  return halves;
+}
+
+absl::StatusOr<Predictor::Results> Predictor::TryBatch(
+    absl::Span<const PredictorSequence> sequences) const {
   absl::StatusOr<Results> results =
       CatchTorch("batch", [&]() -> absl::StatusOr<Results> { return Predict(sequences); });
-  if (results.ok()) return *std::move(results);
-  return Results(sequences.size(), results.status());
+  if (results.ok() || absl::IsResourceExhausted(results.status())) return results;
+  if (const absl::Status usable = cuda::CheckUsable(network_->device()); !usable.ok()) {
+    LogError("the GPU cannot be used any more; the process ends, to be started anew",
+             {{"reason", std::string(usable.message())},
+              {"batch", std::string(results.status().message())}});
+    std::_Exit(EXIT_FAILURE);
+  }
+  return results;
 }
 
 Predictor::Results Predictor::Predict(absl::Span<const PredictorSequence> sequences) const {

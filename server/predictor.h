@@ -32,11 +32,13 @@ class Predictor final : public BatchPredictor {
 
   // One forward pass over all prompts, and one more for each digit where prices are trees of
   // digits. FailedPrecondition for an item whose prices have no mass, Internal for one whose
-  // probabilities are no numbers; neither touches the others. REQUIRES: every adapter is a
-  // ModelAdapter.
+  // probabilities are no numbers; neither touches the others. A batch that runs out of memory is
+  // computed in halves, ResourceExhausted where one does so again. Ends the process where a GPU has
+  // met an error that lasts. REQUIRES: every adapter is a ModelAdapter.
   Results PredictBatch(absl::Span<const PredictorSequence> sequences) override;
 
  private:
+  absl::StatusOr<Results> TryBatch(absl::Span<const PredictorSequence> sequences) const;
   Results Predict(absl::Span<const PredictorSequence> sequences) const;
   void ReadTokens(absl::Span<const PredictorSequence> sequences, const at::Tensor& hidden,
                   absl::Span<const AdapterWeights* const> adapters, const KvCache& cache,

@@ -37,8 +37,8 @@ struct ServerOptions {
   std::string weights = "nf4";
   // fp32, bf16, or auto = what the processor is fastest in.
   std::string dtype = "auto";
-  // Only cpu in this build.
-  std::string device = "cpu";
+  // cpu; cuda or cuda:N, a GPU; auto = the first GPU where this build and machine have one.
+  std::string device = "auto";
   // Threads of one forward pass; 0 = one per core.
   int threads = 0;
 

@@ -21,6 +21,14 @@ absl::Status BaseOptions::Validate() const {
     return absl::InvalidArgumentError(
         absl::StrCat("--dtype is ", dtype, "; expected auto, fp32 or bf16"));
   }
+  if (resident != "auto" && resident != "nf4" && resident != "bf16") {
+    return absl::InvalidArgumentError(
+        absl::StrCat("--resident is ", resident, "; expected auto, nf4 or bf16"));
+  }
+  const absl::Status usable = ParseDevice(device).status();
+  if (!usable.ok()) {
+    return absl::Status(usable.code(), absl::StrCat("--", usable.message()));
+  }
   return CheckBounds("--threads", threads, 0, 1024);
 }
 
@@ -36,13 +44,29 @@ absl::StatusOr<BaseModel> OpenBase(const BaseOptions& options, bool needs_tokeni
   return base;
 }
 
-absl::StatusOr<std::unique_ptr<Network>> LoadNetwork(const BaseModel& base,
-                                                     const BaseOptions& options,
-                                                     absl::string_view weights) {
+absl::StatusOr<at::ScalarType> ComputeDtypeOf(const BaseOptions& options) {
+  ASSIGN_OR_RETURN(const at::Device device, ParseDevice(options.device));
+  return ParseComputeDtype(options.dtype, device);
+}
+
+absl::StatusOr<NetworkOptions> NetworkOptionsOf(const BaseOptions& options,
+                                                absl::string_view weights) {
   NetworkOptions network;
   ASSIGN_OR_RETURN(network.weights,
                    ParseWeightsKind(options.weights == "auto" ? weights : options.weights));
-  ASSIGN_OR_RETURN(network.dtype, ParseComputeDtype(options.dtype));
+  ASSIGN_OR_RETURN(network.device, ParseDevice(options.device));
+  ASSIGN_OR_RETURN(network.dtype, ParseComputeDtype(options.dtype, network.device));
+  return network;
+}
+
+absl::StatusOr<std::unique_ptr<Network>> LoadNetwork(const BaseModel& base,
+                                                     const BaseOptions& options,
+                                                     absl::string_view weights) {
+  ASSIGN_OR_RETURN(NetworkOptions network, NetworkOptionsOf(options, weights));
+  const Residency resident = options.resident == "nf4"    ? Residency::kNf4
+                             : options.resident == "bf16" ? Residency::kDecoded
+                                                          : Residency::kWhatFits;
+  network.keep_nf4 = KeepsNf4(*base.checkpoint, network, resident);
   if (options.threads > 0) at::set_num_threads(options.threads);
   ASSIGN_OR_RETURN(std::unique_ptr<Network> loaded,
                    Network::Load(*base.checkpoint, network, InterruptRequested));

@@ -20,6 +20,11 @@ struct BaseOptions {
   std::string directory;
   std::string weights;  // "nf4", "bf16", "fp32"; "auto" = the job's own choice
   std::string dtype = "auto";
+  // "cpu"; "cuda" or "cuda:N", a GPU; "auto" = the first GPU where this build and machine have one.
+  std::string device = "auto";
+  // What of NF4 linears stays on a GPU: "nf4", their decoded values "bf16", or "auto" = the latter
+  // where they take at most half of its free memory.
+  std::string resident = "auto";
   // Of libtorch; 0 = as many as it finds cores.
   int threads = 0;
 
@@ -36,6 +41,14 @@ struct BaseModel {
 
 // NotFound where the directory has no tokenizer and `needs_tokenizer`.
 absl::StatusOr<BaseModel> OpenBase(const BaseOptions& options, bool needs_tokenizer);
+
+// What "auto" stands for on this machine. Errors as ParseDevice's.
+absl::StatusOr<at::ScalarType> ComputeDtypeOf(const BaseOptions& options);
+
+// How the options have the network, `weights` being the kind where they say "auto", but for what
+// stays in NF4. FailedPrecondition where the device cannot be used.
+absl::StatusOr<NetworkOptions> NetworkOptionsOf(const BaseOptions& options,
+                                                absl::string_view weights);
 
 // Loads the weights, `weights` being the kind where the options say "auto". Sets libtorch's
 // threads. Cancelled once InterruptRequested().

@@ -27,7 +27,8 @@ using Adapters = absl::Span<const AdapterWeights* const>;
 
 // Packs consecutive prompts, `first` being the index of the first of them.
 absl::Status ForEachPack(
-    const Network& network, const AdapterWeights* weights, absl::Span<const Prompt> prompts, int64_t batch_tokens,
+    const Network& network, const AdapterWeights* weights, absl::Span<const Prompt> prompts,
+    int64_t batch_tokens,
     const std::function<absl::Status(int64_t first, const PackedBatch&, Adapters)>& run_pack) {
   std::vector<int64_t> lengths;
   for (Prompt prompt : prompts) lengths.push_back(static_cast<int64_t>(prompt.size()));

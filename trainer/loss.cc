@@ -51,10 +51,10 @@ std::vector<MicroBatch> Split(const MicroBatch& micro_batch, int64_t parts) {
     const int64_t end = (p + 1) * sequences / parts;
     if (begin == end) continue;
     const int64_t first = batch.answer_offsets[begin];
-    out.push_back({.batch = Slice(batch, begin, end),
-                   .targets = micro_batch.targets.narrow(0, first,
-                                                         batch.answer_offsets[end] - first),
-                   .rows = {micro_batch.rows.begin() + begin, micro_batch.rows.begin() + end}});
+    out.push_back(
+        {.batch = Slice(batch, begin, end),
+         .targets = micro_batch.targets.narrow(0, first, batch.answer_offsets[end] - first),
+         .rows = {micro_batch.rows.begin() + begin, micro_batch.rows.begin() + end}});
   }
   return out;
 }

@@ -149,7 +149,8 @@ absl::StatusOr<Answers> Answer(const Checkpoint& checkpoint, const NetworkOption
   std::vector<at::Tensor> logits;
   const auto consume = [&](int64_t, const at::Tensor& states) -> absl::Status {
     hidden.push_back(states.to(at::kFloat));
-    logits.push_back(score.defined() ? Network::BinLogits(states, network->Place(score)) : network->Logits(states));
+    logits.push_back(score.defined() ? Network::BinLogits(states, network->Place(score))
+                                     : network->Logits(states));
     return InterruptRequested() ? absl::CancelledError("comparing") : absl::OkStatus();
   };
   const std::vector<Prompt> spans(prompts.begin(), prompts.end());

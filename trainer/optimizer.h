@@ -36,8 +36,8 @@ class AdamW {
   // The optimizer's own, in the order of the groups.
   absl::Span<const at::Tensor> gradients() const { return all_gradients_; }
 
-  // Global L2 norm of all gradients, a scalar where they lie. If `max_norm` > 0 they are scaled, on a
-  // GPU by the next Step, so that the norm is at most that; the result is the norm before. As
+  // Global L2 norm of all gradients, a scalar where they lie. If `max_norm` > 0 they are scaled, on
+  // a GPU by the next Step, so that the norm is at most that; the result is the norm before. As
   // torch.nn.utils.clip_grad_norm_.
   at::Tensor ClipGradients(double max_norm);
 

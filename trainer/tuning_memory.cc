@@ -57,7 +57,7 @@ int64_t BytesOf(const Dataset& data) {
 }  // namespace
 
 absl::StatusOr<WeightsPlan> WeightsPlanOf(const BaseOptions& options) {
-  ASSIGN_OR_RETURN(const at::ScalarType dtype, ParseComputeDtype(options.dtype));
+  ASSIGN_OR_RETURN(const at::ScalarType dtype, ComputeDtypeOf(options));
   WeightsPlan plan;
   plan.weights = options.weights == "auto" ? "nf4" : options.weights;
   plan.element_bytes = static_cast<int64_t>(at::elementSize(dtype));

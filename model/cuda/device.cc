@@ -1,5 +1,6 @@
 #include "model/cuda/device.h"
 
+#include <c10/cuda/CUDACachingAllocator.h>
 #include <c10/cuda/CUDAGuard.h>
 #include <c10/cuda/CUDAStream.h>
 
@@ -50,6 +51,37 @@ absl::Status CheckAvailable(at::Device device) {
         absl::StrCat("device ", device.str(), ": this machine has ", count));
   }
   return absl::OkStatus();
+}
+
+absl::Status CheckUsable(at::Device device) {
+  const c10::cuda::CUDAGuard guard(device);
+  const cudaError_t error = cudaStreamSynchronize(CurrentStream());
+  if (error == cudaSuccess) return absl::OkStatus();
+  return absl::InternalError(
+      absl::StrCat("device ", device.str(), ": ", cudaGetErrorString(error)));
+}
+
+int64_t FreeBytes(at::Device device) {
+  const c10::cuda::CUDAGuard guard(device);
+  size_t free = 0;
+  size_t total = 0;
+  CheckLaunch(cudaMemGetInfo(&free, &total), "the GPU's memory");
+  return static_cast<int64_t>(free);
+}
+
+int64_t TakePeakBytes(at::Device device) {
+  const auto stats = c10::cuda::CUDACachingAllocator::getDeviceStats(device.index());
+  constexpr auto kAll = static_cast<size_t>(c10::CachingAllocator::StatType::AGGREGATE);
+  const int64_t peak = stats.allocated_bytes[kAll].peak;
+  c10::cuda::CUDACachingAllocator::resetPeakStats(device.index());
+  return peak;
+}
+
+void RunOnOwnStream(at::Device device, const std::function<void()>& body) {
+  const c10::cuda::CUDAStream stream = c10::cuda::getStreamFromPool(false, device.index());
+  const c10::cuda::CUDAStreamGuard guard(stream);
+  body();
+  CheckLaunch(cudaStreamSynchronize(stream.stream()), "a stream");
 }
 
 at::Tensor Upload(const at::Tensor& tensor, at::Device device) {

@@ -19,6 +19,20 @@ inline bool Handles(const at::Tensor& tensor) { return RunsOn(tensor.device()); 
 // Whether a GPU can be used, and if not, why.
 absl::Status CheckAvailable(at::Device device);
 
+// Not OK once the GPU has met an error that lasts: whatever is launched fails from then on, and
+// only a new process can use it. Waits for the current stream.
+absl::Status CheckUsable(at::Device device);
+
+// Memory of the GPU that nothing holds.
+int64_t FreeBytes(at::Device device);
+
+// Most memory that tensors on the GPU have taken at one time since the last call.
+int64_t TakePeakBytes(at::Device device);
+
+// Runs body() with a stream of its own as the current one, and returns when what it launched is
+// done. What other threads launch meanwhile does not wait for it.
+void RunOnOwnStream(at::Device device, const std::function<void()>& body);
+
 // A copy on `device`. From the CPU it goes through pinned memory, behind what the current stream
 // holds, and the host does not wait; `tensor` may be changed or freed at once.
 at::Tensor Upload(const at::Tensor& tensor, at::Device device);

@@ -27,6 +27,14 @@ absl::Status CheckAvailable(at::Device device) {
       absl::StrCat("device ", device.str(), ": this build of the program has no CUDA"));
 }
 
+absl::Status CheckUsable(at::Device /*device*/) { return absl::OkStatus(); }
+
+int64_t FreeBytes(at::Device /*device*/) { Refuse(); }
+
+int64_t TakePeakBytes(at::Device /*device*/) { Refuse(); }
+
+void RunOnOwnStream(at::Device /*device*/, const std::function<void()>& /*body*/) { Refuse(); }
+
 at::Tensor Upload(const at::Tensor& /*tensor*/, at::Device /*device*/) { Refuse(); }
 
 std::unique_ptr<SideStream> SideStream::Create() { Refuse(); }

@@ -32,6 +32,24 @@ absl::StatusOr<DecoderLayer> DecoderLayer::Load(const Checkpoint& checkpoint,
   return out;
 }
 
+absl::StatusOr<DecoderLayer> DecoderLayer::Random(const ModelConfig& config,
+                                                  const NetworkOptions& options, int64_t layer,
+                                                  WeightWindow* window) {
+  const auto linears = [&](std::vector<Projection> projections) {
+    return LinearGroup::Random(config, options, layer, std::move(projections), window);
+  };
+  DecoderLayer out;
+  out.shape_ = {config.head_count, config.kv_head_count, config.head_dim};
+  out.epsilon_ = config.rms_norm_epsilon;
+  out.input_norm_ = at::ones({config.hidden_size}, TensorOptionsOf(options));
+  out.post_attention_norm_ = at::ones({config.hidden_size}, TensorOptionsOf(options));
+  ASSIGN_OR_RETURN(out.qkv_, linears({Projection::kQ, Projection::kK, Projection::kV}));
+  ASSIGN_OR_RETURN(out.output_, linears({Projection::kO}));
+  ASSIGN_OR_RETURN(out.gate_up_, linears({Projection::kGate, Projection::kUp}));
+  ASSIGN_OR_RETURN(out.down_, linears({Projection::kDown}));
+  return out;
+}
+
 Stream DecoderLayer::Forward(const Stream& in, const ForwardContext& context,
                              LayerCache* cache) const {
   const AddRmsNormOutput x = AddRmsNorm(in.residual, in.delta, input_norm_, epsilon_);

@@ -53,6 +53,11 @@ class DecoderLayer {
                                            const NetworkOptions& options, int64_t layer,
                                            WeightWindow* window);
 
+  // Of random weights, on a GPU: for measuring.
+  static absl::StatusOr<DecoderLayer> Random(const ModelConfig& config,
+                                             const NetworkOptions& options, int64_t layer,
+                                             WeightWindow* window);
+
   // All tokens: [T, H] to [T, H]. Fills the prompt_kv of `cache`, which may be null.
   Stream Forward(const Stream& in, const ForwardContext& context, LayerCache* cache) const;
 

@@ -37,40 +37,67 @@ absl::StatusOr<LinearGroup> LinearGroup::Load(const Checkpoint& checkpoint,
 absl::Status LinearGroup::LoadOnDevice(const Checkpoint& checkpoint, const NetworkOptions& options,
                                        WeightWindow* window) {
   std::vector<DeviceLinear> loaded;
-  std::vector<int64_t> sizes;
   std::vector<at::Tensor> biases;
-  bool all_nf4 = true;
+  bool has_bias = false;
   for (Projection projection : projections_) {
     const std::string module = ModulePath(layer_, projection);
     ASSIGN_OR_RETURN(DeviceLinear linear, LoadDeviceLinear(checkpoint, module, options));
-    sizes.push_back(linear.out());
-    all_nf4 = all_nf4 && linear.nf4.has_value();
-    loaded.push_back(std::move(linear));
     if (checkpoint.has_tensor(module + ".bias")) {
+      has_bias = true;
       const TensorView& bias = checkpoint.tensor(module + ".bias");
       biases.push_back(ToTensor(bias, options.device).to(options.dtype));
     } else {
-      biases.push_back(at::zeros({sizes.back()}, TensorOptionsOf(options)));
+      biases.push_back(at::zeros({linear.out()}, TensorOptionsOf(options)));
     }
+    loaded.push_back(std::move(linear));
   }
-  const bool has_bias = std::any_of(projections_.begin(), projections_.end(), [&](Projection p) {
-    return checkpoint.has_tensor(ModulePath(layer_, p) + ".bias");
+  StackOnDevice(std::move(loaded), has_bias ? at::cat(biases) : at::Tensor(), options, window);
+  return absl::OkStatus();
+}
+
+absl::StatusOr<LinearGroup> LinearGroup::Random(const ModelConfig& config,
+                                                const NetworkOptions& options, int64_t layer,
+                                                std::vector<Projection> projections,
+                                                WeightWindow* window) {
+  constexpr double kDeviation = 0.02;  // as transformers initializes a Llama
+  LinearGroup group;
+  group.layer_ = layer;
+  group.projections_ = std::move(projections);
+  std::vector<DeviceLinear> drawn;
+  for (Projection projection : group.projections_) {
+    const LinearShape shape = ProjectionShape(config, projection);
+    DeviceLinear linear;
+    linear.dense = at::randn({shape.out, shape.in}, TensorOptionsOf(options)) * kDeviation;
+    if (options.weights == WeightsKind::kNf4) {
+      ASSIGN_OR_RETURN(linear.nf4, cuda::QuantizeNf4(linear.dense));
+      linear.dense = at::Tensor();
+    }
+    drawn.push_back(std::move(linear));
+  }
+  group.StackOnDevice(std::move(drawn), /*bias=*/{}, options, window);
+  return group;
+}
+
+void LinearGroup::StackOnDevice(std::vector<DeviceLinear> linears, const at::Tensor& bias,
+                                const NetworkOptions& options, WeightWindow* window) {
+  std::vector<int64_t> sizes;
+  for (const DeviceLinear& linear : linears) sizes.push_back(linear.out());
+  const bool all_nf4 = std::all_of(linears.begin(), linears.end(), [](const DeviceLinear& linear) {
+    return linear.nf4.has_value();
   });
-  const at::Tensor bias = has_bias ? at::cat(biases) : at::Tensor();
   std::shared_ptr<const DeviceWeight> weight;
   if (window != nullptr && all_nf4) {
     std::vector<cuda::DeviceNf4> parts;
-    for (DeviceLinear& linear : loaded) parts.push_back(*std::move(linear.nf4));
+    for (DeviceLinear& linear : linears) parts.push_back(*std::move(linear.nf4));
     weight = window->Add(layer_, std::move(parts), bias);
   } else {
-    weight = std::make_shared<const ResidentWeight>(StackDecoded(loaded, options), bias);
+    weight = std::make_shared<const ResidentWeight>(StackDecoded(linears, options), bias);
   }
   int64_t begin = 0;
   for (int64_t size : sizes) {
     linears_.push_back(std::make_shared<const FrozenLinear>(weight, begin, size));
     begin += size;
   }
-  return absl::OkStatus();
 }
 
 at::Tensor LinearGroup::Forward(const at::Tensor& x, const AdapterRows& rows, int first,

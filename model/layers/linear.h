@@ -8,6 +8,7 @@
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "model/checkpoint.h"
+#include "model/layers/device_linear.h"
 #include "model/layers/weight_window.h"
 #include "model/lora.h"
 #include "model/model_config.h"
@@ -52,9 +53,18 @@ class LinearGroup {
   const FrozenLinears& linears() const { return linears_; }  // of the projections
   int64_t bytes() const;
 
+  // Of random weights, on a GPU: for measuring.
+  static absl::StatusOr<LinearGroup> Random(const ModelConfig& config,
+                                            const NetworkOptions& options, int64_t layer,
+                                            std::vector<Projection> projections,
+                                            WeightWindow* window);
+
  private:
   absl::Status LoadOnDevice(const Checkpoint& checkpoint, const NetworkOptions& options,
                             WeightWindow* window);
+  // Stacks the projections' weights in `window`, or decoded where one is not in NF4 or it is null.
+  void StackOnDevice(std::vector<DeviceLinear> linears, const at::Tensor& bias,
+                     const NetworkOptions& options, WeightWindow* window);
 
   int64_t layer_ = 0;
   std::vector<Projection> projections_;

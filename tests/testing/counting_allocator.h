@@ -5,6 +5,7 @@
 
 #include <algorithm>
 #include <cstdint>
+#include <limits>
 #include <mutex>
 #include <unordered_map>
 
@@ -23,6 +24,11 @@ class CountingAllocator : public c10::Allocator {
   CountingAllocator& operator=(const CountingAllocator&) = delete;
 
   c10::DataPtr allocate(size_t bytes) override {
+    {
+      const std::lock_guard<std::mutex> lock(mutex_);
+      TORCH_CHECK_WITH(OutOfMemoryError, live_ + static_cast<int64_t>(bytes) <= limit_,
+                       "no room for ", bytes, " bytes");
+    }
     c10::DataPtr data = inner_->allocate(bytes);
     const std::lock_guard<std::mutex> lock(mutex_);
     if (data.get() != nullptr) sizes_[data.get()] = static_cast<int64_t>(bytes);
@@ -46,6 +52,11 @@ class CountingAllocator : public c10::Allocator {
   int64_t peak_bytes() const {
     const std::lock_guard<std::mutex> lock(mutex_);
     return peak_;
+  }
+  // More than so many live bytes throw c10::OutOfMemoryError.
+  void SetLimit(int64_t bytes) {
+    const std::lock_guard<std::mutex> lock(mutex_);
+    limit_ = bytes;
   }
   // From here on the peak is that of what follows.
   void ResetPeak() {
@@ -73,6 +84,7 @@ class CountingAllocator : public c10::Allocator {
   std::unordered_map<void*, int64_t> sizes_;
   int64_t live_ = 0;
   int64_t peak_ = 0;
+  int64_t limit_ = std::numeric_limits<int64_t>::max();
 };
 
 }  // namespace pricer::testing

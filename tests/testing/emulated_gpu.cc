@@ -20,6 +20,7 @@ namespace {
 
 bool g_emulated = false;
 int g_forks = 0;
+bool g_lost = false;
 
 }  // namespace
 
@@ -45,9 +46,12 @@ EmulatedGpu::EmulatedGpu() {
   PRICER_CHECK(!g_emulated);
   g_emulated = true;
   g_forks = 0;
+  g_lost = false;
 }
 
 EmulatedGpu::~EmulatedGpu() { g_emulated = false; }
+
+void EmulatedGpu::Lose() { g_lost = true; }
 
 int EmulatedGpu::forks() { return g_forks; }
 
@@ -98,6 +102,17 @@ Scores ScoresOf(const FlashInputs& x, const FlashSequences& sequences, int64_t b
 bool RunsOn(at::Device /*device*/) { return g_emulated; }
 
 absl::Status CheckAvailable(at::Device /*device*/) { return absl::OkStatus(); }
+
+absl::Status CheckUsable(at::Device /*device*/) {
+  return g_lost ? absl::InternalError("device cuda:0: an illegal memory access was encountered")
+                : absl::OkStatus();
+}
+
+int64_t FreeBytes(at::Device /*device*/) { return int64_t{1} << 33; }
+
+int64_t TakePeakBytes(at::Device /*device*/) { return 0; }
+
+void RunOnOwnStream(at::Device /*device*/, const std::function<void()>& body) { body(); }
 
 at::Tensor Upload(const at::Tensor& tensor, at::Device /*device*/) { return tensor.clone(); }
 

@@ -14,6 +14,9 @@ class EmulatedGpu {
   EmulatedGpu(const EmulatedGpu&) = delete;
   EmulatedGpu& operator=(const EmulatedGpu&) = delete;
 
+  // From here on it cannot be used any more.
+  static void Lose();
+
   // How often work was sent to a second stream.
   static int forks();
 };

@@ -13,8 +13,18 @@ void AddBaseOptions(CLI::App* app, BaseOptions* options, const std::string& weig
   app->add_option(
       "--weights", options->weights,
       "What the base's linear layers are rounded to: nf4, bf16 or fp32; " + weights_help);
-  app->add_option("--dtype", options->dtype,
-                  "Compute in fp32 or bf16; auto = bf16 where the processor multiplies it natively")
+  app->add_option(
+         "--dtype", options->dtype,
+         "Compute in fp32 or bf16; auto = bf16 on a GPU and where the processor multiplies it "
+         "natively")
+      ->capture_default_str();
+  app->add_option("--device", options->device,
+                  "What computes: cpu, cuda, cuda:N, or auto = the first GPU where there is one")
+      ->capture_default_str();
+  app->add_option(
+         "--resident", options->resident,
+         "What of NF4 layers stays on a GPU: nf4, bf16 (decoded once), or auto = bf16 where "
+         "it takes at most half of the free memory")
       ->capture_default_str();
   app->add_option("--threads", options->threads, "Threads of the tensor library; 0 = all cores")
       ->capture_default_str();
