@@ -181,8 +181,7 @@ absl::StatusOr<std::unique_ptr<Engine>> LoadModelEngine(const ServerOptions& opt
   ASSIGN_OR_RETURN(ModelFiles files, OpenModelFiles(options));
   EngineInfo info;
   ASSIGN_OR_RETURN(info.model_fingerprint, files.checkpoint->Fingerprint());
-  network_options.keep_nf4 =
-      KeepsNf4(*files.checkpoint, network_options, Residency::kWhatFits);
+  network_options.keep_nf4 = KeepsNf4(*files.checkpoint, network_options, Residency::kWhatFits);
   ASSIGN_OR_RETURN(std::unique_ptr<Network> network,
                    Network::Load(*files.checkpoint, network_options));
   info.weights = std::string(WeightsKindName(network_options.weights));

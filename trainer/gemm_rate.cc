@@ -5,6 +5,7 @@
 #include <numeric>
 #include <utility>
 
+#include "model/cuda/device.h"
 #include "model/ops/lora_blocks.h"
 #include "model/torch_status.h"
 
@@ -25,8 +26,15 @@ constexpr double kSeconds = 0.6;
 constexpr int64_t kMostRounds = 3;
 
 // Neither random, so that nothing else draws other numbers, nor zero, which may be faster.
-at::Tensor Values(int64_t rows, int64_t columns, at::ScalarType dtype) {
-  return at::linspace(-1, 1, rows * columns, dtype).view({rows, columns});
+at::Tensor Values(int64_t rows, int64_t columns, const at::TensorOptions& options) {
+  return at::linspace(-1, 1, rows * columns, options).view({rows, columns});
+}
+
+// What the products of a linear are made of.
+at::TensorOptions OptionsOf(const FrozenLinear& linear) {
+  const DeviceWeight* const weight = linear.device_weight();
+  return weight == nullptr ? at::TensorOptions().dtype(linear.transposed().dtype())
+                           : weight->Rows(linear.begin(), linear.begin() + 1).options();
 }
 
 // Runs layer after layer, two at least, for about `limit_seconds`. Seconds of a layer whose every
@@ -47,11 +55,11 @@ double FastestLayer(LinearProducts& products, double limit_seconds) {
 void LinearProducts::SetRows(int64_t rows) {
   operands_.clear();
   for (const FrozenLinears& linears : layers_.front()) {
-    const at::ScalarType dtype = linears.front()->transposed().dtype();
+    const at::TensorOptions options = OptionsOf(*linears.front());
     int64_t out = 0;
     for (const auto& linear : linears) out += linear->out();
     operands_.push_back(
-        {.x = Values(rows, linears.front()->in(), dtype), .grad_y = Values(rows, out, dtype)});
+        {.x = Values(rows, linears.front()->in(), options), .grad_y = Values(rows, out, options)});
   }
 }
 
@@ -72,6 +80,8 @@ std::vector<double> LinearProducts::Run(int64_t layer, bool backward) {
     const FrozenLinears& linears = layers_[layer][i];
     LinearForward(operands_[i].x, linears);
     if (backward) LinearInputGradient(operands_[i].grad_y, linears);
+    const absl::Status done = cuda::CheckUsable(operands_[i].x.device());
+    TORCH_CHECK(done.ok(), done.message());
     seconds.push_back(
         std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count());
   }

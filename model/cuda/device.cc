@@ -54,6 +54,7 @@ absl::Status CheckAvailable(at::Device device) {
 }
 
 absl::Status CheckUsable(at::Device device) {
+  if (device.is_cpu()) return absl::OkStatus();
   const c10::cuda::CUDAGuard guard(device);
   const cudaError_t error = cudaStreamSynchronize(CurrentStream());
   if (error == cudaSuccess) return absl::OkStatus();

@@ -20,7 +20,7 @@ inline bool Handles(const at::Tensor& tensor) { return RunsOn(tensor.device()); 
 absl::Status CheckAvailable(at::Device device);
 
 // Not OK once the GPU has met an error that lasts: whatever is launched fails from then on, and
-// only a new process can use it. Waits for the current stream.
+// only a new process can use it. Waits for the current stream; a CPU is always usable.
 absl::Status CheckUsable(at::Device device);
 
 // Memory of the GPU that nothing holds.

@@ -13,6 +13,7 @@
 #include "model/packed_batch.h"
 #include "model/safetensors.h"
 #include "tests/server/tiny_adapter.h"
+#include "tests/testing/counting_allocator.h"
 #include "tests/testing/status_matchers.h"
 #include "tests/testing/temp_dir.h"
 #include "tests/testing/tiny_model.h"
@@ -28,9 +29,16 @@ using testing::MakeTinyTokenAdapter;
 using testing::StatusIs;
 using testing::TempDir;
 
+// What the test below limits; it outlives all tensors.
+testing::CountingAllocator& Allocator() {
+  static auto* const allocator = new testing::CountingAllocator;
+  return *allocator;
+}
+
 class PredictorTest : public ::testing::Test {
  protected:
   void SetUp() override {
+    Allocator();
     ASSERT_OK(testing::WriteTinyCheckpoint(base_.path(), {.tied_embeddings = false}));
     ASSERT_OK_AND_ASSIGN(const auto checkpoint, Checkpoint::Open(base_.path()));
     ASSERT_OK_AND_ASSIGN(
@@ -64,6 +72,33 @@ void ExpectSame(const PriceDistribution& got, const PriceDistribution& expected)
   for (int i = 0; i < got.bin_count(); ++i) {
     EXPECT_THAT(got.probabilities()[i], DoubleNear(expected.probabilities()[i], 1e-5));
   }
+}
+
+TEST_F(PredictorTest, HalvesABatchThatRunsOutOfMemory) {
+  std::vector<std::vector<int32_t>> prompts;
+  for (int i = 0; i < 8; ++i) prompts.push_back(Ids(40, i));
+  std::vector<PredictorSequence> sequences;
+  for (const auto& ids : prompts) sequences.push_back({ids, &first_});
+  const BatchPredictor::Results expected = predictor_->PredictBatch(sequences);
+  testing::CountingAllocator& allocator = Allocator();
+  allocator.ResetPeak();
+  const int64_t before = allocator.live_bytes();
+  predictor_->PredictBatch(sequences);
+  const int64_t needed = allocator.peak_bytes() - before;
+
+  allocator.SetLimit(before + needed * 8 / 10);
+  const BatchPredictor::Results halves = predictor_->PredictBatch(sequences);
+  allocator.SetLimit(before + needed / 10);
+  const BatchPredictor::Results none = predictor_->PredictBatch(sequences);
+  allocator.SetLimit(std::numeric_limits<int64_t>::max());
+  ASSERT_EQ(halves.size(), expected.size());
+  for (size_t i = 0; i < expected.size(); ++i) {
+    ASSERT_OK(halves[i]);
+    EXPECT_EQ(halves[i]->Quantile(0.5), expected[i]->Quantile(0.5));
+    EXPECT_THAT(none[i], StatusIs(absl::StatusCode::kResourceExhausted,
+                                  HasSubstr("lower --max-batch-tokens")));
+  }
+  EXPECT_OK(predictor_->PredictBatch(sequences)[7]);
 }
 
 TEST_F(PredictorTest, ABatchOfTwoAdaptersGivesEachSequenceItsOwnAnswer) {

@@ -9,6 +9,7 @@
 #include "tests/testing/status_matchers.h"
 #include "tests/testing/test_gpu.h"
 #include "tests/trainer/golden_curve.h"
+#include "trainer/gemm_rate.h"
 #include "trainer/inference.h"
 #include "trainer/trainer.h"
 #include "trainer/training_state.h"
@@ -142,6 +143,13 @@ TEST(GpuTrainerTest, NamesWhatMakesALossThatIsNotFinite) {
   const AdapterWeights after = tuning.trainer->CopyWeights();
   EXPECT_TRUE(at::equal(before.layers[0][0].a, after.layers[0][0].a));
   EXPECT_OK(tuning.trainer->TrainStep(Step(tuning, 0)));
+}
+
+TEST(GpuTrainerTest, MeasuresTheRateOfItsProducts) {
+  PRICER_ENTER_GPU(gpu);
+  const Tuning tuning = MakeTuning(*gpu);
+  ASSERT_OK_AND_ASSIGN(const double rate, MeasureGemmRate(*tuning.network, 64));
+  EXPECT_GT(rate, 0);
 }
 
 TEST(GpuTrainerTest, ItsTensorsPriceItems) {
