@@ -8,6 +8,8 @@ namespace pricer::cuda {
 namespace {
 
 constexpr int kThreads = 256;
+// Of one multiprocessor at a time: leaves a thread 64 registers, of which it needs fewer.
+constexpr int kBlocks = 4;
 
 // The row is read twice: what the first pass wrote or read is still in the cache.
 template <typename T, int kWidth>
@@ -42,7 +44,8 @@ __global__ void __launch_bounds__(kThreads) add_rms_norm(AddRmsNormParams<T> par
 }
 
 template <typename T, int kWidth>
-__global__ void __launch_bounds__(kThreads) rms_norm_gradient(RmsNormGradientParams<T> params) {
+__global__ void __launch_bounds__(kThreads, kBlocks)
+    rms_norm_gradient(RmsNormGradientParams<T> params) {
   const int64_t begin = blockIdx.x * params.columns;
   const float inverse_rms = params.inverse_rms[blockIdx.x];
   float dot = 0.0f;
@@ -60,15 +63,17 @@ __global__ void __launch_bounds__(kThreads) rms_norm_gradient(RmsNormGradientPar
     const Pack<T, kWidth> grad = LoadPack<kWidth>(params.grad_normed + begin + c);
     const Pack<T, kWidth> weight = LoadPack<kWidth>(params.weight + c);
     const Pack<T, kWidth> x = LoadPack<kWidth>(params.sum + begin + c);
-    Pack<T, kWidth> along = {};
-    if (params.grad_sum != nullptr) along = LoadPack<kWidth>(params.grad_sum + begin + c);
-    Pack<T, kWidth> out;
+    float of_norm[kWidth];
     for (int i = 0; i < kWidth; ++i) {
-      const float of_norm = ToFloat(grad.value[i]) * ToFloat(weight.value[i]) * inverse_rms -
-                            ToFloat(x.value[i]) * along_x;
-      const float before = params.grad_sum != nullptr ? ToFloat(along.value[i]) : 0.0f;
-      out.value[i] = FromFloat<T>(before + of_norm);
+      of_norm[i] = ToFloat(grad.value[i]) * ToFloat(weight.value[i]) * inverse_rms -
+                   ToFloat(x.value[i]) * along_x;
     }
+    if (params.grad_sum != nullptr) {
+      const Pack<T, kWidth> along = LoadPack<kWidth>(params.grad_sum + begin + c);
+      for (int i = 0; i < kWidth; ++i) of_norm[i] = ToFloat(along.value[i]) + of_norm[i];
+    }
+    Pack<T, kWidth> out;
+    for (int i = 0; i < kWidth; ++i) out.value[i] = FromFloat<T>(of_norm[i]);
     StorePack(params.grad + begin + c, out);
   }
 }
