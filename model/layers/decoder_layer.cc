@@ -1,13 +1,28 @@
 #include "model/layers/decoder_layer.h"
 
+#include <ATen/core/grad_mode.h>
+
 #include <string>
+#include <utility>
 
 #include "absl/strings/str_cat.h"
 #include "base/status_macros.h"
+#include "model/cuda/device.h"
 #include "model/ops/rms_norm.h"
 #include "model/ops/swiglu.h"
 
 namespace pricer {
+namespace {
+
+// Whether gradients will ask for sources of inputs.
+bool KeepsSources(const at::Tensor& x) { return cuda::Handles(x) && at::GradMode::is_enabled(); }
+
+at::Tensor SwigluAgain(const at::Tensor& gate_up) {
+  const at::NoGradGuard no_grad;
+  return Swiglu(gate_up);
+}
+
+}  // namespace
 
 absl::StatusOr<DecoderLayer> DecoderLayer::Load(const Checkpoint& checkpoint,
                                                 const NetworkOptions& options, int64_t layer,
@@ -53,7 +68,7 @@ absl::StatusOr<DecoderLayer> DecoderLayer::Random(const ModelConfig& config,
 Stream DecoderLayer::Forward(const Stream& in, const ForwardContext& context,
                              LayerCache* cache) const {
   const AddRmsNormOutput x = AddRmsNorm(in.residual, in.delta, input_norm_, epsilon_);
-  const at::Tensor qkv = qkv_.Forward(x.normed, context.tokens);
+  const at::Tensor qkv = qkv_.Forward(x.normed, context.tokens, Normed(x.sum, input_norm_));
   const at::Tensor attended = PackedAttention(qkv, context.layout, shape_, *context.rotary);
   // Attention has rotated the keys in place.
   if (cache != nullptr) cache->prompt_kv = KeysAndValues(qkv);
@@ -65,7 +80,7 @@ Stream DecoderLayer::ForwardAnswers(const Stream& in, const ForwardContext& cont
   const AddRmsNormOutput x = AddRmsNorm(in.residual, in.delta, input_norm_, epsilon_);
   const at::Tensor answers = x.normed.index_select(0, context.answer_tokens);
   const at::Tensor q = qkv_.Forward(answers, context.answers, 0, 1);
-  const at::Tensor kv = qkv_.Forward(x.normed, context.tokens, 1, 2);
+  const at::Tensor kv = qkv_.Forward(x.normed, context.tokens, 1, 2, Normed(x.sum, input_norm_));
   const at::Tensor attended = AnswerAttention(q, kv, context.layout, shape_, *context.rotary);
   if (cache != nullptr) cache->prompt_kv = kv;
   return Mlp(x.sum.index_select(0, context.answer_tokens),
@@ -96,8 +111,20 @@ Stream DecoderLayer::ForwardNodes(const Stream& in, const NodeContext& context,
 Stream DecoderLayer::Mlp(const at::Tensor& residual, const at::Tensor& attended,
                          const AdapterRows& rows) const {
   const AddRmsNormOutput x = AddRmsNorm(residual, attended, post_attention_norm_, epsilon_);
-  const at::Tensor gated = Swiglu(gate_up_.Forward(x.normed, rows));
-  return {.residual = x.sum, .delta = down_.Forward(gated, rows)};
+  at::Tensor gate_up = gate_up_.Forward(x.normed, rows, Normed(x.sum, post_attention_norm_));
+  const at::Tensor gated = Swiglu(gate_up);
+  InputSource source;
+  if (KeepsSources(gate_up)) source = {.from = gate_up.detach(), .make = SwigluAgain};
+  gate_up = at::Tensor();
+  return {.residual = x.sum, .delta = down_.Forward(gated, rows, source)};
+}
+
+InputSource DecoderLayer::Normed(const at::Tensor& sum, const at::Tensor& weight) const {
+  if (!KeepsSources(sum)) return {};
+  return {.from = sum.detach(), .make = [weight, epsilon = epsilon_](const at::Tensor& from) {
+            const at::NoGradGuard no_grad;
+            return AddRmsNorm(from, {}, weight, epsilon).normed;
+          }};
 }
 
 std::vector<FrozenLinears> DecoderLayer::Linears() const {

@@ -76,6 +76,8 @@ class DecoderLayer {
 
  private:
   at::Tensor KeysAndValues(const at::Tensor& qkv) const;
+  // How the normalization of `sum` makes an input again.
+  InputSource Normed(const at::Tensor& sum, const at::Tensor& weight) const;
   Stream Mlp(const at::Tensor& residual, const at::Tensor& attended, const AdapterRows& rows) const;
 
   AttentionShape shape_;

@@ -6,8 +6,6 @@
 
 #include "base/status_macros.h"
 #include "model/cuda/device.h"
-#include "model/layers/device_linear.h"
-#include "model/ops/lora_linear.h"
 
 namespace pricer {
 
@@ -100,8 +98,8 @@ void LinearGroup::StackOnDevice(std::vector<DeviceLinear> linears, const at::Ten
   }
 }
 
-at::Tensor LinearGroup::Forward(const at::Tensor& x, const AdapterRows& rows, int first,
-                                int count) const {
+at::Tensor LinearGroup::Forward(const at::Tensor& x, const AdapterRows& rows, int first, int count,
+                                const InputSource& source) const {
   std::vector<LoraSegment> lora;
   for (const AdapterSegment& segment : rows.segments) {
     LoraSegment mapped{segment.begin, segment.end, {}};
@@ -119,7 +117,7 @@ at::Tensor LinearGroup::Forward(const at::Tensor& x, const AdapterRows& rows, in
     if (!mapped.parts.empty()) lora.push_back(std::move(mapped));
   }
   const auto begin = linears_.begin() + first;
-  return LoraLinear(x, FrozenLinears(begin, begin + count), lora, rows.rows);
+  return LoraLinear(x, FrozenLinears(begin, begin + count), lora, rows.rows, source);
 }
 
 int64_t LinearGroup::bytes() const {

@@ -14,6 +14,7 @@
 #include "model/model_config.h"
 #include "model/ops/dropout.h"
 #include "model/ops/frozen_linear.h"
+#include "model/ops/lora_linear.h"
 #include "model/weights.h"
 
 namespace pricer {
@@ -45,9 +46,11 @@ class LinearGroup {
 
   // Outputs of `count` projections from `first` on, side by side.
   at::Tensor Forward(const at::Tensor& x,  // [T, in]
-                     const AdapterRows& rows, int first, int count) const;
-  at::Tensor Forward(const at::Tensor& x, const AdapterRows& rows) const {
-    return Forward(x, rows, 0, static_cast<int>(projections_.size()));
+                     const AdapterRows& rows, int first, int count,
+                     const InputSource& source = {}) const;  // LoraLinear's
+  at::Tensor Forward(const at::Tensor& x, const AdapterRows& rows,
+                     const InputSource& source = {}) const {
+    return Forward(x, rows, 0, static_cast<int>(projections_.size()), source);
   }
 
   const FrozenLinears& linears() const { return linears_; }  // of the projections

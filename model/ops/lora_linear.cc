@@ -19,8 +19,9 @@ using torch::autograd::variable_list;
 constexpr int64_t kStableRows = 32;
 
 struct HeldPlan : torch::CustomClassHolder {
-  explicit HeldPlan(LoraPlan plan) : plan(std::move(plan)) {}
+  HeldPlan(LoraPlan plan, InputSource source) : plan(std::move(plan)), source(std::move(source)) {}
   const LoraPlan plan;
+  InputSource source;
 };
 
 at::Tensor MakeMask(const LoraPart& part, const LoraSegment& segment, const DropoutRows& rows,
@@ -65,13 +66,25 @@ LoraPlan MakePlan(const FrozenLinears& linears, const std::vector<LoraSegment>& 
   return plan;
 }
 
+// What the gradients keep to have x: x itself, what it is made of, or nothing where there is no
+// LoRA.
+at::Tensor KeptFor(HeldPlan& held, const at::Tensor& x) {
+  if (!cuda::Handles(x)) {
+    held.source.make = nullptr;
+    return x;
+  }
+  if (held.plan.segments.empty()) return {};
+  return held.source.make ? held.source.from : x;
+}
+
 struct LoraLinearFunction : torch::autograd::Function<LoraLinearFunction> {
   // Autograd is to follow the A and B of all planned parts by turns, too.
   static at::Tensor forward(AutogradContext* context, const at::Tensor& x, at::TensorList /*lora*/,
                             const c10::intrusive_ptr<HeldPlan>& held) {
     variable_list states;
     at::Tensor y = LoraForward(held->plan, x, &states);
-    variable_list saved = {x};
+    variable_list saved = {KeptFor(*held, x)};
+    held->source.from = at::Tensor();
     saved.insert(saved.end(), states.begin(), states.end());
     context->save_for_backward(saved);
     context->saved_data["plan"] = c10::IValue::make_capsule(held);
@@ -81,9 +94,17 @@ struct LoraLinearFunction : torch::autograd::Function<LoraLinearFunction> {
   static variable_list backward(AutogradContext* context, const variable_list& grads) {
     const variable_list saved = context->get_saved_variables();
     const auto capsule = context->saved_data["plan"].toCapsule();
-    const LoraPlan& plan = static_cast<const HeldPlan&>(*capsule).plan;
-    LoraGradients found = LoraBackward(plan, saved[0], {saved.begin() + 1, saved.end()},
-                                       grads[0].contiguous(), context->needs_input_grad(0));
+    const auto& held = static_cast<const HeldPlan&>(*capsule);
+    const LoraPlan& plan = held.plan;
+    const at::Tensor grad = grads[0].contiguous();
+    LoraGradients found;
+    if (!saved[0].defined()) {
+      found.x = LinearInputGradient(grad, plan.linears);
+    } else {
+      const at::Tensor x = held.source.make ? held.source.make(saved[0]) : saved[0];
+      found = LoraBackward(plan, x, {saved.begin() + 1, saved.end()}, grad,
+                           context->needs_input_grad(0));
+    }
     variable_list out = {std::move(found.x)};
     for (size_t p = 0; p < found.a.size(); ++p) {
       out.push_back(std::move(found.a[p]));
@@ -118,10 +139,11 @@ at::Tensor LinearInputGradient(const at::Tensor& grad, const FrozenLinears& line
 }
 
 at::Tensor LoraLinear(const at::Tensor& x, const FrozenLinears& linears,
-                      const std::vector<LoraSegment>& segments, const DropoutRows& rows) {
+                      const std::vector<LoraSegment>& segments, const DropoutRows& rows,
+                      const InputSource& source) {
   TORCH_CHECK(!linears.empty() && x.size(1) == linears[0]->in(),
               "linears of other inputs than [T, ", x.size(1), "]");
-  const auto held = c10::make_intrusive<HeldPlan>(MakePlan(linears, segments, rows));
+  const auto held = c10::make_intrusive<HeldPlan>(MakePlan(linears, segments, rows), source);
   if (!at::GradMode::is_enabled()) return LoraForward(held->plan, x.contiguous(), nullptr);
   variable_list lora;
   for (const LoraSegment& segment : segments) {

@@ -3,6 +3,7 @@
 #include <ATen/ATen.h>
 
 #include <cstdint>
+#include <functional>
 #include <vector>
 
 #include "model/ops/dropout.h"
@@ -26,13 +27,21 @@ struct LoraSegment {
   std::vector<LoraPart> parts;
 };
 
+// How a linear's input was made, where that is cheap to do again: make(from) is the input, to the
+// bit. On a GPU, gradients keep `from` instead of the input, which others keep anyway.
+struct InputSource {
+  at::Tensor from;
+  std::function<at::Tensor(const at::Tensor& from)> make;  // records no gradient
+};
+
 // y = x W^T + bias of each linear, side by side, and y[rows, columns of the linear] += scale *
 // (dropout(x[rows]) A^T) B^T for every part of every segment; summed in fp32 and rounded once, but
 // for the low-rank states, which are rounded too. Differentiable in x, A and B. A row's result does
 // not depend on the other rows.
 at::Tensor LoraLinear(const at::Tensor& x,  // [T, in] fp32 or bf16, as the linears
                       const FrozenLinears& linears, const std::vector<LoraSegment>& segments = {},
-                      const DropoutRows& rows = {});  // of x; where a part has dropout -> [T, out]
+                      const DropoutRows& rows = {},     // of x; where a part has dropout
+                      const InputSource& source = {});  // of x; may be empty -> [T, out]
 
 // x W^T of frozen weights, rows padded with zeros where there are few, since MKL's own row results
 // are equal only from some number of rows on. Differentiable in x and weight by autograd itself.
