@@ -8,8 +8,8 @@ namespace pricer::cuda {
 namespace {
 
 constexpr int kThreads = 256;
-// Of one multiprocessor at a time: leaves a thread 85 registers. Without a number the compiler spills
-// some to have more blocks.
+// Of one multiprocessor at a time: leaves a thread 85 registers. Without a number the compiler
+// spills some to have more blocks.
 constexpr int kBlocks = 3;
 
 // The row is read twice: what the first pass wrote or read is still in the cache.
