@@ -4,8 +4,6 @@
 
 #include <cstring>
 
-#include "absl/strings/match.h"
-#include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
 #include "base/check.h"
 #include "base/status_macros.h"
@@ -92,21 +90,16 @@ absl::StatusOr<at::ScalarType> ParseComputeDtype(absl::string_view text) {
 }
 
 absl::StatusOr<at::Device> ParseDevice(absl::string_view text) {
-  constexpr absl::string_view kNumbered = "cuda:";
-  const at::Device first(at::kCUDA, 0);
-  if (text == "cpu") return at::Device(at::kCPU);
-  if (text == "auto") return cuda::CheckAvailable(first).ok() ? first : at::Device(at::kCPU);
-  int number = 0;
-  const bool numbered = absl::StartsWith(text, kNumbered) &&
-                        absl::SimpleAtoi(text.substr(kNumbered.size()), &number) && number >= 0 &&
-                        number < 128;
-  if (text != "cuda" && !numbered) {
+  const at::Device cpu(at::kCPU);
+  const at::Device gpu(at::kCUDA, 0);
+  if (text == "cpu") return cpu;
+  if (text == "auto") return cuda::CheckAvailable(gpu).ok() ? gpu : cpu;
+  if (text != "cuda") {
     return absl::InvalidArgumentError(
-        absl::StrCat("device: expected auto, cpu, cuda or cuda:N, got \"", text, "\""));
+        absl::StrCat("device: expected auto, cpu or cuda, got \"", text, "\""));
   }
-  const at::Device device(at::kCUDA, static_cast<c10::DeviceIndex>(number));
-  RETURN_IF_ERROR(cuda::CheckAvailable(device));
-  return device;
+  RETURN_IF_ERROR(cuda::CheckAvailable(gpu));
+  return gpu;
 }
 
 absl::StatusOr<at::ScalarType> ParseComputeDtype(absl::string_view text, at::Device device) {

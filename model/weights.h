@@ -38,8 +38,8 @@ absl::StatusOr<at::ScalarType> ParseComputeDtype(absl::string_view text);
 // "fp32" or "bf16".
 absl::string_view ComputeDtypeName(at::ScalarType dtype);
 
-// "cpu"; "cuda", the first GPU, or "cuda:N"; "auto" = the first GPU where one can be used, else the
-// CPU. FailedPrecondition where the GPU named cannot be used.
+// "cpu"; "cuda", the first GPU that CUDA_VISIBLE_DEVICES leaves; "auto" = that one where it can be
+// used, else the CPU. FailedPrecondition where the GPU cannot be used.
 absl::StatusOr<at::Device> ParseDevice(absl::string_view text);
 
 // What `options` leave open: "auto" as dtype is bf16 on a GPU. InvalidArgument where the device

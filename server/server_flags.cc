@@ -41,7 +41,7 @@ void AddServerFlags(ServerFlags* flags, CLI::App* app) {
   app->add_option("--metrics-listen", o.metrics_listen, "HOST:PORT of Prometheus metrics");
   app->add_option("--weights", o.weights, "Kind of the base's linear weights: nf4, bf16, fp32");
   app->add_option("--dtype", o.dtype, "What is computed in: auto, fp32, bf16");
-  app->add_option("--device", o.device, "What computes: auto, cpu, cuda, cuda:N");
+  app->add_option("--device", o.device, "What computes: auto, cpu, cuda");
   app->add_option("--threads", o.threads, "Threads of a forward pass; 0: one per core");
   app->add_option("--max-batch-tokens", o.scheduler.max_batch_tokens,
                   "Tokens of one batch, rows of price trees included");

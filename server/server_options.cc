@@ -13,7 +13,6 @@
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
 #include "absl/strings/string_view.h"
-#include "absl/strings/strip.h"
 #include "base/file.h"
 #include "base/status_macros.h"
 #include "model/adapter_name.h"
@@ -77,15 +76,6 @@ absl::Status RequireOneOf(absl::string_view flag, absl::string_view value,
       absl::StrCat(flag, ": expected ", absl::StrJoin(choices, ", "), ", got \"", value, "\""));
 }
 
-absl::Status RequireDevice(absl::string_view flag, absl::string_view value) {
-  int number = 0;
-  absl::string_view digits = value;
-  const bool numbered = absl::ConsumePrefix(&digits, "cuda:") && absl::SimpleAtoi(digits, &number);
-  if (value == "auto" || value == "cpu" || value == "cuda" || numbered) return absl::OkStatus();
-  return absl::InvalidArgumentError(
-      absl::StrCat(flag, ": expected auto, cpu, cuda or cuda:N, got \"", value, "\""));
-}
-
 absl::Status RequireCurrency(absl::string_view flag, absl::string_view value,
                              absl::string_view preset) {
   if (value.size() != 3 || !std::all_of(value.begin(), value.end(), absl::ascii_isupper)) {
@@ -122,7 +112,7 @@ absl::Status ServerOptions::Validate() const {
   RETURN_IF_ERROR(RequireAddress("--metrics-listen", metrics_listen));
   RETURN_IF_ERROR(RequireOneOf("--weights", weights, {"nf4", "bf16", "fp32"}));
   RETURN_IF_ERROR(RequireOneOf("--dtype", dtype, {"auto", "fp32", "bf16"}));
-  RETURN_IF_ERROR(RequireDevice("--device", device));
+  RETURN_IF_ERROR(RequireOneOf("--device", device, {"auto", "cpu", "cuda"}));
   if (threads < 0 || threads > kMaxThreads) {
     return absl::InvalidArgumentError(
         absl::StrCat("--threads: expected 0 to ", kMaxThreads, ", got ", threads));

@@ -37,7 +37,7 @@ struct ServerOptions {
   std::string weights = "nf4";
   // fp32, bf16, or auto = what the processor is fastest in.
   std::string dtype = "auto";
-  // cpu; cuda or cuda:N, a GPU; auto = the first GPU where this build and machine have one.
+  // cpu; cuda = the first GPU; auto = that one where this build and machine have one.
   std::string device = "auto";
   // Threads of one forward pass; 0 = one per core.
   int threads = 0;

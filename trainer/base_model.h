@@ -20,7 +20,7 @@ struct BaseOptions {
   std::string directory;
   std::string weights;  // "nf4", "bf16", "fp32"; "auto" = the job's own choice
   std::string dtype = "auto";
-  // "cpu"; "cuda" or "cuda:N", a GPU; "auto" = the first GPU where this build and machine have one.
+  // "cpu"; "cuda" = the first GPU; "auto" = that one where this build and machine have one.
   std::string device = "auto";
   // What of NF4 linears stays on a GPU: "nf4", their decoded values "bf16", or "auto" = the latter
   // where they take at most half of its free memory.

@@ -401,5 +401,23 @@ TEST(NetworkTest, GradientsWithDropoutDoToo) {
   ExpectGradientsOfFiniteDifferences(&dropout);
 }
 
+TEST(DeviceTest, IsTheCpuWhereABuildHasNothingElse) {
+  EXPECT_EQ(*ParseDevice("cpu"), at::Device(at::kCPU));
+  EXPECT_EQ(*ParseDevice("auto"), at::Device(at::kCPU));
+  EXPECT_THAT(ParseDevice("cuda"),
+              StatusIs(absl::StatusCode::kFailedPrecondition, ::testing::HasSubstr("has no CUDA")));
+  EXPECT_THAT(ParseDevice("gpu"),
+              StatusIs(absl::StatusCode::kInvalidArgument, ::testing::HasSubstr("got \"gpu\"")));
+}
+
+TEST(DeviceTest, AGpuComputesInBf16) {
+  const at::Device gpu(at::kCUDA, 0);
+  EXPECT_EQ(*ParseComputeDtype("auto", gpu), at::kBFloat16);
+  EXPECT_EQ(*ParseComputeDtype("bf16", gpu), at::kBFloat16);
+  EXPECT_THAT(ParseComputeDtype("fp32", gpu),
+              StatusIs(absl::StatusCode::kInvalidArgument, ::testing::HasSubstr("bf16")));
+  EXPECT_EQ(*ParseComputeDtype("fp32", at::kCPU), at::kFloat);
+}
+
 }  // namespace
 }  // namespace pricer

@@ -83,7 +83,7 @@ INSTANTIATE_TEST_SUITE_P(
         BadOption{"--weights", "int8", [](ServerOptions* o) { o->weights = "int8"; }},
         BadOption{"--dtype", "fp16", [](ServerOptions* o) { o->dtype = "fp16"; }},
         BadOption{"--device", "gpu", [](ServerOptions* o) { o->device = "gpu"; }},
-        BadOption{"--device", "cuda:x", [](ServerOptions* o) { o->device = "cuda:x"; }},
+        BadOption{"--device", "cuda:0", [](ServerOptions* o) { o->device = "cuda:0"; }},
         BadOption{"--threads", "-1", [](ServerOptions* o) { o->threads = -1; }},
         BadOption{"--max-batch-tokens", "0",
                   [](ServerOptions* o) { o->scheduler.max_batch_tokens = 0; }},

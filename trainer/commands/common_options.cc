@@ -19,7 +19,7 @@ void AddBaseOptions(CLI::App* app, BaseOptions* options, const std::string& weig
          "natively")
       ->capture_default_str();
   app->add_option("--device", options->device,
-                  "What computes: cpu, cuda, cuda:N, or auto = the first GPU where there is one")
+                  "What computes: cpu, cuda (the first GPU), or auto = cuda where there is one")
       ->capture_default_str();
   app->add_option(
          "--resident", options->resident,
