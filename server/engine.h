@@ -17,7 +17,7 @@ struct EngineInfo {
   std::string model_fingerprint;
   std::string weights;  // "nf4", "bf16", "fp32"
   std::string dtype;    // "fp32", "bf16"
-  std::string device;   // "cpu"
+  std::string device;   // what computes: "cpu", "cuda:0"
 };
 
 // All that the server needs of the model; what knows tensors is behind it.

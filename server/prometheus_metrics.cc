@@ -57,7 +57,7 @@ const char* ReasonName(RefusalReason reason) {
 
 }  // namespace
 
-PrometheusMetrics::PrometheusMetrics(const std::string& device)
+PrometheusMetrics::PrometheusMetrics()
     : registry_(std::make_shared<Registry>()),
       requests_(BuildCounter()
                     .Name("pricer_requests_total")
@@ -103,6 +103,9 @@ PrometheusMetrics::PrometheusMetrics(const std::string& device)
   for (int i = 0; i < kRefusalReasonCount; ++i) {
     refused_[i] = &refused.Add({{"reason", ReasonName(static_cast<RefusalReason>(i))}});
   }
+}
+
+void PrometheusMetrics::DescribeBuild(const std::string& device) {
   Gauge(*registry_, "pricer_build_info", "Always 1; its labels say what runs.",
         {{"version", std::string(BuildVersion())},
          {"commit", std::string(BuildCommit())},

@@ -20,8 +20,10 @@ namespace pricer {
 // it ends.
 class PrometheusMetrics final : public Metrics {
  public:
-  // `device` labels pricer_build_info.
-  explicit PrometheusMetrics(const std::string& device);
+  PrometheusMetrics();
+
+  // From here on pricer_build_info is there, with the device that computes. Called once.
+  void DescribeBuild(const std::string& device);
 
   // What an exposer serves.
   const std::shared_ptr<prometheus::Registry>& registry() const { return registry_; }

@@ -33,7 +33,6 @@ constexpr size_t kMaxWaitingCalls = 64;
 struct Server::Parts {
   explicit Parts(const ServerOptions& server_options)
       : options(server_options),
-        metrics(options.device),
         registry(options.default_adapter, &metrics, Clock::System()),
         pricing(&metrics),
         admin(&registry, &metrics),
@@ -92,6 +91,7 @@ absl::Status Server::Parts::OpenListeners() {
 
 absl::Status Server::Parts::LoadEngine(const EngineFactory& make_engine) {
   ASSIGN_OR_RETURN(engine, make_engine(options));
+  metrics.DescribeBuild(engine->info().device);
   scheduler = std::make_unique<BatchScheduler>(options.scheduler, engine->predictor(), &metrics,
                                                Clock::System());
   loader = std::make_unique<AdapterLoader>(engine.get(), scheduler.get());

@@ -17,7 +17,7 @@ class PrometheusMetricsTest : public ::testing::Test {
     return prometheus::TextSerializer().Serialize(metrics_.registry()->Collect());
   }
 
-  PrometheusMetrics metrics_{"cpu"};
+  PrometheusMetrics metrics_;
 };
 
 TEST_F(PrometheusMetricsTest, CountsCallsByMethodAndCode) {
@@ -74,8 +74,10 @@ TEST_F(PrometheusMetricsTest, TellsTheStateOfQueueAndAdapters) {
 }
 
 TEST_F(PrometheusMetricsTest, SaysWhatRuns) {
+  EXPECT_THAT(Text(), Not(HasSubstr("pricer_build_info")));
+  metrics_.DescribeBuild("cuda:0");
   EXPECT_THAT(Text(), HasSubstr("pricer_build_info{commit=\""));
-  EXPECT_THAT(Text(), HasSubstr("device=\"cpu\""));
+  EXPECT_THAT(Text(), HasSubstr("device=\"cuda:0\""));
 }
 
 }  // namespace

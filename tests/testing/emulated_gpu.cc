@@ -53,8 +53,6 @@ EmulatedGpu::~EmulatedGpu() { g_emulated = false; }
 
 void EmulatedGpu::Lose() { g_lost = true; }
 
-int EmulatedGpu::forks() { return g_forks; }
-
 namespace cuda {
 namespace {
 

@@ -16,9 +16,6 @@ class EmulatedGpu {
 
   // From here on it cannot be used any more.
   static void Lose();
-
-  // How often work was sent to a second stream.
-  static int forks();
 };
 
 }  // namespace pricer
