@@ -129,13 +129,15 @@ TEST_P(TrainingKernelTest, AdamWIsTorchs) {
   const at::Tensor partial = Poisoned({chunks}, at::kDouble);
   const at::Tensor norm = Poisoned({1}, at::kFloat);
   const at::Tensor clip = Poisoned({1}, at::kFloat);
-  ASSERT_EQ(cuda::LaunchGradientNorm({.table = table,
-                                      .max_norm = static_cast<float>(kMaxNorm),
-                                      .partial = Elements<double>(partial),
-                                      .norm = Elements<float>(norm),
-                                      .clip_factor = Elements<float>(clip)},
-                                     stream()),
-            cudaSuccess);
+  const auto measure_norm = [&] {
+    return cuda::LaunchGradientNorm({.table = table,
+                                     .max_norm = static_cast<float>(kMaxNorm),
+                                     .partial = Elements<double>(partial),
+                                     .norm = Elements<float>(norm),
+                                     .clip_factor = Elements<float>(clip)},
+                                    stream());
+  };
+  ASSERT_EQ(measure_norm(), cudaSuccess);
   const double expected_norm = at::cat(tuned.gradients).norm().item<double>();
   EXPECT_NEAR(Get(norm).item<double>(), expected_norm, 1e-5 * expected_norm);
   const double factor = std::min(1.0, kMaxNorm / (expected_norm + 1e-6));
@@ -169,13 +171,7 @@ TEST_P(TrainingKernelTest, AdamWIsTorchs) {
   // A gradient that is not finite updates nothing.
   const at::Tensor before = Get(there.parameters[4]);
   there.gradients[2][17] = std::numeric_limits<float>::quiet_NaN();
-  ASSERT_EQ(cuda::LaunchGradientNorm({.table = table,
-                                      .max_norm = static_cast<float>(kMaxNorm),
-                                      .partial = Elements<double>(partial),
-                                      .norm = Elements<float>(norm),
-                                      .clip_factor = Elements<float>(clip)},
-                                     stream()),
-            cudaSuccess);
+  ASSERT_EQ(measure_norm(), cudaSuccess);
   EXPECT_FALSE(std::isfinite(Get(norm).item<double>()));
   ASSERT_EQ(cuda::LaunchAdamW(params, stream()), cudaSuccess);
   EXPECT_TRUE(at::equal(Get(there.parameters[4]), before));
