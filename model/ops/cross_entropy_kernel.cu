@@ -20,7 +20,8 @@ __global__ void __launch_bounds__(kThreads) cross_entropy(CrossEntropyParams par
   for (int64_t c = threadIdx.x; c < params.classes; c += kThreads) {
     sum += expf(logits[c] - largest);
   }
-  const float log_sum = logf(BlockSum<kThreads>(sum)) + largest;
+  // Apart from the largest logit: their sum would round away what small probabilities are made of.
+  const float log_sum = logf(BlockSum<kThreads>(sum));
   const bool soft = params.probabilities != nullptr;
   const int64_t label = soft ? -1 : params.labels[blockIdx.x];
   float loss = 0.0f;
@@ -28,7 +29,7 @@ __global__ void __launch_bounds__(kThreads) cross_entropy(CrossEntropyParams par
   for (int64_t c = threadIdx.x; c < params.classes; c += kThreads) {
     const float target = soft ? params.probabilities[begin + c] : (c == label ? 1.0f : 0.0f);
     // Not 0 * infinity where a logit is minus infinity.
-    if (target != 0.0f) loss += target * (log_sum - logits[c]);
+    if (target != 0.0f) loss += target * (log_sum - (logits[c] - largest));
     mass += target;
   }
   loss = BlockSum<kThreads>(loss);
@@ -37,7 +38,7 @@ __global__ void __launch_bounds__(kThreads) cross_entropy(CrossEntropyParams par
   mass = BlockSum<kThreads>(mass);
   for (int64_t c = threadIdx.x; c < params.classes; c += kThreads) {
     const float target = soft ? params.probabilities[begin + c] : (c == label ? 1.0f : 0.0f);
-    const float probability = expf(logits[c] - log_sum);
+    const float probability = expf(logits[c] - largest - log_sum);
     params.grad_logits[begin + c] = params.grad_scale * (mass * probability - target);
   }
 }

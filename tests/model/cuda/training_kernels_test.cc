@@ -68,11 +68,17 @@ TEST_P(TrainingKernelTest, CrossEntropyTowardsAClass) {
 }
 
 TEST_P(TrainingKernelTest, CrossEntropyOfHugeLogitsAndOfImpossibleClasses) {
-  at::Tensor logits = at::randn({2, 40}) * 300;
+  at::Tensor logits = at::randn({200, 40}) * 300;
   logits[0][3] = -std::numeric_limits<float>::infinity();
-  at::Tensor targets = at::softmax(at::randn({2, 40}), 1);
+  at::Tensor targets = at::softmax(at::randn({200, 40}), 1);
   targets[0][3] = 0;
   CheckCrossEntropy(logits, targets);
+}
+
+// Probabilities of a half and less, of logits whose own rounding is coarser than those.
+TEST_P(TrainingKernelTest, CrossEntropyOfLogitsFarFromZero) {
+  const at::Tensor logits = at::randn({200, 40}) + 1000;
+  CheckCrossEntropy(logits, at::softmax(at::randn({200, 40}), 1));
 }
 
 // Tensors of an adapter and what the optimizer keeps of them.
