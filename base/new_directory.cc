@@ -2,6 +2,8 @@
 
 #include <unistd.h>
 
+#include <atomic>
+#include <cstdint>
 #include <cstdio>
 #include <filesystem>
 #include <system_error>
@@ -38,7 +40,8 @@ absl::StatusOr<NewDirectory> NewDirectory::Create(const std::string& directory) 
   RETURN_IF_ERROR(CheckNewOrEmpty(target));
   NewDirectory created;
   created.target_ = target.string();
-  created.temporary_ = absl::StrCat(created.target_, ".tmp.", getpid());
+  static std::atomic<int64_t> count = 0;
+  created.temporary_ = absl::StrCat(created.target_, ".tmp.", getpid(), ".", count++);
   std::error_code ignored;  // what cannot be removed shows when it is written to
   fs::remove_all(created.temporary_, ignored);
   RETURN_IF_ERROR(MakeDirectories(created.temporary_));

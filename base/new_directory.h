@@ -9,7 +9,7 @@
 namespace pricer {
 
 // A directory that appears whole or not at all: it is filled under the name of a temporary sibling
-// and renamed into place. Without a Commit nothing is left behind. One thread.
+// and renamed into place. Without a Commit nothing is left behind. One thread each.
 class NewDirectory {
  public:
   // AlreadyExists where `directory` is a file or has something in it; InvalidArgument where it does

@@ -17,6 +17,7 @@
 #include "model/checkpoint.h"
 #include "model/cuda/device.h"
 #include "model/network.h"
+#include "model/nf4_cache.h"
 #include "model/token_head.h"
 #include "model/tokenizer.h"
 #include "model/torch_status.h"
@@ -182,8 +183,13 @@ absl::StatusOr<std::unique_ptr<Engine>> LoadModelEngine(const ServerOptions& opt
   EngineInfo info;
   ASSIGN_OR_RETURN(info.model_fingerprint, files.checkpoint->Fingerprint());
   network_options.keep_nf4 = KeepsNf4(*files.checkpoint, network_options, Residency::kWhatFits);
+  std::unique_ptr<Checkpoint> form;
+  if (!options.nf4_cache.empty() && network_options.weights == WeightsKind::kNf4 &&
+      !files.checkpoint->declares_nf4()) {
+    ASSIGN_OR_RETURN(form, OpenNf4Form(*files.checkpoint, options.nf4_cache));
+  }
   ASSIGN_OR_RETURN(std::unique_ptr<Network> network,
-                   Network::Load(*files.checkpoint, network_options));
+                   Network::Load(form != nullptr ? *form : *files.checkpoint, network_options));
   info.weights = std::string(WeightsKindName(network_options.weights));
   info.dtype = std::string(ComputeDtypeName(network_options.dtype));
   info.device = network_options.device.str();

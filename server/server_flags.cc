@@ -39,6 +39,8 @@ void AddServerFlags(ServerFlags* flags, CLI::App* app) {
                   "HOST:PORT of the adapter service, on loopback or unix:PATH");
   app->add_option("--health-listen", o.health_listen, "HOST:PORT of the health service");
   app->add_option("--metrics-listen", o.metrics_listen, "HOST:PORT of Prometheus metrics");
+  app->add_option("--nf4-cache", o.nf4_cache,
+                  "Folder that keeps the base in NF4, so that only the first start quantizes it");
   app->add_option("--weights", o.weights, "Kind of the base's linear weights: nf4, bf16, fp32");
   app->add_option("--dtype", o.dtype, "What is computed in: auto, fp32, bf16");
   app->add_option("--device", o.device, "What computes: auto, cpu, cuda");

@@ -35,6 +35,9 @@ struct ServerOptions {
   // nf4, bf16 or fp32: what the linear layers' weights are rounded to. nf4 is what adapters are
   // usually tuned on.
   std::string weights = "nf4";
+  // Folder that keeps the base in NF4, so that only the first start quantizes it; empty = every
+  // start does.
+  std::string nf4_cache;
   // fp32, bf16, or auto = what the processor is fastest in.
   std::string dtype = "auto";
   // cpu; cuda = the first GPU; auto = that one where this build and machine have one.

@@ -7,6 +7,7 @@
 #include "absl/strings/str_cat.h"
 #include "base/interrupt.h"
 #include "base/status_macros.h"
+#include "model/nf4_cache.h"
 #include "trainer/option_checks.h"
 
 namespace pricer {
@@ -68,8 +69,14 @@ absl::StatusOr<std::unique_ptr<Network>> LoadNetwork(const BaseModel& base,
                                                           : Residency::kWhatFits;
   network.keep_nf4 = KeepsNf4(*base.checkpoint, network, resident);
   if (options.threads > 0) at::set_num_threads(options.threads);
-  ASSIGN_OR_RETURN(std::unique_ptr<Network> loaded,
-                   Network::Load(*base.checkpoint, network, InterruptRequested));
+  std::unique_ptr<Checkpoint> form;
+  if (!options.nf4_cache.empty() && network.weights == WeightsKind::kNf4 &&
+      !base.checkpoint->declares_nf4()) {
+    ASSIGN_OR_RETURN(form, OpenNf4Form(*base.checkpoint, options.nf4_cache, InterruptRequested));
+  }
+  ASSIGN_OR_RETURN(
+      std::unique_ptr<Network> loaded,
+      Network::Load(form != nullptr ? *form : *base.checkpoint, network, InterruptRequested));
   base.checkpoint->ReleasePages();
   return loaded;
 }

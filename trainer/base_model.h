@@ -25,6 +25,9 @@ struct BaseOptions {
   // What of NF4 linears stays on a GPU: "nf4", their decoded values "bf16", or "auto" = the latter
   // where they take at most half of its free memory.
   std::string resident = "auto";
+  // Folder that keeps the base in NF4, so that only the first load quantizes; empty = every load
+  // does.
+  std::string nf4_cache = {};
   // Of libtorch; 0 = as many as it finds cores.
   int threads = 0;
 

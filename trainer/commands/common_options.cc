@@ -26,6 +26,8 @@ void AddBaseOptions(CLI::App* app, BaseOptions* options, const std::string& weig
          "What of NF4 layers stays on a GPU: nf4, bf16 (decoded once), or auto = bf16 where "
          "it takes at most half of the free memory")
       ->capture_default_str();
+  app->add_option("--nf4-cache", options->nf4_cache,
+                  "Folder that keeps the base in NF4, so that only the first load quantizes it");
   app->add_option("--threads", options->threads, "Threads of the tensor library; 0 = all cores")
       ->capture_default_str();
 }
