@@ -45,7 +45,8 @@ PlanPrompts PromptsOf(const InspectionOptions& options, const PromptTemplate& pr
 absl::Status PlanInspectedMemory(const InspectionOptions& options, const PromptTemplate& prompt,
                                  const Checkpoint& checkpoint, Inspection* inspection) {
   MemoryPlanRequest& request = inspection->memory_request;
-  ASSIGN_OR_RETURN(request.weights, WeightsPlanOf(options.base));
+  ASSIGN_OR_RETURN(request.weights,
+                   WeightsPlanOf(options.base, checkpoint, options.memory_budget_bytes));
   request.adapter = AdapterOf(options);
   request.bins = options.head == "token" ? 0 : options.bins;
   request.prompts = PromptsOf(options, prompt, *inspection);
@@ -124,7 +125,10 @@ absl::Status CheckFiles(const InspectionOptions& options) {
 }  // namespace
 
 absl::Status InspectionOptions::Validate() const {
-  RETURN_IF_ERROR(base.Validate());
+  // A GPU is planned for and not used.
+  BaseOptions here = base;
+  if (here.device == "cuda") here.device = "cpu";
+  RETURN_IF_ERROR(here.Validate());
   RETURN_IF_ERROR(MakePrompt(prompt, currency).status());
   if (tokens.empty()) return absl::InvalidArgumentError("--tokens is empty");
   for (const int64_t count : tokens) {

@@ -119,16 +119,24 @@ std::string TargetsText(const PeftConfig& adapter) {
   return text;
 }
 
+std::string ResidentName(const WeightsPlan& weights) {
+  if (weights.place == WeightsPlace::kGpuInNf4) return "nf4";
+  return weights.element_bytes == 2 ? "bf16" : "fp32";
+}
+
 void AddMemory(const Inspection& inspection, std::string* out) {
   const MemoryPlanRequest& request = inspection.memory_request;
   const MemoryPlan& plan = inspection.memory;
   const ResidentWeights& weights = plan.weights;
   absl::StrAppendFormat(
       out,
-      "memory: linears rounded to %s, all in %s; LoRA r %d on %s; %s; prompts of %d tokens, at "
+      "memory%s: linears rounded to %s, all in %s; LoRA r %d on %s; %s; prompts of %d tokens, at "
       "most "
       "%d; %d threads\n",
-      request.weights.weights, request.weights.element_bytes == 2 ? "bf16" : "fp32",
+      request.weights.on_gpu() ? " of a GPU" : "", request.weights.weights,
+      request.weights.place == WeightsPlace::kGpuInNf4 ? "bf16 but for those that stay in NF4"
+      : request.weights.element_bytes == 2             ? "bf16"
+                                                       : "fp32",
       request.adapter.r, TargetsText(request.adapter),
       request.bins > 0 ? absl::StrCat("a head of ", request.bins, " bins") : "the head over tokens",
       request.prompts.tokens, request.prompts.longest, request.weights.threads);
@@ -137,12 +145,19 @@ void AddMemory(const Inspection& inspection, std::string* out) {
       BytesText(weights.total()), BytesText(weights.linears), BytesText(weights.embedding),
       weights.head == 0 ? "the embedding" : BytesText(weights.head),
       BytesText(weights.norms + weights.rotary));
+  if (weights.window > 0) {
+    absl::StrAppendFormat(out, "  decoded        %s of these: two layers at a time\n",
+                          BytesText(weights.window));
+  }
+  if (plan.workspace_bytes > 0) {
+    absl::StrAppendFormat(out, "  workspace      %s of cuBLAS\n", BytesText(plan.workspace_bytes));
+  }
   absl::StrAppendFormat(out, "  while loading  %s\n", BytesText(plan.load.peak_bytes));
   absl::StrAppendFormat(
       out, "  tuned          %s: adapter %s, gradients %s, moments %s, best so far %s\n",
       BytesText(plan.tuned.total()), BytesText(plan.tuned.adapter), BytesText(plan.tuned.gradients),
       BytesText(plan.tuned.moments), BytesText(plan.tuned.best));
-  if (!plan.batches.empty()) {
+  if (!plan.batches.empty() && !request.weights.on_gpu()) {
     absl::StrAppendFormat(out, "  for gradients  %s: linears that they go through, a second time\n",
                           BytesText(plan.batches.front().step.gradient_weight_bytes));
   }
@@ -159,7 +174,7 @@ void AddMemory(const Inspection& inspection, std::string* out) {
   }
 }
 
-void AddBudget(const MemoryPlan::Budget& budget, std::string* out) {
+void AddBudget(const MemoryPlan::Budget& budget, bool on_gpu, std::string* out) {
   const auto line = [&](const char* name, const std::optional<int64_t>& tokens, int64_t least,
                         const char* option) {
     if (tokens.has_value()) {
@@ -170,10 +185,17 @@ void AddBudget(const MemoryPlan::Budget& budget, std::string* out) {
                             BytesText(least));
     }
   };
-  absl::StrAppendFormat(out,
-                        "  budget         %s, of which %s for what is planned, the rest for "
-                        "allocator, program and libraries\n",
-                        BytesText(budget.bytes), BytesText(budget.usable_bytes));
+  if (on_gpu) {
+    absl::StrAppendFormat(out,
+                          "  budget         %s for tensors; CUDA's context and what the allocator "
+                          "keeps to use again come on top\n",
+                          BytesText(budget.bytes));
+  } else {
+    absl::StrAppendFormat(out,
+                          "  budget         %s, of which %s for what is planned, the rest for "
+                          "allocator, program and libraries\n",
+                          BytesText(budget.bytes), BytesText(budget.usable_bytes));
+  }
   if (budget.tuning_tokens.has_value()) {
     line("tuning", budget.tuning_tokens, budget.least_tuning_bytes, "--micro-batch-tokens");
   }
@@ -343,6 +365,8 @@ Json MemoryJson(const Inspection& inspection) {
   return {{"of",
            {{"weights", request.weights.weights},
             {"dtype", request.weights.element_bytes == 2 ? "bf16" : "fp32"},
+            {"device", request.weights.on_gpu() ? "cuda" : "cpu"},
+            {"resident", ResidentName(request.weights)},
             {"threads", request.weights.threads},
             {"lora_r", request.adapter.r},
             {"lora_dropout", request.adapter.dropout},
@@ -358,10 +382,12 @@ Json MemoryJson(const Inspection& inspection) {
           {"weights",
            {{"total", plan.weights.total()},
             {"linears", plan.weights.linears},
+            {"window", plan.weights.window},
             {"embedding", plan.weights.embedding},
             {"head", plan.weights.head},
             {"norms", plan.weights.norms},
             {"positions", plan.weights.rotary}}},
+          {"workspace", plan.workspace_bytes},
           {"loading_peak", plan.load.peak_bytes},
           {"tuned",
            {{"total", plan.tuned.total()},
@@ -446,7 +472,9 @@ std::string InspectionText(const Inspection& inspection) {
   AddBase(inspection, &text);
   AddTokenizer(inspection, &text);
   AddMemory(inspection, &text);
-  if (inspection.memory.budget.has_value()) AddBudget(*inspection.memory.budget, &text);
+  if (inspection.memory.budget.has_value()) {
+    AddBudget(*inspection.memory.budget, inspection.memory_request.weights.on_gpu(), &text);
+  }
   if (inspection.data.has_value()) {
     AddFile("data", inspection.data->data, &text);
     if (inspection.data->validation.has_value()) {

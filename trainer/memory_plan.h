@@ -10,49 +10,25 @@
 #include "absl/strings/string_view.h"
 #include "model/checkpoint.h"
 #include "trainer/step_memory.h"
+#include "trainer/weights_memory.h"
 
 // How much memory a base needs to be tuned and served, before anything is loaded: tensors, and what
 // NF4 needs beside them. No torch.
 
 namespace pricer {
 
-// How the weights are loaded; see model/weights.h.
-struct WeightsPlan {
-  std::string weights = "nf4";  // or "bf16" or "fp32"
-  int64_t element_bytes = 4;    // of the compute dtype, in which they stay resident
-  int threads = 1;              // load layers side by side
-};
-
-// The parts of the resident weights, in bytes.
-struct ResidentWeights {
-  int64_t linears = 0;  // in the layout of the products, and their biases
-  int64_t embedding = 0;
-  int64_t head = 0;  // 0 where it is the embedding
-  int64_t norms = 0;
-  int64_t rotary = 0;
-
-  int64_t total() const { return linears + embedding + head + norms + rotary; }
-};
-ResidentWeights PredictWeights(const Checkpoint& checkpoint, const WeightsPlan& plan);
-
-// The most bytes while the weights are loaded: of tensors, and of NF4's codes as well. The pages of
-// the mapped files are not counted, since the system takes them back.
-struct LoadMemory {
-  int64_t tensor_peak_bytes = 0;
-  int64_t peak_bytes = 0;
-};
-LoadMemory PredictLoadMemory(const Checkpoint& checkpoint, const WeightsPlan& plan);
-
 // What a tuning run keeps beside the base, in bytes. All fp32.
 struct TunedTensors {
   int64_t adapter = 0;    // LoRA matrices, the head's rows, and the head as it is trained
   int64_t gradients = 0;  // of what is trained
   int64_t moments = 0;    // two
-  int64_t best = 0;       // a copy of the best adapter so far, from the first validation on
+  int64_t best = 0;       // a copy of the best adapter so far, from the first validation on; a
+                          // GPU's run keeps it in main memory
 
   int64_t total() const { return adapter + gradients + moments + best; }
 };
-TunedTensors PredictTunedTensors(const ModelConfig& model, const AdapterShape& adapter);
+TunedTensors PredictTunedTensors(const ModelConfig& model, const AdapterShape& adapter,
+                                 bool on_gpu = false);
 
 // What batches are made of.
 struct PlanPrompts {
@@ -77,6 +53,9 @@ struct MemoryPlan {
   LoadMemory load;
   TunedTensors tuned;
   int64_t served_adapter_bytes = 0;
+  int64_t judged_adapter_bytes = 0;  // as a validation computes with it
+  // Of cuBLAS, on a GPU.
+  int64_t workspace_bytes = 0;
 
   struct Batch {
     int64_t tokens = 0;
@@ -114,8 +93,13 @@ struct MemoryPlan {
 inline constexpr double kTensorSlack = 1.125;
 inline constexpr int64_t kProgramBytes = int64_t{384} << 20;
 
-// What a budget leaves for the tensors that are planned, and the budget, in whole MiB, that leaves
-// so much.
+// libtorch takes cuBLAS's workspaces, 32 MiB of them on sm_90, from the allocator of tensors: one
+// for each thread that launches products, which are the caller's and autograd's.
+inline constexpr int64_t kGpuWorkspaceBytes = int64_t{64} << 20;
+
+// What a budget of main memory leaves for the tensors that are planned, and the budget, in whole
+// MiB, that leaves so much. A budget of a GPU's memory is for its tensors alone: what the CUDA
+// context takes and the allocator holds to use again comes on top of it.
 int64_t UsableBytes(int64_t budget, int64_t data_bytes);
 int64_t BudgetFor(int64_t usable, int64_t data_bytes);
 
@@ -131,6 +115,7 @@ struct TuningFit {
   int64_t recomputable_layers = 0;  // of so many
   int64_t tuning_bytes = 0;         // predicted
   int64_t usable_bytes = 0;         // UsableBytes of the budget
+  WeightsPlace place = WeightsPlace::kCpu;
 };
 
 // For micro-batches of `tokens`, or of one longest prompt where that is more. FailedPrecondition

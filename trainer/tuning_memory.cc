@@ -10,6 +10,7 @@
 #include "absl/strings/str_format.h"
 #include "base/status_macros.h"
 #include "base/units.h"
+#include "model/cuda/device.h"
 #include "model/weights.h"
 
 namespace pricer {
@@ -54,21 +55,50 @@ int64_t BytesOf(const Dataset& data) {
   return bytes;
 }
 
+// The GPU that the options ask for, or find; absent where a CPU computes.
+absl::StatusOr<std::optional<at::Device>> PlannedGpu(const BaseOptions& options) {
+  if (options.device == "cuda") return std::optional(at::Device(at::kCUDA, 0));
+  ASSIGN_OR_RETURN(const at::Device found, ParseDevice(options.device));
+  return cuda::RunsOn(found) ? std::optional(found) : std::nullopt;
+}
+
 }  // namespace
 
-absl::StatusOr<WeightsPlan> WeightsPlanOf(const BaseOptions& options) {
-  ASSIGN_OR_RETURN(const at::ScalarType dtype, ComputeDtypeOf(options));
+absl::StatusOr<WeightsPlan> WeightsPlanOf(const BaseOptions& options, const Checkpoint& checkpoint,
+                                          const std::optional<int64_t>& budget_bytes) {
   WeightsPlan plan;
   plan.weights = options.weights == "auto" ? "nf4" : options.weights;
-  plan.element_bytes = static_cast<int64_t>(at::elementSize(dtype));
   plan.threads = options.threads > 0 ? options.threads : at::get_num_threads();
+  ASSIGN_OR_RETURN(const std::optional<at::Device> gpu, PlannedGpu(options));
+  if (!gpu.has_value()) {
+    ASSIGN_OR_RETURN(const at::ScalarType dtype, ComputeDtypeOf(options));
+    plan.element_bytes = static_cast<int64_t>(at::elementSize(dtype));
+    return plan;
+  }
+  ASSIGN_OR_RETURN(const at::ScalarType dtype,
+                   ParseComputeDtype(options.dtype, at::Device(at::kCUDA)));
+  plan.element_bytes = static_cast<int64_t>(at::elementSize(dtype));
+  const bool in_nf4 = plan.weights == "nf4" || checkpoint.declares_nf4();
+  if (!in_nf4 || options.resident == "bf16") {
+    plan.place = WeightsPlace::kGpuDecoded;
+    return plan;
+  }
+  plan.place = WeightsPlace::kGpuInNf4;
+  if (options.resident == "nf4") return plan;
+  std::optional<int64_t> memory = budget_bytes;
+  if (!memory.has_value() && cuda::RunsOn(*gpu) && cuda::CheckAvailable(*gpu).ok()) {
+    memory = cuda::FreeBytes(*gpu);
+  }
+  const int64_t decoded = checkpoint.config().ParameterCount() * plan.element_bytes;
+  if (memory.has_value() && decoded <= *memory / 2) plan.place = WeightsPlace::kGpuDecoded;
   return plan;
 }
 
 absl::StatusOr<TuningFit> FitMemoryBudget(const TuningOptions& options,
                                           const TuningInputs& inputs) {
   MemoryPlanRequest request;
-  ASSIGN_OR_RETURN(request.weights, WeightsPlanOf(options.base));
+  ASSIGN_OR_RETURN(request.weights, WeightsPlanOf(options.base, *inputs.base.checkpoint,
+                                                  options.memory_budget_bytes));
   request.adapter = LoraConfigOf(options);
   request.bins = options.head == "token" ? 0 : options.bins;
   request.prompts =

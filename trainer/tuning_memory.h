@@ -1,6 +1,7 @@
 #pragma once
 
 #include <cstdint>
+#include <optional>
 
 #include "absl/status/statusor.h"
 #include "trainer/base_model.h"
@@ -10,8 +11,11 @@
 
 namespace pricer {
 
-// How LoadNetwork will load the base.
-absl::StatusOr<WeightsPlan> WeightsPlanOf(const BaseOptions& options);
+// How LoadNetwork will load the base. A GPU that is asked for need not be in this machine. What
+// stays on it where the options say "auto": what fits half of `budget_bytes`, or without one half
+// of the free memory; NF4 where there is no GPU to ask.
+absl::StatusOr<WeightsPlan> WeightsPlanOf(const BaseOptions& options, const Checkpoint& checkpoint,
+                                          const std::optional<int64_t>& budget_bytes);
 
 // Of a typical prompt where no data says more, tokens.
 inline constexpr int64_t kTypicalPromptTokens = 128;

@@ -301,13 +301,15 @@ absl::Status TuneAndPublish(const TuningOptions& options, TuningInputs inputs, P
   }
   outcome->rejects = inputs.train.summary.rejects + inputs.validation.summary.rejects;
   if (group->leads()) DescribeInputs(options, inputs);
+  BaseOptions base = options.base;
   if (options.memory_budget_bytes.has_value()) {
     ASSIGN_OR_RETURN(const TuningFit fit, FitMemoryBudget(options, inputs));
     if (group->leads()) DescribeFit(options, fit);
     outcome->recomputed_layers = fit.recomputed_layers;
+    base.resident = fit.place == WeightsPlace::kGpuInNf4 ? "nf4" : "bf16";
   }
   ASSIGN_OR_RETURN(const std::unique_ptr<Network> network,
-                   LoadNetwork(inputs.base, options.base, /*weights=*/"nf4"));
+                   LoadNetwork(inputs.base, base, /*weights=*/"nf4"));
   const PeftConfig config = adapter.config;
   ASSIGN_OR_RETURN(const HeadBasis head_basis, MakeHeadBasis(options, inputs, *network, group));
   Trainer::Options training = options.training;

@@ -24,7 +24,8 @@ struct DeviceNf4 {
   int64_t element_count() const { return c10::multiply_integers(shape); }
   int64_t bytes() const {
     int64_t bytes = 0;
-    for (const at::Tensor& part : {packed, absmax_codes, nested_absmax, absmax}) {
+    for (const at::Tensor& part :
+         {packed, absmax_codes, nested_absmax, nested_offset, dynamic_map, absmax}) {
       if (part.defined()) bytes += static_cast<int64_t>(part.nbytes());
     }
     return bytes;

@@ -5,6 +5,8 @@
 
 #include <cstdint>
 
+#include "model/ops/lora_sizes.h"
+
 // Launchers of LoraLinear's low-rank products on a GPU; what they make is model/ops/lora_linear.h.
 // Each launch computes all parts of a packed batch: all adapters and all linears that share their
 // input. Products take bf16 and sum in fp32. Nothing is padded to the largest rank: a part's
@@ -12,10 +14,6 @@
 // the other rows of the batch. All pointers are to device memory but `parts` itself.
 
 namespace pricer::cuda {
-
-inline constexpr int kLoraRankTile = 16;
-// Depth of a sum that one block computes; longer ones are cut, so that few rows fill the GPU too.
-inline constexpr int kLoraDepthSplit = 1024;
 
 // The low-rank weights of one linear for the rows of one segment.
 struct LoraKernelPart {

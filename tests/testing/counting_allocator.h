@@ -4,6 +4,7 @@
 #include <c10/core/CPUAllocator.h>
 
 #include <algorithm>
+#include <atomic>
 #include <cstdint>
 #include <limits>
 #include <mutex>
@@ -19,7 +20,10 @@ class CountingAllocator : public c10::Allocator {
     current_ = this;
     c10::SetAllocator(c10::kCPU, this);
   }
-  ~CountingAllocator() override { c10::SetAllocator(c10::kCPU, inner_); }
+  ~CountingAllocator() override {
+    c10::SetAllocator(c10::kCPU, inner_);
+    current_ = nullptr;
+  }
   CountingAllocator(const CountingAllocator&) = delete;
   CountingAllocator& operator=(const CountingAllocator&) = delete;
 
@@ -31,8 +35,9 @@ class CountingAllocator : public c10::Allocator {
     }
     c10::DataPtr data = inner_->allocate(bytes);
     const std::lock_guard<std::mutex> lock(mutex_);
-    if (data.get() != nullptr) sizes_[data.get()] = static_cast<int64_t>(bytes);
-    live_ += static_cast<int64_t>(bytes);
+    const int64_t counted = uncounted_ > 0 ? 0 : static_cast<int64_t>(bytes);
+    if (data.get() != nullptr) sizes_[data.get()] = counted;
+    live_ += counted;
     peak_ = std::max(peak_, live_);
     // Some of libtorch's code wants the data for its context.
     void* const raw = data.release_context();
@@ -53,6 +58,18 @@ class CountingAllocator : public c10::Allocator {
     const std::lock_guard<std::mutex> lock(mutex_);
     return peak_;
   }
+  // The one that lives, or null.
+  static CountingAllocator* current() { return current_; }
+
+  // While one lives, tensors that are made are not counted.
+  class Uncounted {
+   public:
+    Uncounted() { ++uncounted_; }
+    ~Uncounted() { --uncounted_; }
+    Uncounted(const Uncounted&) = delete;
+    Uncounted& operator=(const Uncounted&) = delete;
+  };
+
   // More than so many live bytes throw c10::OutOfMemoryError.
   void SetLimit(int64_t bytes) {
     const std::lock_guard<std::mutex> lock(mutex_);
@@ -78,6 +95,7 @@ class CountingAllocator : public c10::Allocator {
   }
 
   static inline CountingAllocator* current_ = nullptr;
+  static inline std::atomic<int> uncounted_ = 0;
 
   c10::Allocator* const inner_;
   mutable std::mutex mutex_;

@@ -13,6 +13,7 @@
 #include "model/cuda/device.h"
 #include "model/cuda/flash_attention.h"
 #include "model/cuda/launch_check.h"
+#include "tests/testing/counting_allocator.h"
 #include "tests/testing/test_gpu.h"
 
 namespace pricer {
@@ -95,6 +96,26 @@ Scores ScoresOf(const FlashInputs& x, const FlashSequences& sequences, int64_t b
   return out;
 }
 
+// What libtorch 2.11's mha_varlen_bwd holds beside its results: sums of rows and of queries'
+// gradients in fp32, rows padded to blocks and head dimensions to tiles, and of keys that several
+// heads share each head's own gradients.
+std::vector<at::Tensor> FlashScratch(const FlashInputs& x, const FlashSequences& sequences) {
+  constexpr int64_t kRowBlock = 128;
+  constexpr int64_t kDimTile = 32;
+  const int64_t rows = x.q.size(0) + kRowBlock * (sequences.query_offsets.size(0) - 1);
+  const int64_t heads = x.q.size(1);
+  const int64_t dim = (x.q.size(2) + kDimTile - 1) / kDimTile * kDimTile;
+  const auto options = x.q.options().dtype(at::kFloat);
+  std::vector<at::Tensor> scratch = {at::empty({heads, rows}, options),
+                                     at::empty({rows, heads, dim}, options)};
+  if (heads != x.k.size(1)) {
+    for (int i = 0; i < 2; ++i) {
+      scratch.push_back(at::empty({x.k.size(0), heads, x.k.size(2)}, x.k.options()));
+    }
+  }
+  return scratch;
+}
+
 }  // namespace
 
 bool RunsOn(at::Device /*device*/) { return g_emulated; }
@@ -108,7 +129,13 @@ absl::Status CheckUsable(at::Device /*device*/) {
 
 int64_t FreeBytes(at::Device /*device*/) { return int64_t{1} << 33; }
 
-int64_t TakePeakBytes(at::Device /*device*/) { return 0; }
+int64_t TakePeakBytes(at::Device /*device*/) {
+  testing::CountingAllocator* const allocator = testing::CountingAllocator::current();
+  if (allocator == nullptr) return 0;
+  const int64_t peak = allocator->peak_bytes();
+  allocator->ResetPeak();
+  return peak;
+}
 
 void RunOnOwnStream(at::Device /*device*/, const std::function<void()>& body) { body(); }
 
@@ -121,6 +148,9 @@ cudaStream_t CurrentStream() { return nullptr; }
 FlashOutput FlashForward(const FlashInputs& x, const FlashSequences& sequences) {
   TORCH_CHECK(x.q.scalar_type() == at::kBFloat16 && x.q.size(2) % 8 == 0,
               "flash attention takes bf16 and head dimensions that are multiples of 8");
+  FlashOutput out{at::empty(x.q.sizes(), x.q.options()),
+                  at::empty({x.q.size(1), x.q.size(0)}, x.q.options().dtype(at::kFloat))};
+  const testing::CountingAllocator::Uncounted own_tensors;
   std::vector<at::Tensor> outs, sums;
   for (int64_t b = 0; b + 1 < sequences.query_offsets.size(0); ++b) {
     const Scores s = ScoresOf(x, sequences, b);
@@ -128,11 +158,18 @@ FlashOutput FlashForward(const FlashInputs& x, const FlashSequences& sequences) 
     sums.push_back(at::logsumexp(s.scores, {-1}));
     TORCH_CHECK(s.q.size(1) <= sequences.max_queries && s.k.size(1) <= sequences.max_keys);
   }
-  return {at::cat(outs).to(at::kBFloat16), at::cat(sums, 1)};
+  out.out.copy_(at::cat(outs));
+  out.log_sum_exp.copy_(at::cat(sums, 1));
+  return out;
 }
 
 FlashGradients FlashBackward(const at::Tensor& grad_out, const FlashInputs& x,
                              const FlashOutput& /*made*/, const FlashSequences& sequences) {
+  const FlashGradients grads{at::empty(x.q.sizes(), x.q.options()),
+                             at::empty(x.k.sizes(), x.k.options()),
+                             at::empty(x.v.sizes(), x.v.options())};
+  const std::vector<at::Tensor> scratch = FlashScratch(x, sequences);
+  const testing::CountingAllocator::Uncounted own_tensors;
   const at::AutoGradMode grad_mode(true);
   FlashInputs leaves = x;
   for (at::Tensor* tensor : {&leaves.q, &leaves.k, &leaves.v}) {
@@ -144,8 +181,11 @@ FlashGradients FlashBackward(const at::Tensor& grad_out, const FlashInputs& x,
     outs.push_back(at::matmul(at::softmax(s.scores, -1), s.v).transpose(0, 1));
   }
   at::cat(outs).backward(grad_out.to(at::kFloat));
-  return {leaves.q.grad().to(at::kBFloat16), leaves.k.grad().to(at::kBFloat16),
-          leaves.v.grad().to(at::kBFloat16)};
+  const at::NoGradGuard no_grad;
+  grads.q.copy_(leaves.q.grad());
+  grads.k.copy_(leaves.k.grad());
+  grads.v.copy_(leaves.v.grad());
+  return grads;
 }
 
 }  // namespace cuda

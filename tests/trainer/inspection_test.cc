@@ -80,6 +80,31 @@ TEST_F(InspectionTest, TextAndJsonSayWhatTheBaseIs) {
   EXPECT_TRUE(json.at("data").is_null());
 }
 
+TEST_F(InspectionTest, PlansForAGpuThatNeedNotBeHere) {
+  InspectionOptions options = Options();
+  options.base.device = "cuda";
+  options.base.dtype = "auto";
+  const Inspection in_nf4 = Run(options);
+  EXPECT_GT(in_nf4.memory.weights.window, 0);
+  EXPECT_GT(in_nf4.memory.workspace_bytes, 0);
+  EXPECT_EQ(in_nf4.memory.tuned.best, 0);
+  EXPECT_THAT(InspectionText(in_nf4), AllOf(HasSubstr("memory of a GPU"), HasSubstr("NF4"),
+                                            HasSubstr("two layers at a time")));
+  // Decoded weights fit half of a large budget.
+  options.memory_budget_bytes = int64_t{1} << 30;
+  const Inspection decoded = Run(options);
+  EXPECT_EQ(decoded.memory.weights.window, 0);
+  EXPECT_GT(decoded.memory.weights.linears, in_nf4.memory.weights.linears);
+  const auto json = nlohmann::json::parse(InspectionJson(decoded));
+  EXPECT_EQ(json.at("memory").at("of").at("device"), "cuda");
+  EXPECT_EQ(json.at("memory").at("of").at("resident"), "bf16");
+  EXPECT_EQ(json.at("memory").at("budget").at("usable"), int64_t{1} << 30);
+  options.base.resident = "nf4";
+  EXPECT_GT(Run(options).memory.weights.window, 0);
+  options.base.dtype = "fp32";
+  EXPECT_THAT(RunInspection(options), StatusIs(kInvalid, HasSubstr("a GPU computes in bf16")));
+}
+
 TEST_F(InspectionTest, SaysWhatWouldFitIntoASmallBudget) {
   InspectionOptions options = Options();
   options.memory_budget_bytes = 1000;

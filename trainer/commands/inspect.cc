@@ -38,7 +38,8 @@ absl::StatusOr<int> Run(const InspectionOptions& options) {
 
 void AddMemoryOptions(CLI::App* app, InspectionOptions* options) {
   AddBytesOption(app, "--memory-budget",
-                 "Memory such as 12GiB: says how many tokens of a batch fit, or what would",
+                 "Memory such as 12GiB, of a GPU with --device cuda: says how many tokens of a "
+                 "batch fit, or what would",
                  [options](int64_t bytes) { options->memory_budget_bytes = bytes; });
   app->add_option("--tokens", options->tokens,
                   "Batches to predict the memory of, in tokens, commas between")

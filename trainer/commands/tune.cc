@@ -104,8 +104,9 @@ void AddTrainingOptions(CLI::App* app, TuningOptions* options) {
                   "Tokens of one forward and backward pass; bounds the memory")
       ->capture_default_str();
   AddBytesOption(app, "--memory-budget",
-                 "Memory of each process, such as 12GiB: activations that do not fit are computed "
-                 "twice, with the same result; a run that cannot fit is told what would",
+                 "Memory of each process, or of its tensors on a GPU, such as 12GiB: activations "
+                 "that do not fit are computed twice, with the same result; a run that cannot fit "
+                 "is told what would",
                  [options](int64_t bytes) { options->memory_budget_bytes = bytes; });
   app->add_option("--lr", training.learning_rate, "Learning rate of the LoRA matrices")
       ->capture_default_str();

@@ -72,8 +72,10 @@ TEST(WeightWindowTest, TakesTheMemoryOfTwoDecodedLayers) {
   for (int64_t layer = 0; layer < kLayers; ++layer) ExpectLayer(layers, layer);
   constexpr int64_t kLargest = 9 * 10 + (9 + kLayers - 1) * 7;
   EXPECT_EQ(layers.window->buffer_bytes(), 2 * kLargest * 2);
-  // Half a byte for each value, rounded up, and what its blocks need.
-  EXPECT_EQ(layers.weights[0][0]->bytes(), 30 + 15 + 2 * (1 + 4));
+  // Half a byte for each value, rounded up; of each of two linears the codes of its blocks, their
+  // offset and the map.
+  constexpr int64_t kTables = 4 + 256 * 4;
+  EXPECT_EQ(layers.weights[0][0]->bytes(), 30 + 15 + 2 * (1 + 4 + kTables));
 }
 
 }  // namespace
