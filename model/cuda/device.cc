@@ -85,11 +85,26 @@ void RunOnOwnStream(at::Device device, const std::function<void()>& body) {
   CheckLaunch(cudaStreamSynchronize(stream.stream()), "a stream");
 }
 
+// The transfer's own stream is idle while the compute stream has work: what is uploaded for the
+// next batch lies there before that one begins.
 at::Tensor Upload(const at::Tensor& tensor, at::Device device) {
   if (device.is_cpu()) return tensor.clone();
-  // The pinned copy goes back to its allocator, which waits for the transfer before it gives it
-  // away.
-  return tensor.contiguous().pin_memory().to(device, /*non_blocking=*/true);
+  thread_local const c10::cuda::CUDAStream transfers =
+      c10::cuda::getStreamFromPool(/*isHighPriority=*/true, device.index());
+  thread_local Event done;
+  const at::Tensor pinned = tensor.contiguous().pin_memory();
+  at::Tensor uploaded;
+  {
+    const c10::cuda::CUDAStreamGuard guard(transfers);
+    // The pinned copy goes back to its allocator, which waits for the transfer before it gives it
+    // away.
+    uploaded = pinned.to(device, /*non_blocking=*/true);
+    done.Record(transfers.stream());
+  }
+  done.Block(CurrentStream());
+  // Its memory belongs to the transfers' stream, which must not have it back before this one.
+  uploaded.record_stream(c10::cuda::getCurrentCUDAStream(device.index()));
+  return uploaded;
 }
 
 std::unique_ptr<SideStream> SideStream::Create() { return std::make_unique<EventSideStream>(); }

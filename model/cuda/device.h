@@ -33,8 +33,10 @@ int64_t TakePeakBytes(at::Device device);
 // done. What other threads launch meanwhile does not wait for it.
 void RunOnOwnStream(at::Device device, const std::function<void()>& body);
 
-// A copy on `device`. From the CPU it goes through pinned memory, behind what the current stream
-// holds, and the host does not wait; `tensor` may be changed or freed at once.
+// A copy on `device` for the current stream to use. From the CPU it goes through pinned memory and
+// a stream of its own, beside what the current stream holds, and the host does not wait; `tensor`
+// may be changed or freed at once. For what one batch needs: memory that is kept for long is better
+// taken from the stream that uses it.
 at::Tensor Upload(const at::Tensor& tensor, at::Device device);
 
 // A second stream of the current device, for work that runs beside the current stream's. One thread

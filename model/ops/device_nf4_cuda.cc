@@ -14,13 +14,13 @@ namespace pricer::cuda {
 namespace {
 
 template <typename Container>
-at::Tensor UploadValues(const Container& values, at::ScalarType dtype, at::Device device) {
+at::Tensor ValuesOn(const Container& values, at::ScalarType dtype, at::Device device) {
   at::Tensor host = at::empty({static_cast<int64_t>(values.size())}, dtype);
   if (!values.empty()) std::memcpy(host.mutable_data_ptr(), values.data(), host.nbytes());
-  return Upload(host, device);
+  return host.to(device);
 }
 
-at::Tensor DynamicMap(at::Device device) { return UploadValues(kDynamicMap, at::kFloat, device); }
+at::Tensor DynamicMap(at::Device device) { return ValuesOn(kDynamicMap, at::kFloat, device); }
 
 template <typename T>
 void Encode(const at::Tensor& values, const DeviceNf4& out, const at::Tensor& absmax,
@@ -38,14 +38,15 @@ void Encode(const at::Tensor& values, const DeviceNf4& out, const at::Tensor& ab
 DeviceNf4 UploadNf4(const Nf4Tensor& tensor, at::Device device) {
   DeviceNf4 out;
   out.shape = tensor.shape;
-  out.packed = UploadValues(tensor.packed, at::kByte, device);
+  out.packed = ValuesOn(tensor.packed, at::kByte, device);
   if (tensor.nested) {
-    out.absmax_codes = UploadValues(tensor.absmax_codes, at::kByte, device);
-    out.nested_absmax = UploadValues(tensor.nested_absmax, at::kFloat, device);
-    out.nested_offset = Upload(at::full({1}, tensor.nested_offset, at::kFloat), device);
+    out.absmax_codes = ValuesOn(tensor.absmax_codes, at::kByte, device);
+    out.nested_absmax = ValuesOn(tensor.nested_absmax, at::kFloat, device);
+    out.nested_offset =
+        at::full({1}, tensor.nested_offset, at::TensorOptions(device).dtype(at::kFloat));
     out.dynamic_map = DynamicMap(device);
   } else {
-    out.absmax = UploadValues(tensor.absmax, at::kFloat, device);
+    out.absmax = ValuesOn(tensor.absmax, at::kFloat, device);
   }
   return out;
 }
@@ -80,7 +81,7 @@ absl::StatusOr<DeviceNf4> QuantizeNf4(const at::Tensor& given) {
   out.nested_absmax = like((blocks + kNf4NestedBlockSize - 1) / kNf4NestedBlockSize, at::kFloat);
   out.nested_offset = absmax.mean().reshape({1});
   out.dynamic_map = DynamicMap(device);
-  const at::Tensor codes = UploadValues(MakeNf4DynamicCodes(), at::kByte, device);
+  const at::Tensor codes = ValuesOn(MakeNf4DynamicCodes(), at::kByte, device);
   CheckLaunch(LaunchNf4Nest({.blocks = blocks,
                              .absmax = Read<float>(absmax),
                              .offset = Read<float>(out.nested_offset),

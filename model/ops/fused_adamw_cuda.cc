@@ -2,7 +2,6 @@
 #include <cstring>
 #include <utility>
 
-#include "model/cuda/device.h"
 #include "model/cuda/elements.h"
 #include "model/cuda/launch_check.h"
 #include "model/ops/adamw_kernel.h"
@@ -12,10 +11,10 @@ namespace pricer::cuda {
 namespace {
 
 template <typename T>
-at::Tensor UploadBytes(const std::vector<T>& values, at::Device device) {
+at::Tensor BytesOn(const std::vector<T>& values, at::Device device) {
   at::Tensor bytes = at::empty({static_cast<int64_t>(values.size() * sizeof(T))}, at::kByte);
   if (!values.empty()) std::memcpy(bytes.mutable_data_ptr(), values.data(), bytes.nbytes());
-  return Upload(bytes, device);
+  return bytes.to(device);
 }
 
 class KernelAdamW : public FusedAdamW {
@@ -38,9 +37,9 @@ class KernelAdamW : public FusedAdamW {
         tensor_chunk.push_back(chunk);
       }
     }
-    entries_ = UploadBytes(entries, device);
-    chunk_tensor_ = UploadBytes(chunk_tensor, device);
-    tensor_chunk_ = UploadBytes(tensor_chunk, device);
+    entries_ = BytesOn(entries, device);
+    chunk_tensor_ = BytesOn(chunk_tensor, device);
+    tensor_chunk_ = BytesOn(tensor_chunk, device);
     table_ = {.tensors = Read<AdamWTensor>(entries_),
               .chunk_tensor = Read<int32_t>(chunk_tensor_),
               .tensor_chunk = Read<int32_t>(tensor_chunk_),
