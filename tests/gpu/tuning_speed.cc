@@ -6,6 +6,8 @@
 #include "model/adapter.h"
 #include "model/cuda/device.h"
 #include "tests/gpu/speed.h"
+#include "trainer/memory_plan.h"
+#include "trainer/step_memory.h"
 #include "trainer/trainer.h"
 
 // An optimizer step of about 16k tokens in micro-batches of at least 4k, rank 32, NF4 kept and
@@ -36,6 +38,22 @@ std::vector<MicroBatch> MakeStep(const Bench& bench, const ModelConfig& config) 
   return step;
 }
 
+// As trainer/memory_plan.h adds it up.
+absl::StatusOr<int64_t> PlannedBytes(const Network& network, const PeftConfig& peft,
+                                     const std::vector<MicroBatch>& step) {
+  ASSIGN_OR_RETURN(const AdapterShape adapter,
+                   AdapterShape::Of(peft, network.config(), kDefaultBinCount));
+  const PackedBatch& batch = step.front().batch;
+  const BatchShape shape{.tokens = batch.token_count(),
+                         .sequences = batch.sequence_count(),
+                         .answers = batch.answer_count(),
+                         .element_bytes = 2,
+                         .on_gpu = true};
+  return network.weight_bytes() + kGpuWorkspaceBytes +
+         PredictTunedTensors(network.config(), adapter, /*on_gpu=*/true).total() +
+         PredictStepMemory(network.config(), adapter, shape).peak_bytes();
+}
+
 absl::Status MeasureTargets(const Bench& bench, const Network& network,
                             const std::vector<std::string>& targets, double dropout,
                             double matmul_rate, nlohmann::json* figures) {
@@ -61,7 +79,11 @@ absl::Status MeasureTargets(const Bench& bench, const Network& network,
   (*figures)["tokens_per_step"] = last.tokens;
   (*figures)["seconds_per_step"] = seconds;
   (*figures)["share_of_matmul_rate"] = last.flops / seconds / matmul_rate;
-  (*figures)["peak_gib"] = static_cast<double>(cuda::TakePeakBytes(bench.device)) / (1 << 30);
+  constexpr double kGibibyte = 1 << 30;
+  const int64_t peak = cuda::TakePeakBytes(bench.device);
+  ASSIGN_OR_RETURN(const int64_t planned, PlannedBytes(network, peft, step));
+  (*figures)["peak_gib"] = static_cast<double>(peak) / kGibibyte;
+  (*figures)["planned_gib"] = static_cast<double>(planned) / kGibibyte;
   (*figures)["loss"] = last.loss;
   return absl::OkStatus();
 }

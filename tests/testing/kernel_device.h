@@ -6,6 +6,8 @@
 #include <cuda_runtime_api.h>
 #include <gtest/gtest.h>
 
+#include <limits>
+#include <optional>
 #include <string>
 
 // Where tests run kernels: on a GPU, or on the CPU as tests/testing/cuda does it. The same tests
@@ -54,6 +56,7 @@ class KernelTest : public ::testing::TestWithParam<KernelOrder> {
     FinishKernels(*target_);
     return tensor.cpu();
   }
+  at::Device device() const { return target_->device; }
   cudaStream_t stream() const { return target_->stream; }
   bool emulated() const { return target_->device.is_cpu(); }
 
