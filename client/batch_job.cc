@@ -235,6 +235,7 @@ class BatchJob {
     }
     if (Stopped()) return Interrupted();
     *chunk.request.mutable_adapter() = adapter_;
+    chunk.request.mutable_options()->set_lane(v1::LANE_BULK);
     chunk.request.mutable_options()->set_estimator(options_.estimator);
     chunk.request.mutable_options()->add_interval_coverages(options_.coverage);
     const bool asks = chunk.request.items_size() > 0;

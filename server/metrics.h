@@ -6,6 +6,7 @@
 #include "absl/status/status.h"
 #include "absl/strings/string_view.h"
 #include "absl/time/time.h"
+#include "server/lane.h"
 #include "server/loaded_adapter.h"
 
 namespace pricer {
@@ -19,8 +20,8 @@ inline constexpr int kAdapterStateCount = 5;
 absl::string_view AdapterStateName(AdapterState state);
 
 // Why the queue did not take a task; the `reason` label of pricer_admission_refused_total.
-enum class RefusalReason { kQueueFull, kExpired, kStopping };
-inline constexpr int kRefusalReasonCount = 3;
+enum class RefusalReason { kQueueFull, kQuota, kTooLate, kExpired, kStopping };
+inline constexpr int kRefusalReasonCount = 5;
 
 // What the server tells about itself. This base class keeps nothing; PrometheusMetrics exports it
 // all. Implementations are thread-safe and quick: some calls are made under a lock.
@@ -32,11 +33,18 @@ class Metrics {
   // caller's choosing.
   virtual void CallEnded(absl::string_view /*method*/, absl::StatusCode /*code*/) {}
   // An item was priced for a caller. REQUIRES: a handle of the adapter is held.
-  virtual void ItemPriced(const AdapterKey& /*adapter*/) {}
+  virtual void ItemPriced(Lane /*lane*/, const AdapterKey& /*adapter*/) {}
   virtual void BatchComputed(int64_t /*items*/, int64_t /*tokens*/, absl::Duration /*compute*/) {}
   // A task left the queue for a batch after this long.
   virtual void TaskWaited(absl::Duration /*queue*/) {}
-  virtual void QueueChanged(int64_t /*items*/, int64_t /*tokens*/) {}
+  // What waits in a lane, and in all of the queue.
+  virtual void QueueChanged(Lane /*lane*/, int64_t /*tokens*/) {}
+  virtual void QueueItemsChanged(int64_t /*items*/) {}
+  // An item was found computed, or being computed for another caller.
+  virtual void CacheHit() {}
+  virtual void Coalesced() {}
+  // Bytes of the distributions that are kept.
+  virtual void CacheChanged(int64_t /*bytes*/) {}
   virtual void AdmissionRefused(RefusalReason /*reason*/) {}
   // How many versions are in each state now.
   virtual void AdapterStatesChanged(const std::array<int64_t, kAdapterStateCount>& /*counts*/) {}

@@ -70,6 +70,19 @@ absl::StatusOr<AdapterChoice> ChoiceFromProto(const v1::AdapterSpec& proto) {
   return choice;
 }
 
+absl::StatusOr<Lane> LaneFromProto(v1::Lane proto) {
+  switch (proto) {
+    case v1::LANE_UNSPECIFIED:
+    case v1::LANE_ONLINE:
+      return Lane::kOnline;
+    case v1::LANE_BULK:
+      return Lane::kBulk;
+    default:
+      return absl::InvalidArgumentError(
+          absl::StrCat("options.lane: expected LANE_ONLINE or LANE_BULK, got ", proto));
+  }
+}
+
 absl::StatusOr<PriceOptions> OptionsFromProto(const v1::PredictOptions& proto) {
   RETURN_IF_ERROR(CheckLength("options.estimator", proto.estimator().size(), kMaxEstimatorBytes));
   RETURN_IF_ERROR(CheckShares("options.quantiles", proto.quantiles(), kMaxQuantiles));

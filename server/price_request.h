@@ -9,6 +9,7 @@
 #include "absl/time/time.h"
 #include "model/price_distribution.h"
 #include "pricer/v1/pricing.pb.h"
+#include "server/lane.h"
 #include "server/loaded_adapter.h"
 #include "server/price_answer.h"
 
@@ -34,6 +35,9 @@ struct AdapterChoice {
 
 // NotFound for a label that does not exist.
 absl::StatusOr<AdapterChoice> ChoiceFromProto(const v1::AdapterSpec& proto);
+
+// Online where nothing is said; InvalidArgument for a number that is no lane.
+absl::StatusOr<Lane> LaneFromProto(v1::Lane proto);
 
 absl::StatusOr<PriceOptions> OptionsFromProto(const v1::PredictOptions& proto);
 

@@ -8,8 +8,10 @@
 #include "absl/time/clock.h"
 #include "base/mutex.h"
 #include "base/status_macros.h"
+#include "server/caller.h"
 #include "server/grpc_status.h"
 #include "server/proto_text.h"
+#include "server/retry_after.h"
 #include "server/wire_message.h"
 
 namespace pricer {
@@ -38,57 +40,84 @@ class PricingCall : public grpc::ServerUnaryReactor {
   void OnDone() override { delete this; }
 
  protected:
-  // What is known of an item before it is computed.
-  struct ItemFacts {
-    int prompt_tokens = 0;
-    bool truncated = false;
-    int64_t queue_tokens = 0;  // PriceTask::tokens()
+  // An item on its way to be computed.
+  struct PendingItem {
+    PriceCache::Key key;
+    PriceTask task;
+    PriceCache::PromptFacts prompt;
+    PriceCache::Asker asker;
   };
-  using DoneFunction = std::function<void(TaskResult result, const ItemFacts& facts)>;
+  using DoneFunction = std::function<void(PriceCache::Outcome)>;
 
   // Takes the adapter version that the whole call is answered with.
   absl::Status Prepare(const v1::AdapterSpec& adapter, const v1::PredictOptions& options) {
     ASSIGN_OR_RETURN(options_, OptionsFromProto(options));
+    ASSIGN_OR_RETURN(lane_, LaneFromProto(options.lane()));
     ASSIGN_OR_RETURN(const AdapterChoice choice, ChoiceFromProto(adapter));
     ASSIGN_OR_RETURN(adapter_, backend_.registry->Find(choice.name, choice.version));
     deadline_ = absl::FromChrono(context_->deadline());
+    caller_ = CallerOf(context_->peer());
     return absl::OkStatus();
   }
 
+  // Whether an item of so many bytes would be admitted, before it is tokenized: few texts have more
+  // than eight bytes to a token.
+  absl::Status CheckAdmission(const v1::Item& item) const {
+    constexpr int64_t kBytesPerToken = 8;
+    const int64_t most = adapter_->manifest.prompt.max_prompt_tokens;
+    const auto bytes = static_cast<int64_t>(item.ByteSizeLong());
+    const int64_t tokens = std::clamp<int64_t>(bytes / kBytesPerToken, 1, most);
+    return backend_.scheduler->Check({.lane = lane_,
+                                      .caller = caller_,
+                                      .tokens = tokens + adapter_->extra_rows(),
+                                      .deadline = deadline_});
+  }
+
+  // Answers the item from what is known, or joins it to the same item of another call; `done` is
+  // called then. False: neither, and `item` is to be tokenized.
+  absl::StatusOr<bool> Reuse(const std::string& text, DoneFunction done, PendingItem* item) const {
+    item->key = PriceCache::KeyOf(*adapter_, text);
+    if (std::optional<PriceCache::Priced> known = backend_.cache->Find(item->key)) {
+      done({{std::move(known->distribution), absl::ZeroDuration(), absl::ZeroDuration()},
+            known->prompt});
+      return true;
+    }
+    item->asker = {
+        .lane = lane_, .deadline = deadline_, .cancelled = cancelled_, .done = std::move(done)};
+    return backend_.cache->Join(item->key, &item->asker);
+  }
+
   // Tokenizes the item.
-  absl::StatusOr<PriceTask> MakeTask(const v1::Item& item, DoneFunction done) const {
-    ASSIGN_OR_RETURN(const std::string text, ItemTextFromProto(item));
+  absl::Status Encode(const std::string& text, PendingItem* item) const {
     absl::StatusOr<EncodedPrompt> encoded =
         backend_.engine->Encode(adapter_->manifest.prompt, text);
     if (!encoded.ok()) {
       return absl::Status(encoded.status().code(),
                           absl::StrCat("item: ", encoded.status().message()));
     }
-    EncodedPrompt prompt = *std::move(encoded);
-    ItemFacts facts;
-    facts.prompt_tokens = static_cast<int>(prompt.ids.size());
-    facts.truncated = prompt.truncated;
-    PriceTask task;
-    task.ids = std::move(prompt.ids);
-    task.adapter = adapter_;
-    task.extra_rows = adapter_->extra_rows();
-    facts.queue_tokens = task.tokens();
-    task.deadline = deadline_;
-    task.cancelled = cancelled_;
-    task.done = [done = std::move(done), facts](TaskResult result) {
-      done(std::move(result), facts);
-    };
-    return task;
+    item->prompt = {.tokens = static_cast<int>(encoded->ids.size()),
+                    .truncated = encoded->truncated};
+    item->task.ids = std::move(encoded->ids);
+    item->task.adapter = adapter_;
+    item->task.extra_rows = adapter_->extra_rows();
+    item->task.caller = caller_;
+    return absl::OkStatus();
   }
 
-  void Fill(const TaskResult& result, const ItemFacts& facts, v1::Prediction* prediction) const {
-    FillPrediction(*result.distribution, options_,
+  // On error `item` is as it was.
+  absl::Status Schedule(PendingItem* item) const {
+    return backend_.cache->ScheduleOrJoin(item->key, std::move(item->task), item->prompt,
+                                          std::move(item->asker));
+  }
+
+  void Fill(const PriceCache::Outcome& outcome, v1::Prediction* prediction) const {
+    FillPrediction(*outcome.result.distribution, options_,
                    {.adapter = *adapter_,
                     .model_fingerprint = backend_.engine->info().model_fingerprint,
-                    .prompt_tokens = facts.prompt_tokens,
-                    .truncated = facts.truncated,
-                    .queue_time = result.queue_time,
-                    .compute_time = result.compute_time},
+                    .prompt_tokens = outcome.prompt.tokens,
+                    .truncated = outcome.prompt.truncated,
+                    .queue_time = outcome.result.queue_time,
+                    .compute_time = outcome.result.compute_time},
                    prediction);
   }
 
@@ -96,10 +125,9 @@ class PricingCall : public grpc::ServerUnaryReactor {
   void End(absl::Status status, const google::protobuf::Message& response) {
     if (status.ok()) status = SerializeResponse(response, response_bytes_);
     metrics_->CallEnded(method_, status.code());
-    if (absl::IsResourceExhausted(status)) {
-      context_->AddTrailingMetadata(
-          kRetryPushback,
-          absl::StrCat(absl::ToInt64Milliseconds(backend_.scheduler->RetryDelay())));
+    if (const std::optional<absl::Duration> delay = RetryAfterOf(status)) {
+      context_->AddTrailingMetadata(kRetryPushback,
+                                    absl::StrCat(absl::ToInt64Milliseconds(*delay)));
     }
     adapter_.reset();
     Finish(ToGrpcStatus(status));
@@ -115,6 +143,14 @@ class PricingCall : public grpc::ServerUnaryReactor {
     return absl::CancelledError("the caller has gone");
   }
   const PricingBackend& backend() const { return backend_; }
+  // What the scheduler is asked for an item of the call.
+  BatchQueue::Request RequestOf(const PriceTask& task) const {
+    return {.lane = lane_,
+            .caller = caller_,
+            .tokens = task.tokens(),
+            .deadline = deadline_,
+            .replaces = task.replaces};
+  }
 
  private:
   const absl::string_view method_;
@@ -126,7 +162,9 @@ class PricingCall : public grpc::ServerUnaryReactor {
 
   AdapterHandle adapter_;
   PriceOptions options_;
+  Lane lane_ = Lane::kOnline;
   absl::Time deadline_;
+  std::string caller_;
 };
 
 class PredictPriceCall final : public PricingCall {
@@ -151,14 +189,22 @@ class PredictPriceCall final : public PricingCall {
 
   absl::Status ScheduleItem() {
     RETURN_IF_ERROR(Abandoned());
-    ASSIGN_OR_RETURN(PriceTask task, MakeTask(request_.item(), [this](const TaskResult& result,
-                                                                      const ItemFacts& facts) {
-                       if (result.distribution.ok()) {
-                         Fill(result, facts, response_.mutable_prediction());
-                       }
-                       End(result.distribution.status(), response_);
-                     }));
-    return backend().scheduler->Schedule(std::move(task));
+    ASSIGN_OR_RETURN(const std::string text, ItemTextFromProto(request_.item()));
+    PendingItem item;
+    ASSIGN_OR_RETURN(const bool reused, Reuse(
+                                            text,
+                                            [this](const PriceCache::Outcome& outcome) {
+                                              const auto& distribution =
+                                                  outcome.result.distribution;
+                                              if (distribution.ok())
+                                                Fill(outcome, response_.mutable_prediction());
+                                              End(distribution.status(), response_);
+                                            },
+                                            &item));
+    if (reused) return absl::OkStatus();
+    RETURN_IF_ERROR(CheckAdmission(request_.item()));
+    RETURN_IF_ERROR(Encode(text, &item));
+    return PricingCall::Schedule(&item);
   }
 
   v1::PredictPriceRequest request_;
@@ -179,7 +225,7 @@ class BatchPredictPricesCall final : public PricingCall {
  private:
   // Tokenized and not yet handed to the scheduler.
   struct WaitingItem {
-    PriceTask task;
+    PendingItem item;
     v1::ItemResult* result;
   };
 
@@ -196,12 +242,11 @@ class BatchPredictPricesCall final : public PricingCall {
   void ScheduleAll() {
     for (int i = 0; i < request_.items_size(); ++i) {
       v1::ItemResult* const result = response_.mutable_results(i);
-      absl::StatusOr<PriceTask> task = MakeItemTask(request_.items(i), result);
-      if (!task.ok()) {
-        ItemFailed(task.status(), result);
-        continue;
-      }
-      const absl::Status refused = Queue(*std::move(task), result);
+      PendingItem item;
+      const absl::StatusOr<bool> reused = Read(request_.items(i), result, &item);
+      if (!reused.ok()) ItemFailed(reused.status(), result);
+      if (!reused.ok() || *reused) continue;
+      const absl::Status refused = Queue(std::move(item), result);
       if (refused.ok()) continue;
       End(refused, response_);
       return;
@@ -209,17 +254,34 @@ class BatchPredictPricesCall final : public PricingCall {
     OneDone();
   }
 
+  // Tokenizes the item unless it can be answered without; true = its result comes or is there.
+  absl::StatusOr<bool> Read(const v1::Item& proto, v1::ItemResult* result, PendingItem* item) {
+    RETURN_IF_ERROR(Abandoned());
+    ASSIGN_OR_RETURN(const std::string text, ItemTextFromProto(proto));
+    ASSIGN_OR_RETURN(const bool reused, Reuse(
+                                            text,
+                                            [this, result](PriceCache::Outcome outcome) {
+                                              ItemDone(outcome, /*queue_tokens=*/0, result);
+                                            },
+                                            item));
+    if (!reused) RETURN_IF_ERROR(Encode(text, item));
+    return reused;
+  }
+
   // Queues the item now or later. An error, which only the first item that comes here can have, is
   // the call's: nothing of it is queued.
-  absl::Status Queue(PriceTask task, v1::ItemResult* result) {
+  absl::Status Queue(PendingItem item, v1::ItemResult* result) {
+    const int64_t tokens = item.task.tokens();
+    item.asker.done = [this, tokens, result](const PriceCache::Outcome& outcome) {
+      ItemDone(outcome, tokens, result);
+    };
     MutexLock lock(&mutex_);
     if (most_tokens_ == 0) {
-      const int64_t tokens = task.tokens();
-      RETURN_IF_ERROR(backend().scheduler->Schedule(std::move(task)));
+      RETURN_IF_ERROR(PricingCall::Schedule(&item));
       most_tokens_ = queued_tokens_ = tokens;
       return absl::OkStatus();
     }
-    waiting_.push_back({std::move(task), result});
+    waiting_.push_back({std::move(item), result});
     QueueWaiting();
     return absl::OkStatus();
   }
@@ -232,12 +294,13 @@ class BatchPredictPricesCall final : public PricingCall {
     const int64_t share = kMaxBatchesPerCall * scheduler.options().max_batch_tokens;
     while (!waiting_.empty()) {
       WaitingItem& next = waiting_.front();
-      const int64_t tokens = next.task.tokens();
+      PriceTask& task = next.item.task;
+      const int64_t tokens = task.tokens();
       const int64_t queued = queued_tokens_ + tokens;
-      next.task.replaces = queued_tokens_ == 0 || queued <= most_tokens_;
-      if (!next.task.replaces && (queued > share || !scheduler.HasRoom(tokens))) return;
+      task.replaces = queued_tokens_ == 0 || queued <= most_tokens_;
+      if (!task.replaces && (queued > share || !scheduler.HasRoom(RequestOf(task)))) return;
       absl::Status status = Abandoned();
-      if (status.ok()) status = scheduler.Schedule(std::move(next.task));
+      if (status.ok()) status = PricingCall::Schedule(&next.item);
       if (absl::IsResourceExhausted(status)) return;
       if (status.ok()) {
         queued_tokens_ = queued;
@@ -249,18 +312,18 @@ class BatchPredictPricesCall final : public PricingCall {
     }
   }
 
-  void ItemDone(const TaskResult& task, const ItemFacts& facts, v1::ItemResult* result) {
-    {
+  void ItemDone(const PriceCache::Outcome& outcome, int64_t queue_tokens, v1::ItemResult* result) {
+    if (queue_tokens > 0) {
       // Before this item is counted as done: until then the call cannot end.
       MutexLock lock(&mutex_);
-      queued_tokens_ -= facts.queue_tokens;
+      queued_tokens_ -= queue_tokens;
       QueueWaiting();
     }
-    if (!task.distribution.ok()) {
-      ItemFailed(task.distribution.status(), result);
+    if (!outcome.result.distribution.ok()) {
+      ItemFailed(outcome.result.distribution.status(), result);
       return;
     }
-    Fill(task, facts, result->mutable_prediction());
+    Fill(outcome, result->mutable_prediction());
     OneDone();
   }
 
@@ -273,13 +336,6 @@ class BatchPredictPricesCall final : public PricingCall {
   void OneDone() {
     if (pending_.fetch_sub(1, std::memory_order_acq_rel) > 1) return;
     End(Abandoned(), response_);
-  }
-
-  absl::StatusOr<PriceTask> MakeItemTask(const v1::Item& item, v1::ItemResult* result) {
-    RETURN_IF_ERROR(Abandoned());
-    return MakeTask(item, [this, result](const TaskResult& task, const ItemFacts& facts) {
-      ItemDone(task, facts, result);
-    });
   }
 
   v1::BatchPredictPricesRequest request_;

@@ -13,6 +13,7 @@
 #include "server/batch_scheduler.h"
 #include "server/engine.h"
 #include "server/metrics.h"
+#include "server/price_cache.h"
 #include "server/price_request.h"
 #include "server/worker_pool.h"
 
@@ -23,6 +24,7 @@ struct PricingBackend {
   const Engine* engine = nullptr;
   const AdapterRegistry* registry = nullptr;
   BatchScheduler* scheduler = nullptr;
+  PriceCache* cache = nullptr;
   // Tokenizes long items and those of BatchPredictPrices, so that they hold up neither small calls
   // nor probes.
   WorkerPool* pool = nullptr;

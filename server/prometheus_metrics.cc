@@ -13,9 +13,6 @@ using prometheus::Histogram;
 using prometheus::Labels;
 using prometheus::Registry;
 
-// The one lane there is.
-constexpr char kLane[] = "online";
-
 // From a cached tiny model on a GPU to a long queue on a CPU.
 const Histogram::BucketBoundaries kSecondsBuckets = {
     0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120};
@@ -39,14 +36,20 @@ Histogram& MakeHistogram(Registry& registry, const std::string& name, const std:
   return BuildHistogram().Name(name).Help(help).Register(registry).Add({}, buckets);
 }
 
-Labels LabelsOf(const AdapterKey& adapter) {
-  return {{"lane", kLane}, {"adapter", adapter.name}, {"version", absl::StrCat(adapter.version)}};
+Labels LabelsOf(Lane lane, const AdapterKey& adapter) {
+  return {{"lane", std::string(LaneName(lane))},
+          {"adapter", adapter.name},
+          {"version", absl::StrCat(adapter.version)}};
 }
 
 const char* ReasonName(RefusalReason reason) {
   switch (reason) {
     case RefusalReason::kQueueFull:
       return "queue_full";
+    case RefusalReason::kQuota:
+      return "quota";
+    case RefusalReason::kTooLate:
+      return "too_late";
     case RefusalReason::kExpired:
       return "expired";
     case RefusalReason::kStopping:
@@ -79,8 +82,11 @@ PrometheusMetrics::PrometheusMetrics()
       compute_seconds_(MakeHistogram(*registry_, "pricer_compute_seconds",
                                      "Time that a batch is computed.", kSecondsBuckets)),
       queue_items_(Gauge(*registry_, "pricer_queue_items", "Items that wait.")),
-      queue_tokens_(Gauge(*registry_, "pricer_queue_tokens",
-                          "Tokens that wait, as they are limited, by lane.", {{"lane", kLane}})),
+      cache_hits_(Counter(*registry_, "pricer_cache_hits_total",
+                          "Items whose prices were kept from before.")),
+      coalesced_(Counter(*registry_, "pricer_coalesced_total",
+                         "Items that were being computed for another call.")),
+      cache_bytes_(Gauge(*registry_, "pricer_cache_bytes", "Bytes of prices that are kept.")),
       adapter_load_seconds_(MakeHistogram(*registry_, "pricer_adapter_load_seconds",
                                           "Time to read and check an adapter version.",
                                           kLoadSecondsBuckets)),
@@ -95,6 +101,14 @@ PrometheusMetrics::PrometheusMetrics()
   for (int i = 0; i < kAdapterStateCount; ++i) {
     const auto state = static_cast<AdapterState>(i);
     adapters_[i] = &adapters.Add({{"state", std::string(AdapterStateName(state))}});
+  }
+  auto& queue_tokens = BuildGauge()
+                           .Name("pricer_queue_tokens")
+                           .Help("Tokens that wait, as they are limited, by lane.")
+                           .Register(*registry_);
+  for (Lane lane : kLanes) {
+    queue_tokens_[static_cast<int>(lane)] =
+        &queue_tokens.Add({{"lane", std::string(LaneName(lane))}});
   }
   auto& refused = BuildCounter()
                       .Name("pricer_admission_refused_total")
@@ -118,8 +132,8 @@ void PrometheusMetrics::CallEnded(absl::string_view method, absl::StatusCode cod
       .Increment();
 }
 
-void PrometheusMetrics::ItemPriced(const AdapterKey& adapter) {
-  items_.Add(LabelsOf(adapter)).Increment();
+void PrometheusMetrics::ItemPriced(Lane lane, const AdapterKey& adapter) {
+  items_.Add(LabelsOf(lane, adapter)).Increment();
 }
 
 void PrometheusMetrics::BatchComputed(int64_t items, int64_t tokens, absl::Duration compute) {
@@ -133,9 +147,20 @@ void PrometheusMetrics::TaskWaited(absl::Duration queue) {
   queue_seconds_.Observe(absl::ToDoubleSeconds(queue));
 }
 
-void PrometheusMetrics::QueueChanged(int64_t items, int64_t tokens) {
+void PrometheusMetrics::QueueChanged(Lane lane, int64_t tokens) {
+  queue_tokens_[static_cast<int>(lane)]->Set(static_cast<double>(tokens));
+}
+
+void PrometheusMetrics::QueueItemsChanged(int64_t items) {
   queue_items_.Set(static_cast<double>(items));
-  queue_tokens_.Set(static_cast<double>(tokens));
+}
+
+void PrometheusMetrics::CacheHit() { cache_hits_.Increment(); }
+
+void PrometheusMetrics::Coalesced() { coalesced_.Increment(); }
+
+void PrometheusMetrics::CacheChanged(int64_t bytes) {
+  cache_bytes_.Set(static_cast<double>(bytes));
 }
 
 void PrometheusMetrics::AdmissionRefused(RefusalReason reason) {
@@ -156,7 +181,7 @@ void PrometheusMetrics::AdapterLoadFailed(absl::Time when) {
 }
 
 void PrometheusMetrics::AdapterEnded(const AdapterKey& adapter) {
-  items_.Remove(&items_.Add(LabelsOf(adapter)));
+  for (Lane lane : kLanes) items_.Remove(&items_.Add(LabelsOf(lane, adapter)));
 }
 
 void PrometheusMetrics::AdapterRootReadable(bool readable) { root_readable_.Set(readable ? 1 : 0); }

@@ -29,10 +29,14 @@ class PrometheusMetrics final : public Metrics {
   const std::shared_ptr<prometheus::Registry>& registry() const { return registry_; }
 
   void CallEnded(absl::string_view method, absl::StatusCode code) override;
-  void ItemPriced(const AdapterKey& adapter) override;
+  void ItemPriced(Lane lane, const AdapterKey& adapter) override;
   void BatchComputed(int64_t items, int64_t tokens, absl::Duration compute) override;
   void TaskWaited(absl::Duration queue) override;
-  void QueueChanged(int64_t items, int64_t tokens) override;
+  void QueueChanged(Lane lane, int64_t tokens) override;
+  void QueueItemsChanged(int64_t items) override;
+  void CacheHit() override;
+  void Coalesced() override;
+  void CacheChanged(int64_t bytes) override;
   void AdmissionRefused(RefusalReason reason) override;
   void AdapterStatesChanged(const std::array<int64_t, kAdapterStateCount>& counts) override;
   void AdapterLoaded(absl::Duration load) override;
@@ -50,7 +54,10 @@ class PrometheusMetrics final : public Metrics {
   prometheus::Histogram& queue_seconds_;
   prometheus::Histogram& compute_seconds_;
   prometheus::Gauge& queue_items_;
-  prometheus::Gauge& queue_tokens_;
+  std::array<prometheus::Gauge*, kLaneCount> queue_tokens_{};
+  prometheus::Counter& cache_hits_;
+  prometheus::Counter& coalesced_;
+  prometheus::Gauge& cache_bytes_;
   std::array<prometheus::Gauge*, kAdapterStateCount> adapters_{};
   prometheus::Histogram& adapter_load_seconds_;
   prometheus::Gauge& last_load_failure_;

@@ -54,6 +54,7 @@ struct Server::Parts {
   AdapterService admin;
   // Made by LoadEngine.
   std::unique_ptr<Engine> engine;
+  std::unique_ptr<PriceCache> cache;  // outlives what the scheduler still has to finish
   std::unique_ptr<BatchScheduler> scheduler;
   std::unique_ptr<AdapterLoader> loader;
   std::unique_ptr<AdapterWatcher> watcher;
@@ -94,6 +95,8 @@ absl::Status Server::Parts::LoadEngine(const EngineFactory& make_engine) {
   metrics.DescribeBuild(engine->info().device);
   scheduler = std::make_unique<BatchScheduler>(options.scheduler, engine->predictor(), &metrics,
                                                Clock::System());
+  cache = std::make_unique<PriceCache>(options.price_cache_bytes, scheduler.get(), &metrics,
+                                       Clock::System());
   loader = std::make_unique<AdapterLoader>(engine.get(), scheduler.get());
   const absl::StatusOr<std::shared_ptr<LoadedAdapter>> base = engine->LoadBase();
   registry.SetBase(base);
@@ -116,6 +119,7 @@ void Server::Parts::Serve() {
   backend = {.engine = engine.get(),
              .registry = &registry,
              .scheduler = scheduler.get(),
+             .cache = cache.get(),
              .pool = &tokenizers};
   pricing.Serve(&backend);
   health.Set(kHealthStartup, true);

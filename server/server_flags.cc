@@ -1,9 +1,16 @@
 #include "server/server_flags.h"
 
 #include <CLI/CLI.hpp>
+#include <map>
+#include <string>
+#include <vector>
 
+#include "absl/status/statusor.h"
+#include "absl/strings/numbers.h"
+#include "absl/strings/str_cat.h"
 #include "absl/time/time.h"
 #include "base/build_info.h"
+#include "base/check.h"
 #include "base/config_flag.h"
 #include "base/units.h"
 
@@ -19,6 +26,37 @@ void AddDuration(CLI::App* app, const std::string& name, absl::Duration* value,
       ->check([](const std::string& text) {
         return std::string(ParseDuration(text).status().message());
       });
+}
+
+// Whole MiB by default, or "0".
+void AddBytes(CLI::App* app, const std::string& name, int64_t* value, const std::string& help) {
+  const auto parse = [](const std::string& text) -> absl::StatusOr<int64_t> {
+    if (text == "0") return 0;
+    return ParseBytes(text);
+  };
+  app->add_option_function<std::string>(
+         name, [value, parse](const std::string& text) { *value = *parse(text); }, help)
+      ->default_str(absl::StrCat(*value >> 20, "MiB"))
+      ->check(
+          [parse](const std::string& text) { return std::string(parse(text).status().message()); });
+}
+
+// Empty = fine.
+std::string QuotaProblem(const std::string& text) {
+  const size_t equals = text.rfind('=');
+  double rate = 0;
+  const bool parses = equals != std::string::npos && equals > 0 &&
+                      absl::SimpleAtod(text.substr(equals + 1), &rate) && rate > 0;
+  return parses ? "" : absl::StrCat("expected CALLER=TOKENS a second, got \"", text, "\"");
+}
+
+std::map<std::string, double> Quotas(const std::vector<std::string>& texts) {
+  std::map<std::string, double> quotas;
+  for (const std::string& text : texts) {
+    const size_t equals = text.rfind('=');
+    PRICER_CHECK(absl::SimpleAtod(text.substr(equals + 1), &quotas[text.substr(0, equals)]));
+  }
+  return quotas;
 }
 
 }  // namespace
@@ -47,7 +85,18 @@ void AddServerFlags(ServerFlags* flags, CLI::App* app) {
   app->add_option("--threads", o.threads, "Threads of a forward pass; 0: one per core");
   app->add_option("--max-batch-tokens", o.scheduler.max_batch_tokens,
                   "Tokens of one batch, rows of price trees included");
-  app->add_option("--max-queue-tokens", o.scheduler.max_queue_tokens, "Tokens that may wait");
+  app->add_option("--max-queue-tokens", o.scheduler.max_queue_tokens,
+                  "Tokens of each lane that may wait");
+  app->add_option("--min-bulk-share", o.scheduler.min_bulk_share,
+                  "Least share of the tokens computed that bulk work gets while it waits");
+  app->add_option_function<std::vector<std::string>>(
+         "--quota",
+         [&o](const std::vector<std::string>& texts) { o.scheduler.quotas = Quotas(texts); },
+         "CALLER=TOKENS: most tokens a second of a caller, by its address such as "
+         "ipv4:192.0.2.7; several")
+      ->check([](const std::string& text) { return QuotaProblem(text); });
+  AddBytes(app, "--price-cache", &o.price_cache_bytes,
+           "Memory for prices of items that were computed; 0: none");
   AddDuration(app, "--poll-interval", &o.poll_interval, "Between looks at the folder");
   AddDuration(app, "--grace-period", &o.grace_period,
               "To finish calls after SIGTERM; a tenth of it, at most 1s, still takes new ones");

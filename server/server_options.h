@@ -46,6 +46,8 @@ struct ServerOptions {
   int threads = 0;
 
   BatchSchedulerOptions scheduler;
+  // Of distributions that are kept to answer the same items again; 0 = none.
+  int64_t price_cache_bytes = int64_t{64} << 20;
 
   // Between two looks at the adapter folder.
   absl::Duration poll_interval = absl::Seconds(1);

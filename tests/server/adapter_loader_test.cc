@@ -47,7 +47,10 @@ class AdapterLoaderTest : public ::testing::Test {
   FakeClock clock_;
   RecordingMetrics metrics_;
   FakeEngine engine_;
-  BatchScheduler scheduler_{{1000, 1000}, engine_.predictor(), &metrics_, &clock_};
+  BatchScheduler scheduler_{{.max_batch_tokens = 1000, .max_queue_tokens = 1000},
+                            engine_.predictor(),
+                            &metrics_,
+                            &clock_};
   AdapterLoader loader_{&engine_, &scheduler_};
 };
 
@@ -120,7 +123,8 @@ TEST_F(AdapterLoaderTest, ToleratesThatAWholePriceJumpsWithLittleMass) {
   engine_.AddAdapter("toys/1", adapter);
   const auto load = [this](double share_of_99) {
     WholePricePredictor predictor(share_of_99);
-    BatchScheduler scheduler({1000, 1000}, &predictor, &metrics_, &clock_);
+    BatchScheduler scheduler({.max_batch_tokens = 1000, .max_queue_tokens = 1000}, &predictor,
+                             &metrics_, &clock_);
     return AdapterLoader(&engine_, &scheduler).Load(kDirectory).status();
   };
   EXPECT_OK(load(0.499));

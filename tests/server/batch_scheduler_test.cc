@@ -25,7 +25,9 @@ class BatchSchedulerTest : public ::testing::Test {
  protected:
   void Start(int64_t max_batch_tokens, int64_t max_queue_tokens) {
     scheduler_ = std::make_unique<BatchScheduler>(
-        BatchSchedulerOptions{max_batch_tokens, max_queue_tokens}, &predictor_, &metrics_, &clock_);
+        BatchSchedulerOptions{.max_batch_tokens = max_batch_tokens,
+                              .max_queue_tokens = max_queue_tokens},
+        &predictor_, &metrics_, &clock_);
   }
   // Ends the thread before what it uses goes.
   void TearDown() override {
@@ -168,8 +170,12 @@ TEST_F(BatchSchedulerTest, TakesATaskThatReplacesOneOfItsCallThoughTheQueueIsFul
   Start(50, 100);
   OccupyPredictor();
   ASSERT_OK(Schedule(60, 1));
-  EXPECT_TRUE(scheduler_->HasRoom(40));
-  EXPECT_FALSE(scheduler_->HasRoom(41));
+  const std::string caller;
+  EXPECT_TRUE(scheduler_->HasRoom({.caller = caller, .tokens = 40}));
+  EXPECT_FALSE(scheduler_->HasRoom({.caller = caller, .tokens = 41}));
+  EXPECT_OK(scheduler_->Check({.caller = caller, .tokens = 40}));
+  EXPECT_THAT(scheduler_->Check({.caller = caller, .tokens = 41}),
+              StatusIs(absl::StatusCode::kResourceExhausted));
   PriceTask task = Task(41, 2);
   EXPECT_THAT(scheduler_->Schedule(std::move(task)),
               StatusIs(absl::StatusCode::kResourceExhausted));
@@ -304,7 +310,6 @@ TEST_F(BatchSchedulerTest, TellsTimeInTheQueueAndInTheBatch) {
   EXPECT_THAT(metrics_.values().queue_times, ElementsAre(absl::ZeroDuration(), absl::Seconds(3)));
   EXPECT_THAT(metrics_.values().batch_items, ElementsAre(1, 1));
   EXPECT_EQ(metrics_.values().tokens, 11);
-  EXPECT_EQ(scheduler_->RetryDelay(), absl::Seconds(2));
 }
 
 TEST_F(BatchSchedulerTest, HoldsNoAdapterWhenDoneIsCalled) {
@@ -356,21 +361,13 @@ TEST_F(BatchSchedulerTest, RefusesTasksAfterStop) {
 }
 
 TEST_F(BatchSchedulerTest, CallsDoneOnceForEveryTask) {
-  Start(7, 100);
+  Start(7, 200);
   OccupyPredictor();
   for (int32_t i = 1; i <= 20; ++i) ASSERT_OK(Schedule(5, i));
   predictor_.Release();
   scheduler_->Stop(absl::InfiniteFuture());
   for (int i = 0; i <= 20; ++i) EXPECT_TRUE(results_.IsDone(i)) << i;
   EXPECT_EQ(results_.twice(), 0);
-}
-
-TEST(BatchSchedulerOptionsTest, NamesTheOptionThatIsWrong) {
-  EXPECT_OK(BatchSchedulerOptions().Validate());
-  EXPECT_THAT((BatchSchedulerOptions{0, 10}.Validate()),
-              StatusIs(absl::StatusCode::kInvalidArgument, HasSubstr("--max-batch-tokens")));
-  EXPECT_THAT((BatchSchedulerOptions{10, 9}.Validate()),
-              StatusIs(absl::StatusCode::kInvalidArgument, HasSubstr("--max-queue-tokens")));
 }
 
 }  // namespace

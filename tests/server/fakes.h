@@ -145,7 +145,11 @@ class RecordingMetrics final : public Metrics {
     std::vector<int64_t> batch_items;
     std::vector<absl::Duration> queue_times;
     int64_t queue_items = 0;
-    int64_t queue_tokens = 0;
+    int64_t queue_tokens = 0;  // of both lanes
+    std::array<int64_t, kLaneCount> lane_tokens{};
+    int cache_hits = 0;
+    int coalesced = 0;
+    int64_t cache_bytes = 0;
     std::array<int, kRefusalReasonCount> refused{};
     std::array<int64_t, kAdapterStateCount> adapters{};
     int loaded = 0;
@@ -163,7 +167,7 @@ class RecordingMetrics final : public Metrics {
     MutexLock lock(&mutex_);
     ++values_.calls[std::string(method) + " " + absl::StatusCodeToString(code)];
   }
-  void ItemPriced(const AdapterKey& adapter) override {
+  void ItemPriced(Lane /*lane*/, const AdapterKey& adapter) override {
     MutexLock lock(&mutex_);
     ++values_.items[adapter];
   }
@@ -176,10 +180,26 @@ class RecordingMetrics final : public Metrics {
     MutexLock lock(&mutex_);
     values_.queue_times.push_back(queue);
   }
-  void QueueChanged(int64_t items, int64_t tokens) override {
+  void QueueChanged(Lane lane, int64_t tokens) override {
+    MutexLock lock(&mutex_);
+    values_.lane_tokens[static_cast<int>(lane)] = tokens;
+    values_.queue_tokens = values_.lane_tokens[0] + values_.lane_tokens[1];
+  }
+  void QueueItemsChanged(int64_t items) override {
     MutexLock lock(&mutex_);
     values_.queue_items = items;
-    values_.queue_tokens = tokens;
+  }
+  void CacheHit() override {
+    MutexLock lock(&mutex_);
+    ++values_.cache_hits;
+  }
+  void Coalesced() override {
+    MutexLock lock(&mutex_);
+    ++values_.coalesced;
+  }
+  void CacheChanged(int64_t bytes) override {
+    MutexLock lock(&mutex_);
+    values_.cache_bytes = bytes;
   }
   void AdmissionRefused(RefusalReason reason) override {
     MutexLock lock(&mutex_);

@@ -35,7 +35,7 @@ MATCHER_P2(IsGrpcError, code, message_matcher, "") {
 // A real port, a real scheduler and registry; only the engine is made up. Tokens are bytes.
 class PricingServiceTest : public ::testing::Test {
  protected:
-  static constexpr int64_t kMaxQueueTokens = 100;
+  static constexpr int64_t kMaxQueueTokens = 120;
 
   PricingServiceTest() {
     Publish(1);
@@ -64,6 +64,15 @@ class PricingServiceTest : public ::testing::Test {
     v1::PredictPriceRequest request;
     request.mutable_item()->set_text(text);
     return request;
+  }
+  // So many texts of so many bytes, of which no two are equal.
+  static std::vector<std::string> Texts(int count, size_t bytes) {
+    std::vector<std::string> texts;
+    for (int i = 0; i < count; ++i) {
+      texts.push_back(absl::StrCat(i));
+      texts.back().resize(bytes, 'x');
+    }
+    return texts;
   }
   static v1::BatchPredictPricesRequest BatchRequest(const std::vector<std::string>& texts) {
     v1::BatchPredictPricesRequest request;
@@ -130,9 +139,13 @@ class PricingServiceTest : public ::testing::Test {
   AdapterRegistry registry_{"", &metrics_, Clock::System()};
   // Long before any caller's deadline, unless it is advanced.
   FakeClock clock_;
-  BatchScheduler scheduler_{{50, kMaxQueueTokens}, engine_.predictor(), &metrics_, &clock_};
+  BatchScheduler scheduler_{{.max_batch_tokens = 50, .max_queue_tokens = kMaxQueueTokens},
+                            engine_.predictor(),
+                            &metrics_,
+                            &clock_};
+  PriceCache cache_{1 << 20, &scheduler_, &metrics_, &clock_};
   WorkerPool pool_{1, 4};
-  const PricingBackend backend_ = {&engine_, &registry_, &scheduler_, &pool_, &clock_};
+  const PricingBackend backend_ = {&engine_, &registry_, &scheduler_, &cache_, &pool_, &clock_};
   PricingService service_{&metrics_};
   Listener listener_;
   std::shared_ptr<grpc::Channel> channel_;
@@ -271,7 +284,7 @@ TEST_F(PricingServiceTest, ACallThatIsBothExpiredAndCancelledIsCountedAsExpired)
     return stub_->PredictPrice(&single_context, Request("late"), &response_);
   });
   std::future<grpc::Status> batch = std::async(std::launch::async, [&] {
-    return stub_->BatchPredictPrices(&batch_context, BatchRequest({"late"}), &batch_response_);
+    return stub_->BatchPredictPrices(&batch_context, BatchRequest({"too late"}), &batch_response_);
   });
   while (metrics_.values().queue_items < 2) std::this_thread::yield();
   single_context.TryCancel();
@@ -351,8 +364,8 @@ TEST_F(PricingServiceTest, ABatchIsAnsweredByOneVersion) {
 
 TEST_F(PricingServiceTest, ABatchOfMoreThanTheQueueHoldsIsPricedWhole) {
   std::future<int64_t> first = OccupyPredictor();
-  std::vector<std::string> texts;
-  for (int i = 0; i < 100; ++i) texts.emplace_back(1 + 7 * i % 60, 'x');
+  std::vector<std::string> texts = Texts(100, 3);
+  for (int i = 0; i < 100; ++i) texts[i].resize(3 + 7 * i % 58, 'x');
   std::future<grpc::Status> call =
       std::async(std::launch::async, [&] { return CallBatch(BatchRequest(texts)); });
   // Nothing is taken from the queue, so that the call finds it full.
@@ -369,9 +382,8 @@ TEST_F(PricingServiceTest, ABatchOfMoreThanTheQueueHoldsIsPricedWhole) {
 
 TEST_F(PricingServiceTest, ABatchTakesNoMoreThanItsShareOfTheQueue) {
   std::future<int64_t> first = OccupyPredictor();
-  std::future<grpc::Status> call = std::async(std::launch::async, [this] {
-    return CallBatch(BatchRequest(std::vector<std::string>(20, std::string(30, 'x'))));
-  });
+  std::future<grpc::Status> call =
+      std::async(std::launch::async, [this] { return CallBatch(BatchRequest(Texts(20, 30))); });
   // Two batches of 50 tokens hold three items; a fourth of 30 would exceed them.
   while (metrics_.values().queue_items < 3) std::this_thread::yield();
   std::future<int64_t> other = CallInBackground("ten tokens");
@@ -389,9 +401,8 @@ TEST_F(PricingServiceTest, RowsOfPriceTreesCountInTheShareOfABatch) {
   adapter->tree_rows = std::make_shared<RowEstimate>(25);
   registry_.Discover(adapter->key);
   registry_.Publish(adapter, absl::ZeroDuration());
-  std::future<grpc::Status> call = std::async(std::launch::async, [this] {
-    return CallBatch(BatchRequest(std::vector<std::string>(20, "5 ids")));
-  });
+  std::future<grpc::Status> call =
+      std::async(std::launch::async, [this] { return CallBatch(BatchRequest(Texts(20, 5))); });
   // Two batches of 50 tokens hold three items; once all are tokenized, no more came.
   while (metrics_.values().queue_items < 3) std::this_thread::yield();
   pool_.Stop();
@@ -423,9 +434,8 @@ TEST_F(PricingServiceTest, ABatchWhoseFirstItemFindsNoRoomIsRefusedWhole) {
 
 TEST_F(PricingServiceTest, WaitingItemsWhoseDeadlinePassedAreNeverComputed) {
   std::future<int64_t> first = OccupyPredictor();
-  std::future<grpc::Status> call = std::async(std::launch::async, [this] {
-    return CallBatch(BatchRequest(std::vector<std::string>(20, std::string(30, 'x'))));
-  });
+  std::future<grpc::Status> call =
+      std::async(std::launch::async, [this] { return CallBatch(BatchRequest(Texts(20, 30))); });
   while (metrics_.values().queue_items < 3) std::this_thread::yield();
   clock_.Advance(absl::Hours(24 * 365 * 1000));
   engine_.fake_predictor().Release();
@@ -438,9 +448,7 @@ TEST_F(PricingServiceTest, ABatchWithItemsThatWaitEndsThoughItsCallerHasGone) {
   std::future<int64_t> first = OccupyPredictor();
   grpc::ClientContext context;
   std::future<grpc::Status> call = std::async(std::launch::async, [&] {
-    return stub_->BatchPredictPrices(
-        &context, BatchRequest(std::vector<std::string>(20, std::string(30, 'x'))),
-        &batch_response_);
+    return stub_->BatchPredictPrices(&context, BatchRequest(Texts(20, 30)), &batch_response_);
   });
   while (metrics_.values().queue_items < 3) std::this_thread::yield();
   context.TryCancel();
@@ -456,9 +464,8 @@ TEST_F(PricingServiceTest, ABatchWithItemsThatWaitEndsThoughItsCallerHasGone) {
 
 TEST_F(PricingServiceTest, StoppingTheSchedulerEndsABatchWithItemsThatWait) {
   std::future<int64_t> first = OccupyPredictor();
-  std::future<grpc::Status> call = std::async(std::launch::async, [this] {
-    return CallBatch(BatchRequest(std::vector<std::string>(20, std::string(30, 'x'))));
-  });
+  std::future<grpc::Status> call =
+      std::async(std::launch::async, [this] { return CallBatch(BatchRequest(Texts(20, 30))); });
   while (metrics_.values().queue_items < 3) std::this_thread::yield();
   std::thread stopper([this] { scheduler_.Stop(absl::InfinitePast()); });
   // One that finds no room is refused for another reason once the scheduler stops, and a task that
@@ -475,6 +482,60 @@ TEST_F(PricingServiceTest, StoppingTheSchedulerEndsABatchWithItemsThatWait) {
     EXPECT_EQ(result.error().code(), grpc::StatusCode::UNAVAILABLE);
   }
   EXPECT_EQ(first.get(), 1);
+}
+
+TEST_F(PricingServiceTest, TheSameItemIsComputedOnceAndRemembered) {
+  std::future<int64_t> first = OccupyPredictor();
+  std::future<int64_t> one = CallInBackground("lamp");
+  while (metrics_.values().queue_items == 0) std::this_thread::yield();
+  std::future<grpc::Status> batch = std::async(std::launch::async, [this] {
+    return CallBatch(BatchRequest({"lamp", "chair", "lamp"}));
+  });
+  while (metrics_.values().coalesced < 2) std::this_thread::yield();
+  engine_.fake_predictor().Release();
+  EXPECT_EQ(one.get(), 1);
+  EXPECT_TRUE(batch.get().ok());
+  EXPECT_EQ(first.get(), 1);
+  for (const v1::ItemResult& result : batch_response_.results()) {
+    EXPECT_THAT(result.prediction().price(), DoubleNear(FakePrice(1), 1e-6));
+  }
+  EXPECT_EQ(ComputedSequences(), 3);
+  // Whatever is asked of the distribution.
+  v1::PredictPriceRequest request = Request("lamp");
+  request.mutable_options()->set_estimator("quantile:0.9");
+  ASSERT_TRUE(Call(request).ok());
+  EXPECT_EQ(response_.prediction().prompt_tokens(), 4);
+  EXPECT_GT(response_.prediction().price(), FakePrice(1));
+  EXPECT_EQ(ComputedSequences(), 3);
+  EXPECT_EQ(metrics_.values().cache_hits, 1);
+  // Another version prices it anew.
+  Publish(2);
+  ASSERT_TRUE(Call(Request("lamp")).ok());
+  EXPECT_THAT(response_.prediction().price(), DoubleNear(FakePrice(2), 1e-6));
+  EXPECT_EQ(ComputedSequences(), 4);
+}
+
+TEST_F(PricingServiceTest, BulkItemsWaitBehindOnlineOnes) {
+  std::future<int64_t> first = OccupyPredictor();
+  v1::BatchPredictPricesRequest bulk = BatchRequest({std::string(40, 'b')});
+  bulk.mutable_options()->set_lane(v1::LANE_BULK);
+  std::future<grpc::Status> call = std::async(std::launch::async, [&] { return CallBatch(bulk); });
+  while (metrics_.values().queue_items < 1) std::this_thread::yield();
+  EXPECT_EQ(metrics_.values().lane_tokens[static_cast<int>(Lane::kBulk)], 40);
+  std::future<int64_t> online = CallInBackground(std::string(40, 'o'));
+  while (metrics_.values().queue_items < 2) std::this_thread::yield();
+  engine_.fake_predictor().Release();
+  EXPECT_EQ(online.get(), 1);
+  EXPECT_TRUE(call.get().ok());
+  EXPECT_EQ(first.get(), 1);
+  const auto batches = engine_.fake_predictor().batches();
+  ASSERT_EQ(batches.size(), 3u);
+  EXPECT_EQ(batches[1][0].ids[0], 'o');
+  EXPECT_EQ(batches[2][0].ids[0], 'b');
+  v1::PredictPriceRequest request = Request("lamp");
+  request.mutable_options()->set_lane(static_cast<v1::Lane>(7));
+  EXPECT_THAT(Call(request),
+              IsGrpcError(grpc::StatusCode::INVALID_ARGUMENT, HasSubstr("options.lane")));
 }
 
 TEST_F(PricingServiceTest, ABatchFailsAsAWholeForWhatConcernsAllItems) {

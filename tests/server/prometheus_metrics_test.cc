@@ -31,10 +31,13 @@ TEST_F(PrometheusMetricsTest, CountsCallsByMethodAndCode) {
 }
 
 TEST_F(PrometheusMetricsTest, CountsItemsByVersionUntilItEnds) {
-  metrics_.ItemPriced({"toys", 3});
-  metrics_.ItemPriced({"toys", 4});
+  metrics_.ItemPriced(Lane::kOnline, {"toys", 3});
+  metrics_.ItemPriced(Lane::kBulk, {"toys", 3});
+  metrics_.ItemPriced(Lane::kOnline, {"toys", 4});
   EXPECT_THAT(Text(),
               HasSubstr("pricer_items_total{adapter=\"toys\",lane=\"online\",version=\"3\"} 1"));
+  EXPECT_THAT(Text(),
+              HasSubstr("pricer_items_total{adapter=\"toys\",lane=\"bulk\",version=\"3\"} 1"));
   metrics_.AdapterEnded({"toys", 3});
   EXPECT_THAT(Text(), Not(HasSubstr("version=\"3\"")));
   EXPECT_THAT(Text(), HasSubstr("version=\"4\"} 1"));
@@ -53,7 +56,12 @@ TEST_F(PrometheusMetricsTest, DescribesBatches) {
 }
 
 TEST_F(PrometheusMetricsTest, TellsTheStateOfQueueAndAdapters) {
-  metrics_.QueueChanged(3, 456);
+  metrics_.QueueItemsChanged(3);
+  metrics_.QueueChanged(Lane::kOnline, 456);
+  metrics_.QueueChanged(Lane::kBulk, 789);
+  metrics_.CacheHit();
+  metrics_.Coalesced();
+  metrics_.CacheChanged(4096);
   metrics_.AdmissionRefused(RefusalReason::kQueueFull);
   metrics_.AdapterStatesChanged({0, 1, 2, 0, 4});
   metrics_.AdapterLoaded(absl::Seconds(2));
@@ -62,6 +70,10 @@ TEST_F(PrometheusMetricsTest, TellsTheStateOfQueueAndAdapters) {
   const std::string text = Text();
   EXPECT_THAT(text, HasSubstr("pricer_queue_items 3"));
   EXPECT_THAT(text, HasSubstr("pricer_queue_tokens{lane=\"online\"} 456"));
+  EXPECT_THAT(text, HasSubstr("pricer_queue_tokens{lane=\"bulk\"} 789"));
+  EXPECT_THAT(text, HasSubstr("pricer_cache_hits_total 1"));
+  EXPECT_THAT(text, HasSubstr("pricer_coalesced_total 1"));
+  EXPECT_THAT(text, HasSubstr("pricer_cache_bytes 4096"));
   EXPECT_THAT(text, HasSubstr("pricer_admission_refused_total{reason=\"queue_full\"} 1"));
   EXPECT_THAT(text, HasSubstr("pricer_admission_refused_total{reason=\"expired\"} 0"));
   EXPECT_THAT(text, HasSubstr("pricer_adapters{state=\"available\"} 2"));

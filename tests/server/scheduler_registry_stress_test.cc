@@ -81,7 +81,8 @@ TEST(SchedulerRegistryStressTest, EveryTaskIsAnsweredOnceByTheVersionItBeganWith
   registry.Discover({"toys", 1});
   registry.Publish(MakeLoadedAdapter("toys", 1), absl::ZeroDuration());
   QuickPredictor predictor;
-  BatchScheduler scheduler({256, 4096}, &predictor, &metrics, Clock::System());
+  BatchScheduler scheduler({.max_batch_tokens = 256, .max_queue_tokens = 4096}, &predictor,
+                           &metrics, Clock::System());
 
   Counts counts;
   std::atomic<bool> stop{false};
