@@ -309,7 +309,6 @@ void BatchQueue::Sweep(absl::Time now) {
   if (now - last_sweep_ < kSweepInterval) return;
   last_sweep_ = now;
   for (LaneQueue& lane : lanes_) {
-    std::vector<Caller*> emptied;
     std::set<Place> places;
     for (const Place& place : lane.places) {
       Caller& caller = *place.caller;
@@ -325,14 +324,12 @@ void BatchQueue::Sweep(absl::Time now) {
         swept_.push_back(std::move(it->second));
         it = caller.waiting.erase(it);
       }
-      if (caller.waiting.empty()) {
-        emptied.push_back(&caller);
-      } else {
-        places.insert(PlaceOf(&caller));
-      }
+      if (!caller.waiting.empty()) places.insert(PlaceOf(&caller));
     }
     lane.places = std::move(places);
-    for (Caller* caller : emptied) ForgetIdle(&lane, caller);
+    std::erase_if(lane.callers, [&lane](const auto& entry) {
+      return entry.second.waiting.empty() && entry.second.virtual_time <= lane.virtual_time;
+    });
   }
 }
 

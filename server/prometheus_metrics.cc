@@ -68,7 +68,7 @@ PrometheusMetrics::PrometheusMetrics()
                     .Register(*registry_)),
       items_(BuildCounter()
                  .Name("pricer_items_total")
-                 .Help("Items priced, by lane and adapter version.")
+                 .Help("Items computed, by lane and adapter version.")
                  .Register(*registry_)),
       tokens_(Counter(*registry_, "pricer_tokens_total",
                       "Tokens computed: those of prompts, and expected rows of price trees.")),

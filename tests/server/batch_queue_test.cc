@@ -223,6 +223,25 @@ TEST_F(BatchQueueTest, TheRoomOfWhoHasGoneIsGivenToOthers) {
   EXPECT_THAT(Numbers(taken.dropped), ElementsAre(1));
 }
 
+TEST_F(BatchQueueTest, VeryManyCallersMayGoAtOnce) {
+  constexpr int32_t kCallers = 3000;
+  Make({.max_batch_tokens = 100, .max_queue_tokens = kCallers});
+  const auto gone = std::make_shared<std::atomic<bool>>(false);
+  for (int32_t i = 0; i < kCallers; ++i) {
+    PriceTask task = Task(i, 1, {.caller = "caller " + std::to_string(i)});
+    task.cancelled = gone;
+    ASSERT_OK(Admit(std::move(task)));
+  }
+  EXPECT_EQ(queue_->Take(now_).batch.size(), 100u);
+  gone->store(true);
+  now_ += absl::Seconds(1);
+  EXPECT_OK(Admit(1, 2000, {.caller = "caller 1"}));
+  EXPECT_OK(Admit(2, 50, {.caller = "caller 2"}));
+  const BatchQueue::Taken taken = queue_->Take(now_);
+  EXPECT_EQ(taken.dropped.size(), kCallers - 100u);
+  EXPECT_EQ(taken.batch.size(), 1u);
+}
+
 TEST_F(BatchQueueTest, RefusesWhatCannotBeDoneInTime) {
   Make(kSmall);
   LearnSpeed();

@@ -261,6 +261,34 @@ TEST_F(PricingServiceTest, AFullQueueRefusesAtOnceAndSaysWhenToComeBack) {
   EXPECT_EQ(second.get(), 1);
 }
 
+TEST_F(PricingServiceTest, AClientWithARetryPolicyComesBackByItself) {
+  std::future<int64_t> first = OccupyPredictor();
+  std::future<int64_t> second = CallInBackground(std::string(kMaxQueueTokens, 'x'));
+  while (metrics_.values().queue_items == 0) std::this_thread::yield();
+  grpc::ChannelArguments arguments;
+  arguments.SetServiceConfigJSON(R"({"methodConfig": [{"name": [{}], "retryPolicy": {
+      "maxAttempts": 5, "initialBackoff": "600s", "maxBackoff": "600s", "backoffMultiplier": 1,
+      "retryableStatusCodes": ["RESOURCE_EXHAUSTED"]}}]})");
+  const auto retrying = v1::PricingService::NewStub(grpc::CreateCustomChannel(
+      absl::StrCat("127.0.0.1:", listener_.port), grpc::InsecureChannelCredentials(), arguments));
+  std::future<grpc::Status> call = std::async(std::launch::async, [&] {
+    grpc::ClientContext context;
+    context.set_deadline(std::chrono::system_clock::now() + std::chrono::seconds(60));
+    return retrying->PredictPrice(&context, Request("third"), &response_);
+  });
+  const auto refusals = [this] {
+    const auto calls = metrics_.values().calls;
+    const auto found = calls.find("PredictPrice RESOURCE_EXHAUSTED");
+    return found == calls.end() ? 0 : found->second;
+  };
+  while (refusals() == 0) std::this_thread::yield();
+  engine_.fake_predictor().Release();
+  // After what the server said, and not after ten minutes.
+  EXPECT_TRUE(call.get().ok());
+  EXPECT_EQ(first.get(), 1);
+  EXPECT_EQ(second.get(), 1);
+}
+
 TEST_F(PricingServiceTest, NeverComputesACallWhoseDeadlinePassedInTheQueue) {
   std::future<int64_t> first = OccupyPredictor();
   EXPECT_EQ(Call(Request("late"), std::chrono::milliseconds(50)).error_code(),

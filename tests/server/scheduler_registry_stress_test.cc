@@ -4,11 +4,13 @@
 #include <gtest/gtest.h>
 
 #include <atomic>
+#include <string>
 #include <thread>
 #include <vector>
 
 #include "server/adapter_registry.h"
 #include "server/batch_scheduler.h"
+#include "server/price_cache.h"
 #include "tests/server/fakes.h"
 #include "tests/testing/status_matchers.h"
 
@@ -42,13 +44,18 @@ struct Counts {
   std::atomic<int> refused{0};
 };
 
-void CallInALoop(const AdapterRegistry& registry, BatchScheduler* scheduler, Counts* counts) {
+// Every other item comes through the cache, where callers ask for the same few.
+void CallInALoop(const AdapterRegistry& registry, const std::string& caller,
+                 BatchScheduler* scheduler, PriceCache* cache, Counts* counts) {
   for (int i = 0; i < kTasksPerCaller; ++i) {
     const absl::StatusOr<AdapterHandle> adapter = registry.Find("toys", std::nullopt);
     ASSERT_OK(adapter);
     PriceTask task;
     task.ids.assign(1 + i % 50, i);
     task.adapter = *adapter;
+    task.caller = caller;
+    task.lane = i % 3 == 0 ? Lane::kBulk : Lane::kOnline;
+    task.deadline = Clock::System()->Now() + absl::Milliseconds(1 + i % 1000);
     // Every tenth caller has gone before its task is looked at.
     task.cancelled = std::make_shared<std::atomic<bool>>(i % 10 == 0);
     task.done = [counts, expected = FakeDistribution(**adapter).min_price()](TaskResult result) {
@@ -60,7 +67,21 @@ void CallInALoop(const AdapterRegistry& registry, BatchScheduler* scheduler, Cou
         ++counts->wrong;
       }
     };
-    if (!scheduler->Schedule(std::move(task)).ok()) ++counts->refused;
+    if (i % 2 == 0) {
+      if (!scheduler->Schedule(std::move(task)).ok()) ++counts->refused;
+      continue;
+    }
+    const PriceCache::Key key = PriceCache::KeyOf(**adapter, std::to_string(i / 20));
+    if (const auto known = cache->Find(key)) {
+      task.done({known->distribution, absl::ZeroDuration(), absl::ZeroDuration()});
+      continue;
+    }
+    PriceCache::Asker asker{
+        .lane = task.lane,
+        .deadline = task.deadline,
+        .cancelled = task.cancelled,
+        .done = [done = task.done](const PriceCache::Outcome& outcome) { done(outcome.result); }};
+    if (!cache->ScheduleOrJoin(key, std::move(task), {}, std::move(asker)).ok()) ++counts->refused;
   }
 }
 
@@ -84,12 +105,15 @@ TEST(SchedulerRegistryStressTest, EveryTaskIsAnsweredOnceByTheVersionItBeganWith
   BatchScheduler scheduler({.max_batch_tokens = 256, .max_queue_tokens = 4096}, &predictor,
                            &metrics, Clock::System());
 
+  PriceCache cache(1 << 16, &scheduler, &metrics, Clock::System());
   Counts counts;
   std::atomic<bool> stop{false};
   std::thread swapper([&] { SwapVersionsInALoop(&registry, stop); });
   std::vector<std::thread> callers;
   for (int i = 0; i < kCallers; ++i) {
-    callers.emplace_back([&] { CallInALoop(registry, &scheduler, &counts); });
+    callers.emplace_back([&, name = std::to_string(i)] {
+      CallInALoop(registry, name, &scheduler, &cache, &counts);
+    });
   }
   for (std::thread& caller : callers) caller.join();
   stop = true;
@@ -100,6 +124,7 @@ TEST(SchedulerRegistryStressTest, EveryTaskIsAnsweredOnceByTheVersionItBeganWith
   EXPECT_GT(counts.priced, 0);
   EXPECT_GT(counts.dropped, 0);
   EXPECT_EQ(counts.priced + counts.dropped + counts.refused, kCallers * kTasksPerCaller);
+  EXPECT_GT(metrics.values().cache_hits, 0);
   EXPECT_EQ(metrics.values().queue_items, 0);
   registry.FreeUnused();
   EXPECT_EQ(metrics.values().adapters[static_cast<int>(AdapterState::kUnloading)], 0);
