@@ -121,7 +121,8 @@ absl::Status PriceCache::ScheduleOrJoin(const Key& key, PriceTask&& task, Prompt
     return status;
   }
   asker = std::move(flight->TakeWaiters().front().asker);
-  task.waiters = nullptr;
+  // What is refused was not moved from.
+  task.waiters = nullptr;  // NOLINT(bugprone-use-after-move)
   task.done = nullptr;
   return status;
 }

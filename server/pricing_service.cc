@@ -260,7 +260,7 @@ class BatchPredictPricesCall final : public PricingCall {
     ASSIGN_OR_RETURN(const std::string text, ItemTextFromProto(proto));
     ASSIGN_OR_RETURN(const bool reused, Reuse(
                                             text,
-                                            [this, result](PriceCache::Outcome outcome) {
+                                            [this, result](const PriceCache::Outcome& outcome) {
                                               ItemDone(outcome, /*queue_tokens=*/0, result);
                                             },
                                             item));

@@ -105,19 +105,20 @@ void BatchQueueSimulation::Arrive() {
   const size_t number = fates_.size();
   // Which task it is comes back with it.
   task.done = [this, number](const TaskResult&) { ++fates_[number].ended; };
-  const int lane = static_cast<int>(fate.lane);
-  const bool empty = waiting_tokens_[lane] == 0;
+  const Lane lane = fate.lane;
+  int64_t& waiting_tokens = waiting_tokens_[static_cast<int>(lane)];
+  const bool empty = waiting_tokens == 0;
   const BatchQueue::Refusal refusal = queue_.Admit(std::move(task), now_);
   if (!refusal.status.ok()) {
     ++refused_;
     ASSERT_FALSE(empty && refusal.reason == RefusalReason::kQueueFull);
     return;
   }
-  waiting_tokens_[lane] += fate.tokens;
+  waiting_tokens += fate.tokens;
   ++waiting_items_;
   if (Uniform() < load_.cancelled) cancellable_.push_back(number);
   fates_.push_back(std::move(fate));
-  ASSERT_LE(queue_.tokens(fate.lane), Options().max_queue_tokens);
+  ASSERT_LE(queue_.tokens(lane), Options().max_queue_tokens);
 }
 
 void BatchQueueSimulation::Cancel() {
