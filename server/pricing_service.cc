@@ -191,20 +191,18 @@ class PredictPriceCall final : public PricingCall {
     RETURN_IF_ERROR(Abandoned());
     ASSIGN_OR_RETURN(const std::string text, ItemTextFromProto(request_.item()));
     PendingItem item;
-    ASSIGN_OR_RETURN(const bool reused, Reuse(
-                                            text,
-                                            [this](const PriceCache::Outcome& outcome) {
-                                              const auto& distribution =
-                                                  outcome.result.distribution;
-                                              if (distribution.ok())
-                                                Fill(outcome, response_.mutable_prediction());
-                                              End(distribution.status(), response_);
-                                            },
-                                            &item));
+    const auto answer = [this](const PriceCache::Outcome& outcome) { Answer(outcome); };
+    ASSIGN_OR_RETURN(const bool reused, Reuse(text, answer, &item));
     if (reused) return absl::OkStatus();
     RETURN_IF_ERROR(CheckAdmission(request_.item()));
     RETURN_IF_ERROR(Encode(text, &item));
     return PricingCall::Schedule(&item);
+  }
+
+  void Answer(const PriceCache::Outcome& outcome) {
+    const auto& distribution = outcome.result.distribution;
+    if (distribution.ok()) Fill(outcome, response_.mutable_prediction());
+    End(distribution.status(), response_);
   }
 
   v1::PredictPriceRequest request_;
@@ -240,16 +238,21 @@ class BatchPredictPricesCall final : public PricingCall {
   }
 
   void ScheduleAll() {
+    bool awaits = false;  // results of items that other calls are computing
     for (int i = 0; i < request_.items_size(); ++i) {
       v1::ItemResult* const result = response_.mutable_results(i);
       PendingItem item;
       const absl::StatusOr<bool> reused = Read(request_.items(i), result, &item);
       if (!reused.ok()) ItemFailed(reused.status(), result);
+      awaits = awaits || (reused.ok() && *reused);
       if (!reused.ok() || *reused) continue;
       const absl::Status refused = Queue(std::move(item), result);
       if (refused.ok()) continue;
-      End(refused, response_);
-      return;
+      if (!awaits) {
+        End(refused, response_);
+        return;
+      }
+      ItemFailed(refused, result);
     }
     OneDone();
   }
@@ -258,18 +261,16 @@ class BatchPredictPricesCall final : public PricingCall {
   absl::StatusOr<bool> Read(const v1::Item& proto, v1::ItemResult* result, PendingItem* item) {
     RETURN_IF_ERROR(Abandoned());
     ASSIGN_OR_RETURN(const std::string text, ItemTextFromProto(proto));
-    ASSIGN_OR_RETURN(const bool reused, Reuse(
-                                            text,
-                                            [this, result](const PriceCache::Outcome& outcome) {
-                                              ItemDone(outcome, /*queue_tokens=*/0, result);
-                                            },
-                                            item));
+    const auto done = [this, result](const PriceCache::Outcome& outcome) {
+      ItemDone(outcome, /*queue_tokens=*/0, result);
+    };
+    ASSIGN_OR_RETURN(const bool reused, Reuse(text, done, item));
     if (!reused) RETURN_IF_ERROR(Encode(text, item));
     return reused;
   }
 
-  // Queues the item now or later. An error, which only the first item that comes here can have, is
-  // the call's: nothing of it is queued.
+  // Queues the item now or later. An error, which only an item before which none was queued can
+  // have, is the call's unless it waits for results already.
   absl::Status Queue(PendingItem item, v1::ItemResult* result) {
     const int64_t tokens = item.task.tokens();
     item.asker.done = [this, tokens, result](const PriceCache::Outcome& outcome) {

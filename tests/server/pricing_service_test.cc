@@ -460,6 +460,27 @@ TEST_F(PricingServiceTest, ABatchWhoseFirstItemFindsNoRoomIsRefusedWhole) {
   EXPECT_EQ(second.get(), 1);
 }
 
+TEST_F(PricingServiceTest, ABatchThatWaitsForAnotherCallsItemIsNotRefusedWhole) {
+  std::future<int64_t> first = OccupyPredictor();
+  std::future<int64_t> lamp = CallInBackground("lamp");
+  while (metrics_.values().queue_items < 1) std::this_thread::yield();
+  std::future<int64_t> filling = CallInBackground(std::string(100, 'x'));
+  while (metrics_.values().queue_items < 2) std::this_thread::yield();
+  std::future<grpc::Status> call = std::async(std::launch::async, [this] {
+    return CallBatch(BatchRequest({"lamp", std::string(30, 'y'), std::string(31, 'z')}));
+  });
+  while (metrics_.values().refused[static_cast<int>(RefusalReason::kQueueFull)] < 2) {
+    std::this_thread::yield();
+  }
+  engine_.fake_predictor().Release();
+  ASSERT_TRUE(call.get().ok());
+  EXPECT_EQ(first.get() + lamp.get() + filling.get(), 3);
+  EXPECT_THAT(batch_response_.results(0).prediction().price(), DoubleNear(FakePrice(1), 1e-6));
+  for (int i : {1, 2}) {
+    EXPECT_EQ(batch_response_.results(i).error().code(), grpc::StatusCode::RESOURCE_EXHAUSTED);
+  }
+}
+
 TEST_F(PricingServiceTest, WaitingItemsWhoseDeadlinePassedAreNeverComputed) {
   std::future<int64_t> first = OccupyPredictor();
   std::future<grpc::Status> call =
