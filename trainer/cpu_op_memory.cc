@@ -87,7 +87,7 @@ void CpuOpMemory::LinearBackward(const Group& group, int64_t rows, const Gradien
   Flow(grad_x, to);
 }
 
-void CpuOpMemory::AttentionScratch() {
+void CpuOpMemory::AttentionForward(bool /*answers_only*/) {
   // One task for each key head, or for each head where those are few.
   int64_t tasks = batch_.sequences * model_.kv_head_count;
   if (tasks < 4 * batch_.threads) tasks = batch_.sequences * model_.head_count;
@@ -96,47 +96,14 @@ void CpuOpMemory::AttentionScratch() {
                   AttentionForwardBytes(sequence_tokens(), model_.head_dim, batch_.element_bytes));
 }
 
-void CpuOpMemory::AttentionBackward(int64_t queries) {
+void CpuOpMemory::AttentionBackward(bool answers_only) {
+  const int64_t queries = answers_only ? sequence_answers() : sequence_tokens();
   const int64_t threads =
       std::min(int64_t{batch_.threads}, batch_.sequences * model_.kv_head_count);
   AttentionGradientSizes sizes;
   sizes.Include(queries, sequence_tokens(), model_.head_count / model_.kv_head_count,
                 model_.head_dim);
   const Buffer scratch = meter_.Take(threads * sizes.bytes(model_.head_dim, batch_.element_bytes));
-}
-
-OpMemory::Value CpuOpMemory::Attention(const Value& qkv) {
-  Value out{Take(batch_.tokens, query_width()), nullptr};
-  const Buffer log_sum_exp = TakeFloat(batch_.tokens, model_.head_count);
-  AttentionScratch();
-  if (qkv.gradient == nullptr) return out;
-  out.gradient = NewSlot();
-  Record([this, saved = out.buffer, qkv_saved = qkv.buffer, log_sum_exp, from = out.gradient,
-          to = qkv.gradient] {
-    const Buffer grad_out = std::exchange(*from, nullptr);
-    const Buffer grad = Take(batch_.tokens, query_width() + 2 * key_width());
-    AttentionBackward(sequence_tokens());
-    Flow(grad, to);
-  });
-  return out;
-}
-
-OpMemory::Value CpuOpMemory::AnswerAttention(const Value& q, const Value& kv) {
-  Value out{Take(batch_.answers, query_width()), nullptr};
-  const Buffer log_sum_exp = TakeFloat(batch_.answers, model_.head_count);
-  AttentionScratch();
-  if (q.gradient == nullptr && kv.gradient == nullptr) return out;
-  out.gradient = NewSlot();
-  Record([this, saved = out.buffer, q_saved = q.buffer, kv_saved = kv.buffer, log_sum_exp,
-          from = out.gradient, to_q = q.gradient, to_kv = kv.gradient] {
-    const Buffer grad_out = std::exchange(*from, nullptr);
-    const Buffer grad_q = Take(batch_.answers, query_width());
-    const Buffer grad_kv = Take(batch_.tokens, 2 * key_width());
-    AttentionBackward(sequence_answers());
-    Flow(grad_q, to_q);
-    Flow(grad_kv, to_kv);
-  });
-  return out;
 }
 
 void CpuOpMemory::CrossEntropy(const Value& logits, int64_t rows, int64_t classes) {

@@ -15,8 +15,6 @@ class CpuOpMemory : public OpMemory {
       : OpMemory(model, adapter, batch, train) {}
 
   Value Linear(const Value& x, int64_t rows, const Group& group, const Source& source) override;
-  Value Attention(const Value& qkv) override;
-  Value AnswerAttention(const Value& q, const Value& kv) override;
   void CrossEntropy(const Value& logits, int64_t rows, int64_t classes) override;
 
  private:
@@ -35,9 +33,9 @@ class CpuOpMemory : public OpMemory {
   // Of each adapted linear's input and output states.
   Buffer States(const Group& group, int64_t rows);
   void LinearBackward(const Group& group, int64_t rows, const GradientSlot& to);
-  // Of so many queries of each sequence; the threads' own.
-  void AttentionScratch();
-  void AttentionBackward(int64_t queries);
+  // The threads' own scratch.
+  void AttentionForward(bool answers_only) override;
+  void AttentionBackward(bool answers_only) override;
 };
 
 }  // namespace pricer

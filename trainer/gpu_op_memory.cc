@@ -99,65 +99,33 @@ void GpuOpMemory::LoraBackward(const Group& group, int64_t rows) {
 
 int64_t GpuOpMemory::padded_dim() const { return Blocks(model_.head_dim, 8) * 8; }
 
-std::vector<OpMemory::Buffer> GpuOpMemory::PaddedHeads(int64_t queries) {
+std::vector<OpMemory::Buffer> GpuOpMemory::PaddedHeads(int64_t rows) {
   if (padded_dim() == model_.head_dim) return {};
   const int64_t keys = model_.kv_head_count * padded_dim();
-  return {Take(queries, model_.head_count * padded_dim()), Take(batch_.tokens, keys),
+  return {Take(rows, model_.head_count * padded_dim()), Take(batch_.tokens, keys),
           Take(batch_.tokens, keys)};
 }
 
-void GpuOpMemory::FlashForward(int64_t queries) {
-  const std::vector<Buffer> heads = PaddedHeads(queries);
-  if (!heads.empty()) Take(queries, model_.head_count * padded_dim());
+void GpuOpMemory::AttentionForward(bool answers_only) {
+  const int64_t rows = queries(answers_only);
+  const std::vector<Buffer> heads = PaddedHeads(rows);
+  if (!heads.empty()) Take(rows, model_.head_count * padded_dim());
 }
 
-void GpuOpMemory::FlashBackward(int64_t queries) {
+void GpuOpMemory::AttentionBackward(bool answers_only) {
+  const int64_t rows = queries(answers_only);
   const int64_t width = model_.head_count * padded_dim();
   const int64_t key_width = model_.kv_head_count * padded_dim();
-  const std::vector<Buffer> heads = PaddedHeads(queries);
+  const std::vector<Buffer> heads = PaddedHeads(rows);
   std::vector<Buffer> held;
-  if (!heads.empty()) held = {Take(queries, width), Take(queries, width)};  // out and its gradient
-  held.push_back(Take(queries, width));
+  if (!heads.empty()) held = {Take(rows, width), Take(rows, width)};  // out and its gradient
+  held.push_back(Take(rows, width));
   held.push_back(Take(batch_.tokens, 2 * key_width));
-  const int64_t rows = queries + kFlashRowBlock * batch_.sequences;
-  held.push_back(TakeFloat(rows, model_.head_count));
-  held.push_back(TakeFloat(rows, model_.head_count * FlashDim(padded_dim())));
+  const int64_t padded = rows + kFlashRowBlock * batch_.sequences;
+  held.push_back(TakeFloat(padded, model_.head_count));
+  held.push_back(TakeFloat(padded, model_.head_count * FlashDim(padded_dim())));
   // Of keys that several heads share, each head's own.
   if (model_.head_count != model_.kv_head_count) held.push_back(Take(batch_.tokens, 2 * width));
-}
-
-OpMemory::Value GpuOpMemory::Attention(const Value& qkv) {
-  Value out{Take(batch_.tokens, query_width()), nullptr};
-  const Buffer log_sum_exp = TakeFloat(batch_.tokens, model_.head_count);
-  FlashForward(batch_.tokens);
-  if (qkv.gradient == nullptr) return out;
-  out.gradient = NewSlot();
-  Record([this, saved = out.buffer, qkv_saved = qkv.buffer, log_sum_exp, from = out.gradient,
-          to = qkv.gradient] {
-    const Buffer grad_out = std::exchange(*from, nullptr);
-    const Buffer grad = Take(batch_.tokens, query_width() + 2 * key_width());
-    FlashBackward(batch_.tokens);
-    Flow(grad, to);
-  });
-  return out;
-}
-
-OpMemory::Value GpuOpMemory::AnswerAttention(const Value& q, const Value& kv) {
-  Value out{Take(batch_.answers, query_width()), nullptr};
-  const Buffer log_sum_exp = TakeFloat(batch_.answers, model_.head_count);
-  FlashForward(batch_.answers);
-  if (q.gradient == nullptr && kv.gradient == nullptr) return out;
-  out.gradient = NewSlot();
-  Record([this, saved = out.buffer, q_saved = q.buffer, kv_saved = kv.buffer, log_sum_exp,
-          from = out.gradient, to_q = q.gradient, to_kv = kv.gradient] {
-    const Buffer grad_out = std::exchange(*from, nullptr);
-    const Buffer grad_q = Take(batch_.answers, query_width());
-    const Buffer grad_kv = Take(batch_.tokens, 2 * key_width());
-    FlashBackward(batch_.answers);
-    Flow(grad_q, to_q);
-    Flow(grad_kv, to_kv);
-  });
-  return out;
 }
 
 void GpuOpMemory::CrossEntropy(const Value& logits, int64_t rows, int64_t classes) {

@@ -15,8 +15,6 @@ class GpuOpMemory : public OpMemory {
       : OpMemory(model, adapter, batch, train) {}
 
   Value Linear(const Value& x, int64_t rows, const Group& group, const Source& source) override;
-  Value Attention(const Value& qkv) override;
-  Value AnswerAttention(const Value& q, const Value& kv) override;
   void CrossEntropy(const Value& logits, int64_t rows, int64_t classes) override;
 
  private:
@@ -30,10 +28,11 @@ class GpuOpMemory : public OpMemory {
   void LoraBackward(const Group& group, int64_t rows);
 
   // Of heads that flash attention takes padded: copies of q, k and v; none where nothing is padded.
-  std::vector<Buffer> PaddedHeads(int64_t queries);
+  std::vector<Buffer> PaddedHeads(int64_t rows);
   int64_t padded_dim() const;
-  void FlashForward(int64_t queries);
-  void FlashBackward(int64_t queries);
+  int64_t queries(bool answers_only) const { return answers_only ? batch_.answers : batch_.tokens; }
+  void AttentionForward(bool answers_only) override;
+  void AttentionBackward(bool answers_only) override;
 };
 
 }  // namespace pricer

@@ -84,6 +84,40 @@ std::vector<OpMemory::Buffer> OpMemory::DropoutMasks(int64_t rows, const Group& 
   return masks;
 }
 
+OpMemory::Value OpMemory::Attention(const Value& qkv) {
+  Value out{Take(batch_.tokens, query_width()), nullptr};
+  const Buffer log_sum_exp = TakeFloat(batch_.tokens, model_.head_count);
+  AttentionForward(/*answers_only=*/false);
+  if (qkv.gradient == nullptr) return out;
+  out.gradient = NewSlot();
+  Record([this, saved = out.buffer, qkv_saved = qkv.buffer, log_sum_exp, from = out.gradient,
+          to = qkv.gradient] {
+    const Buffer grad_out = std::exchange(*from, nullptr);
+    const Buffer grad = Take(batch_.tokens, query_width() + 2 * key_width());
+    AttentionBackward(/*answers_only=*/false);
+    Flow(grad, to);
+  });
+  return out;
+}
+
+OpMemory::Value OpMemory::AnswerAttention(const Value& q, const Value& kv) {
+  Value out{Take(batch_.answers, query_width()), nullptr};
+  const Buffer log_sum_exp = TakeFloat(batch_.answers, model_.head_count);
+  AttentionForward(/*answers_only=*/true);
+  if (q.gradient == nullptr && kv.gradient == nullptr) return out;
+  out.gradient = NewSlot();
+  Record([this, saved = out.buffer, q_saved = q.buffer, kv_saved = kv.buffer, log_sum_exp,
+          from = out.gradient, to_q = q.gradient, to_kv = kv.gradient] {
+    const Buffer grad_out = std::exchange(*from, nullptr);
+    const Buffer grad_q = Take(batch_.answers, query_width());
+    const Buffer grad_kv = Take(batch_.tokens, 2 * key_width());
+    AttentionBackward(/*answers_only=*/true);
+    Flow(grad_q, to_q);
+    Flow(grad_kv, to_kv);
+  });
+  return out;
+}
+
 OpMemory::Value OpMemory::SelectAnswers(const Value& x) {
   Value selected{Take(batch_.answers, hidden_size()), nullptr};
   if (x.gradient == nullptr) return selected;

@@ -79,8 +79,8 @@ class OpMemory {
 
   Normed AddRmsNorm(const Stream& in, int64_t rows);
   virtual Value Linear(const Value& x, int64_t rows, const Group& group, const Source& source) = 0;
-  virtual Value Attention(const Value& qkv) = 0;
-  virtual Value AnswerAttention(const Value& q, const Value& kv) = 0;
+  Value Attention(const Value& qkv);
+  Value AnswerAttention(const Value& q, const Value& kv);
   // Backward, the other tokens' rows are zeros.
   Value SelectAnswers(const Value& x);
   Value Swiglu(const Value& gate_up, int64_t rows);
@@ -135,6 +135,10 @@ class OpMemory {
 
   // Weights of norms in fp32, as the CPU reads them.
   virtual Buffer WidenedNorm() = 0;
+
+  // What attention holds beside its results, of all tokens' queries or of the answers' alone.
+  virtual void AttentionForward(bool answers_only) = 0;
+  virtual void AttentionBackward(bool answers_only) = 0;
 
   bool computes_in_float() const { return batch_.element_bytes == kFloatBytes; }
   int64_t hidden_size() const { return model_.hidden_size; }
