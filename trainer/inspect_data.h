@@ -18,6 +18,11 @@
 
 namespace pricer {
 
+// 0 of nothing.
+inline double Share(int64_t part, int64_t whole) {
+  return whole == 0 ? 0.0 : static_cast<double>(part) / static_cast<double>(whole);
+}
+
 struct DataInspectionOptions {
   std::string data;
   std::string validation = "";  // empty = none
