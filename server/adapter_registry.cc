@@ -1,6 +1,7 @@
 #include "server/adapter_registry.h"
 
 #include <algorithm>
+#include <cmath>
 #include <limits>
 #include <set>
 #include <utility>
@@ -8,6 +9,7 @@
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
 #include "base/check.h"
+#include "base/status_macros.h"
 
 namespace pricer {
 namespace {
@@ -31,6 +33,13 @@ AdapterRegistry::AdapterRegistry(std::string default_adapter, Metrics* metrics, 
 
 absl::StatusOr<AdapterHandle> AdapterRegistry::Find(absl::string_view name,
                                                     std::optional<int64_t> version) const {
+  ASSIGN_OR_RETURN(AdapterRoute route, Route(name, version, ""));
+  return std::move(route.adapter);
+}
+
+absl::StatusOr<AdapterRoute> AdapterRegistry::Route(absl::string_view name,
+                                                    std::optional<int64_t> version,
+                                                    absl::string_view label) const {
   MutexLock lock(&mutex_);
   std::string default_name;
   if (name.empty()) {
@@ -40,16 +49,45 @@ absl::StatusOr<AdapterHandle> AdapterRegistry::Find(absl::string_view name,
     name = default_name;
   }
   // So that an error says why there is none.
-  if (name == kBaseName && !version.has_value()) version = BaseKey().version;
-  const Record* record = nullptr;
-  if (version.has_value()) {
-    const auto found = records_.find(AdapterKey{std::string(name), *version});
-    if (found != records_.end()) record = &found->second;
-  } else {
-    record = Newest(name);
+  if (name == kBaseName && !version.has_value() && (label.empty() || label == kStableLabel)) {
+    version = BaseKey().version;
   }
-  if (record == nullptr || record->adapter == nullptr) return NotFound(name, version);
-  return record->adapter;
+  AdapterRoute route;
+  if (version.has_value()) {
+    const Record* const record = Available(name, *version);
+    if (record == nullptr) return NotFound(name, version);
+    route.adapter = record->adapter;
+    return route;
+  }
+  route.label = std::string(label.empty() ? kStableLabel : label);
+  const Record* const record = Labelled(name, route.label);
+  if (record == nullptr) return LabelNotFound(name, route.label);
+  route.adapter = record->adapter;
+  if (route.label != kStableLabel) return route;
+  const Record* const shadow = Labelled(name, kShadowLabel);
+  if (shadow != nullptr && shadow != record) route.shadow = shadow->adapter;
+  const Record* const canary = label.empty() ? Labelled(name, kCanaryLabel) : nullptr;
+  if (canary != nullptr && canary != record) {
+    const double percent = LabelsOf(name)->live.at(std::string(kCanaryLabel)).percent;
+    route.canary = canary->adapter;
+    route.canary_buckets = static_cast<int>(std::lround(percent / 100 * kCanaryBuckets));
+  }
+  return route;
+}
+
+absl::StatusOr<AdapterLabelStatus> AdapterRegistry::Labels(absl::string_view name) const {
+  MutexLock lock(&mutex_);
+  const auto known = records_.lower_bound(AdapterKey{std::string(name), 0});
+  if (known == records_.end() || known->first.name != name || name == kBaseName) {
+    return NotFound(name, std::nullopt);
+  }
+  AdapterLabelStatus status;
+  if (const LabelRecord* const labels = LabelsOf(name)) {
+    status.labels = labels->file;
+    status.error = labels->error;
+    for (const auto& [label, target] : labels->live) status.live[label] = target.version;
+  }
+  return status;
 }
 
 absl::StatusOr<std::string> AdapterRegistry::DefaultName() const {
@@ -79,6 +117,73 @@ const AdapterRegistry::Record* AdapterRegistry::Newest(absl::string_view name) c
     if (record->second.adapter != nullptr) return &record->second;
   }
   return nullptr;
+}
+
+const AdapterRegistry::Record* AdapterRegistry::Available(absl::string_view name,
+                                                          int64_t version) const {
+  const auto found = records_.find(AdapterKey{std::string(name), version});
+  if (found == records_.end() || found->second.adapter == nullptr) return nullptr;
+  return &found->second;
+}
+
+const AdapterRegistry::LabelRecord* AdapterRegistry::LabelsOf(absl::string_view name) const {
+  const auto found = labels_.find(std::string(name));
+  return found == labels_.end() ? nullptr : &found->second;
+}
+
+const AdapterRegistry::Record* AdapterRegistry::Labelled(absl::string_view name,
+                                                         absl::string_view label) const {
+  const LabelRecord* const labels = LabelsOf(name);
+  if (labels == nullptr) return label == kStableLabel ? Newest(name) : nullptr;
+  // Never read: the newest may be what the file keeps calls from.
+  if (labels->file.generation == 0) return nullptr;
+  if (!labels->file.Target(label).has_value()) {
+    return label == kStableLabel ? Newest(name) : nullptr;
+  }
+  const auto live = labels->live.find(std::string(label));
+  return live == labels->live.end() ? nullptr : Available(name, live->second.version);
+}
+
+void AdapterRegistry::UpdateLive(const std::string& name) {
+  const auto found = labels_.find(name);
+  if (found == labels_.end()) return;
+  LabelRecord& labels = found->second;
+  std::map<std::string, LabelTarget> live;
+  for (const auto& [label, target] : labels.file.labels) {
+    const auto before = labels.live.find(label);
+    const bool was_there = before != labels.live.end();
+    if (Available(name, target.version) != nullptr) {
+      if (!was_there || before->second.version != target.version) metrics_->LabelMoved(label);
+      live[label] = target;
+    } else if (was_there && Available(name, before->second.version) != nullptr) {
+      live[label] = before->second;
+    }
+  }
+  labels.live = std::move(live);
+}
+
+absl::Status AdapterRegistry::LabelNotFound(absl::string_view name, absl::string_view label) const {
+  const LabelRecord* const labels = LabelsOf(name);
+  if (labels != nullptr && labels->file.generation == 0) {
+    return absl::FailedPreconditionError(
+        absl::StrCat("label \"", label, "\": what it leads to is not known: ", labels->error));
+  }
+  const std::optional<LabelTarget> target =
+      labels == nullptr ? std::nullopt : labels->file.Target(label);
+  if (target.has_value()) {
+    const absl::Status status = NotFound(name, target->version);
+    return absl::Status(status.code(), absl::StrCat("label \"", label, "\": ", status.message()));
+  }
+  if (label == kStableLabel) return NotFound(name, std::nullopt);
+  std::vector<absl::string_view> known = {kStableLabel};
+  if (labels != nullptr) {
+    for (const auto& [other, _] : labels->file.labels) {
+      if (other != kStableLabel) known.push_back(other);
+    }
+  }
+  return absl::NotFoundError(absl::StrCat("adapter.label: ", Describe(name, std::nullopt),
+                                          " has no label \"", label,
+                                          "\"; there is: ", absl::StrJoin(known, ", ")));
 }
 
 absl::Status AdapterRegistry::NotFound(absl::string_view name,
@@ -121,8 +226,13 @@ std::vector<AdapterStatus> AdapterRegistry::List(absl::string_view name) const {
   for (const auto& [key, record] : records_) {
     if (!name.empty() && key.name != name) continue;
     statuses.push_back(record.status);
-    statuses.back().serves_by_default =
-        record.adapter != nullptr && key.name != kBaseName && Newest(key.name) == &record;
+    if (record.adapter == nullptr || key.name == kBaseName) continue;
+    statuses.back().serves_by_default = Labelled(key.name, kStableLabel) == &record;
+    if (const LabelRecord* const labels = LabelsOf(key.name)) {
+      for (const auto& [label, target] : labels->live) {
+        if (target.version == key.version) statuses.back().labels.push_back(label);
+      }
+    }
   }
   return statuses;
 }
@@ -166,6 +276,7 @@ void AdapterRegistry::Publish(AdapterHandle adapter, absl::Duration load_time) {
   record.adapter = std::move(adapter);
   metrics_->AdapterLoaded(load_time);
   SetState(&record, AdapterState::kAvailable);
+  UpdateLive(record.status.key.name);
 }
 
 void AdapterRegistry::Refuse(const AdapterKey& key, const absl::Status& reason) {
@@ -185,12 +296,30 @@ void AdapterRegistry::Unload(const AdapterKey& key) {
   record.status.reason = kRemovedReason;
   retired_.push_back(std::exchange(record.adapter, nullptr));
   SetState(&record, AdapterState::kUnloading);
+  UpdateLive(key.name);
 }
 
 void AdapterRegistry::Forget(const AdapterKey& key) {
   MutexLock lock(&mutex_);
   records_.erase(key);
   ReportStates();
+}
+
+void AdapterRegistry::SetLabels(const std::string& name, AdapterLabels labels) {
+  MutexLock lock(&mutex_);
+  if (labels.generation == 0) {
+    labels_.erase(name);
+    return;
+  }
+  LabelRecord& record = labels_[name];
+  record.file = std::move(labels);
+  record.error.clear();
+  UpdateLive(name);
+}
+
+void AdapterRegistry::SetLabelsError(const std::string& name, const std::string& error) {
+  MutexLock lock(&mutex_);
+  labels_[name].error = error;
 }
 
 int AdapterRegistry::FreeUnused() {

@@ -14,6 +14,8 @@
 #include "absl/time/time.h"
 #include "base/clock.h"
 #include "base/mutex.h"
+#include "model/adapter_labels.h"
+#include "server/adapter_route.h"
 #include "server/loaded_adapter.h"
 #include "server/metrics.h"
 
@@ -31,8 +33,21 @@ struct AdapterStatus {
   int64_t memory_bytes = 0;
   absl::Duration load_time;
   absl::Time changed_at;
-  // The newest available version of its name. Not said of the base, which no default leads to.
+  // Answers requests that name no version. Not said of the base, which no default leads to.
   bool serves_by_default = false;
+  // Those that lead here, sorted.
+  std::vector<std::string> labels;
+};
+
+// What is known of an adapter's labels.
+struct AdapterLabelStatus {
+  // As last read of its labels.json.
+  AdapterLabels labels;
+  // Versions that labels lead to here: a label follows the file as soon as its version is
+  // available, and until then stays where it was.
+  std::map<std::string, int64_t> live;
+  // Why the file cannot be read now; empty = it can.
+  std::string error;
 };
 
 // What is live. The watcher tells it what happens to versions; requests take handles from it.
@@ -47,11 +62,21 @@ class AdapterRegistry {
   // and `clock` must outlive the registry.
   AdapterRegistry(std::string default_adapter, Metrics* metrics, const Clock* clock);
 
-  // The version that a request gets; absent `version` = the newest available one. NotFound names
-  // what was asked for and lists what there is; FailedPrecondition for a version that was refused
-  // as made for another base, and for a base that gives no prices; InvalidArgument where no name is
-  // given and several adapters could be meant. The base is never meant by no name.
+  // The version that a request gets; absent `version` = the one that `stable` leads to, which is
+  // the newest available one until that label is set. NotFound names what was asked for and lists
+  // what there is; FailedPrecondition for a version that was refused as made for another base, and
+  // for a base that gives no prices; InvalidArgument where no name is given and several adapters
+  // could be meant. The base is never meant by no name.
   absl::StatusOr<AdapterHandle> Find(absl::string_view name, std::optional<int64_t> version) const;
+
+  // What answers a call. With a version: that one. With a label: the version that it leads to. With
+  // neither: `stable`, with canary. Beside `stable`, however it was come by, there is the shadow.
+  // Errors as Find; NotFound for a label that there is not names those that there are.
+  absl::StatusOr<AdapterRoute> Route(absl::string_view name, std::optional<int64_t> version,
+                                     absl::string_view label) const;
+
+  // NotFound where no version of the adapter is known.
+  absl::StatusOr<AdapterLabelStatus> Labels(absl::string_view name) const;
 
   // Every version known, ordered by name and version; an empty `name` = all adapters. The base is
   // one of them.
@@ -75,6 +100,11 @@ class AdapterRegistry {
   void Unload(const AdapterKey& key);
   // Drops the record of a refused version that is gone from the folder.
   void Forget(const AdapterKey& key);
+  // What an adapter's labels.json says from now on; generation 0 = there is none.
+  void SetLabels(const std::string& name, AdapterLabels labels);
+  // The file cannot be read: what was read of it before holds on. Where nothing was, calls that ask
+  // for no version fail with FailedPrecondition rather than get one that nobody chose.
+  void SetLabelsError(const std::string& name, const std::string& error);
   // Frees unloaded versions that no request holds any more, on the calling thread: kEnd. Returns
   // how many.
   int FreeUnused();
@@ -84,6 +114,12 @@ class AdapterRegistry {
     AdapterStatus status;
     AdapterHandle adapter;  // kAvailable alone
   };
+  struct LabelRecord {
+    AdapterLabels file;
+    std::string error;
+    // Every version in it is available.
+    std::map<std::string, LabelTarget> live;
+  };
 
   void SetState(Record* record, AdapterState state) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   void ReportStates() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
@@ -92,6 +128,17 @@ class AdapterRegistry {
   // Keeps the list of ended versions short.
   void DropOldestEnded() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   const Record* Newest(absl::string_view name) const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  // The record, where it is available.
+  const Record* Available(absl::string_view name, int64_t version) const
+      ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  // What a label leads to, or null; `stable` that is not set = the newest.
+  const Record* Labelled(absl::string_view name, absl::string_view label) const
+      ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  const LabelRecord* LabelsOf(absl::string_view name) const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  // Lets labels follow the file as far as their versions are available.
+  void UpdateLive(const std::string& name) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  absl::Status LabelNotFound(absl::string_view name, absl::string_view label) const
+      ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   absl::StatusOr<std::string> DefaultName() const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   absl::Status NotFound(absl::string_view name, std::optional<int64_t> version) const
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
@@ -103,6 +150,8 @@ class AdapterRegistry {
 
   mutable Mutex mutex_;
   std::map<AdapterKey, Record> records_ ABSL_GUARDED_BY(mutex_);
+  // Of adapters that have a labels.json, by name.
+  std::map<std::string, LabelRecord> labels_ ABSL_GUARDED_BY(mutex_);
   // Unloaded versions that requests may still hold.
   std::vector<AdapterHandle> retired_ ABSL_GUARDED_BY(mutex_);
 };

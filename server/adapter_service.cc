@@ -1,6 +1,10 @@
 #include "server/adapter_service.h"
 
+#include <string>
+#include <utility>
+
 #include "base/status_macros.h"
+#include "server/caller.h"
 #include "server/grpc_status.h"
 #include "server/proto_text.h"
 #include "server/wire_message.h"
@@ -34,29 +38,157 @@ void StatusToProto(const AdapterStatus& status, v1::AdapterVersion* proto) {
   SetDuration(status.load_time, proto->mutable_load_time());
   SetTimestamp(status.changed_at, proto->mutable_changed_at());
   proto->set_serves_by_default(status.serves_by_default);
+  for (const std::string& label : status.labels) proto->add_labels(label);
+}
+
+void TargetToProto(const LabelTarget& target, v1::LabelTarget* proto) {
+  proto->set_version(target.version);
+  proto->set_percent(target.percent);
+}
+
+void LabelsToProto(const std::string& adapter, const AdapterLabelStatus& status,
+                   v1::AdapterLabels* proto) {
+  proto->set_name(adapter);
+  proto->set_generation(status.labels.generation);
+  proto->set_error(ToValidUtf8(status.error));
+  for (const auto& [label, target] : status.labels.labels) {
+    v1::Label* const out = proto->add_labels();
+    out->set_label(label);
+    TargetToProto(target, out->mutable_target());
+    const auto live = status.live.find(label);
+    if (live != status.live.end()) out->set_live_version(live->second);
+  }
+  for (const LabelMove& move : status.labels.history) {
+    v1::LabelMove* const out = proto->add_history();
+    out->set_label(move.label);
+    if (move.from.has_value()) TargetToProto(*move.from, out->mutable_from());
+    if (move.to.has_value()) TargetToProto(*move.to, out->mutable_to());
+    SetTimestamp(move.author.at, out->mutable_moved_at());
+    out->set_moved_by(ToValidUtf8(move.author.by));
+    out->set_rollback(move.rollback);
+  }
 }
 
 }  // namespace
 
-grpc::ServerUnaryReactor* AdapterService::ListAdapters(grpc::CallbackServerContext* context,
-                                                       const grpc::ByteBuffer* request,
-                                                       grpc::ByteBuffer* response) {
-  const absl::Status status = List(*request, response);
-  metrics_->CallEnded("ListAdapters", status.code());
+template <typename Request, typename Response>
+grpc::ServerUnaryReactor* AdapterService::Answer(const char* method,
+                                                 Handler<Request, Response> handler, bool on_pool,
+                                                 grpc::CallbackServerContext* context,
+                                                 const grpc::ByteBuffer* request_bytes,
+                                                 grpc::ByteBuffer* response_bytes) {
   grpc::ServerUnaryReactor* const reactor = context->DefaultReactor();
-  reactor->Finish(ToGrpcStatus(status));
+  const auto finish = [this, method, reactor](const absl::Status& status) {
+    metrics_->CallEnded(method, status.code());
+    reactor->Finish(ToGrpcStatus(status));
+  };
+  Request request;
+  if (const absl::Status status = ParseRequest(*request_bytes, &request); !status.ok()) {
+    finish(status);
+    return reactor;
+  }
+  auto work = [this, handler, finish, response_bytes, caller = CallerOf(context->peer()),
+               request = std::move(request)] {
+    const absl::StatusOr<Response> response = (this->*handler)(request, caller);
+    finish(response.ok() ? SerializeResponse(*response, response_bytes) : response.status());
+  };
+  if (!on_pool) {
+    work();
+  } else if (const absl::Status status = pool_->Submit(std::move(work)); !status.ok()) {
+    finish(status);
+  }
   return reactor;
 }
 
-absl::Status AdapterService::List(const grpc::ByteBuffer& request_bytes,
-                                  grpc::ByteBuffer* response_bytes) const {
-  v1::ListAdaptersRequest request;
-  RETURN_IF_ERROR(ParseRequest(request_bytes, &request));
+grpc::ServerUnaryReactor* AdapterService::ListAdapters(grpc::CallbackServerContext* context,
+                                                       const grpc::ByteBuffer* request,
+                                                       grpc::ByteBuffer* response) {
+  return Answer("ListAdapters", &AdapterService::List, /*on_pool=*/false, context, request,
+                response);
+}
+
+grpc::ServerUnaryReactor* AdapterService::GetLabels(grpc::CallbackServerContext* context,
+                                                    const grpc::ByteBuffer* request,
+                                                    grpc::ByteBuffer* response) {
+  return Answer("GetLabels", &AdapterService::Get, /*on_pool=*/false, context, request, response);
+}
+
+grpc::ServerUnaryReactor* AdapterService::SetLabel(grpc::CallbackServerContext* context,
+                                                   const grpc::ByteBuffer* request,
+                                                   grpc::ByteBuffer* response) {
+  return Answer("SetLabel", &AdapterService::Set, /*on_pool=*/true, context, request, response);
+}
+
+grpc::ServerUnaryReactor* AdapterService::RemoveLabel(grpc::CallbackServerContext* context,
+                                                      const grpc::ByteBuffer* request,
+                                                      grpc::ByteBuffer* response) {
+  return Answer("RemoveLabel", &AdapterService::Remove, /*on_pool=*/true, context, request,
+                response);
+}
+
+grpc::ServerUnaryReactor* AdapterService::RollbackLabel(grpc::CallbackServerContext* context,
+                                                        const grpc::ByteBuffer* request,
+                                                        grpc::ByteBuffer* response) {
+  return Answer("RollbackLabel", &AdapterService::RollBack, /*on_pool=*/true, context, request,
+                response);
+}
+
+absl::StatusOr<v1::ListAdaptersResponse> AdapterService::List(
+    const v1::ListAdaptersRequest& request, const std::string& /*caller*/) const {
   v1::ListAdaptersResponse response;
   for (const AdapterStatus& status : registry_->List(request.name())) {
     StatusToProto(status, response.add_versions());
   }
-  return SerializeResponse(response, response_bytes);
+  return response;
+}
+
+absl::StatusOr<v1::GetLabelsResponse> AdapterService::Get(const v1::GetLabelsRequest& request,
+                                                          const std::string& /*caller*/) const {
+  v1::GetLabelsResponse response;
+  ASSIGN_OR_RETURN(const AdapterLabelStatus status, registry_->Labels(request.name()));
+  LabelsToProto(request.name(), status, response.mutable_labels());
+  return response;
+}
+
+absl::StatusOr<v1::SetLabelResponse> AdapterService::Set(const v1::SetLabelRequest& request,
+                                                         const std::string& caller) const {
+  ASSIGN_OR_RETURN(LabelMover* const mover, Mover());
+  LabelTarget target{.version = request.version()};
+  if (request.percent() != 0) target.percent = request.percent();
+  const PromotionGate gate{.golden_items = request.gate().golden_items(),
+                           .max_shift = request.gate().max_shift()};
+  ASSIGN_OR_RETURN(const LabelMoveResult result,
+                   mover->Move(request.name(), request.label(), target, gate, caller));
+  v1::SetLabelResponse response;
+  LabelsToProto(request.name(), result.labels, response.mutable_labels());
+  if (result.shift.has_value()) response.set_shift(*result.shift);
+  return response;
+}
+
+absl::StatusOr<v1::RemoveLabelResponse> AdapterService::Remove(
+    const v1::RemoveLabelRequest& request, const std::string& caller) const {
+  ASSIGN_OR_RETURN(LabelMover* const mover, Mover());
+  ASSIGN_OR_RETURN(const LabelMoveResult result,
+                   mover->Remove(request.name(), request.label(), caller));
+  v1::RemoveLabelResponse response;
+  LabelsToProto(request.name(), result.labels, response.mutable_labels());
+  return response;
+}
+
+absl::StatusOr<v1::RollbackLabelResponse> AdapterService::RollBack(
+    const v1::RollbackLabelRequest& request, const std::string& caller) const {
+  ASSIGN_OR_RETURN(LabelMover* const mover, Mover());
+  ASSIGN_OR_RETURN(const LabelMoveResult result,
+                   mover->RollBack(request.name(), request.label(), caller));
+  v1::RollbackLabelResponse response;
+  LabelsToProto(request.name(), result.labels, response.mutable_labels());
+  return response;
+}
+
+absl::StatusOr<LabelMover*> AdapterService::Mover() const {
+  LabelMover* const mover = mover_.load(std::memory_order_acquire);
+  if (mover == nullptr) return absl::UnavailableError("the server is starting");
+  return mover;
 }
 
 }  // namespace pricer

@@ -43,7 +43,8 @@ AdapterWatcher::AdapterWatcher(const AdapterWatcherOptions& options, LoadFunctio
       load_(std::move(load)),
       registry_(registry),
       metrics_(metrics),
-      clock_(clock) {}
+      clock_(clock),
+      labels_(options.root, registry) {}
 
 AdapterWatcher::~AdapterWatcher() { Stop(); }
 
@@ -102,6 +103,8 @@ absl::Status AdapterWatcher::Poll() {
   if (scan.ok()) {
     ReportReadableNames(*scan);
     WarnOfForeignEntries(*scan);
+    // Before versions: what a label keeps calls from must not answer for a moment.
+    labels_.Poll(*scan);
     LoadNew(*scan);
     UnloadAbsent(*scan);
   } else {

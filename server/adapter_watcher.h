@@ -16,6 +16,7 @@
 #include "base/mutex.h"
 #include "server/adapter_folder.h"
 #include "server/adapter_registry.h"
+#include "server/label_follower.h"
 #include "server/loaded_adapter.h"
 #include "server/metrics.h"
 
@@ -31,9 +32,9 @@ struct AdapterWatcherOptions {
   absl::Duration max_retry_delay = absl::Minutes(5);
 };
 
-// Makes the registry follow the adapter folder, from one thread of its own. Loads run on that
-// thread, one after the other, newest versions of a name first: they take nothing from requests but
-// the processor.
+// Makes the registry follow the adapter folder, its labels first, from one thread of its own. Loads
+// run on that thread, one after the other, newest versions of a name first: they take nothing from
+// requests but the processor.
 //
 // 1. A version is loaded when it is found with its marker. It is never loaded again while it is
 //    available: versions are immutable, a changed adapter is a new version.
@@ -60,6 +61,9 @@ class AdapterWatcher {
   // One look at the folder, with all loads and unloads that follow from it. Unavailable where the
   // root was not readable. Not while the thread runs.
   absl::Status Poll();
+
+  // Has the registry know what was just written to an adapter's labels. Thread-safe.
+  void RefreshLabels(const std::string& name) { labels_.Refresh(name); }
 
   // Polls on a thread of its own, the first time after one interval.
   void Start();
@@ -102,6 +106,7 @@ class AdapterWatcher {
   AdapterRegistry* const registry_;
   Metrics* const metrics_;
   const Clock* const clock_;
+  LabelFollower labels_;
 
   // Only by whoever polls.
   std::map<AdapterKey, Known> known_;

@@ -1,6 +1,8 @@
 #include "server/batch_scheduler.h"
 
 #include <algorithm>
+#include <cmath>
+#include <functional>
 #include <utility>
 
 #include "base/check.h"
@@ -9,6 +11,29 @@ namespace pricer {
 namespace {
 
 absl::Status StoppingError() { return absl::UnavailableError("the server is stopping"); }
+
+// One sequence of a batch, and the task that it is computed for.
+struct Row {
+  PredictorSequence sequence;
+  size_t task = 0;
+  bool is_shadow = false;
+};
+
+// Those of one adapter together, tasks in their order.
+std::vector<Row> RowsOf(const std::vector<BatchQueue::Waiting>& batch) {
+  std::vector<Row> rows;
+  rows.reserve(batch.size());
+  for (size_t i = 0; i < batch.size(); ++i) {
+    const PriceTask& task = batch[i].task;
+    rows.push_back({{task.ids, task.adapter.get()}, i});
+    if (!task.shadow.has_value()) continue;
+    rows.push_back({{task.shadow->ids, task.shadow->adapter.get()}, i, /*is_shadow=*/true});
+  }
+  std::stable_sort(rows.begin(), rows.end(), [](const Row& a, const Row& b) {
+    return std::less<>()(a.sequence.adapter, b.sequence.adapter);
+  });
+  return rows;
+}
 
 // What became of a task that no batch computed.
 absl::Status ReasonToDrop(const PriceTask& task, absl::Time now) {
@@ -102,6 +127,7 @@ void BatchScheduler::Drop(std::vector<BatchQueue::Waiting> dropped) {
   const absl::Time now = clock_->Now();
   for (BatchQueue::Waiting& waiting : dropped) {
     waiting.task.adapter.reset();
+    waiting.task.shadow.reset();
     waiting.task.done(
         {ReasonToDrop(waiting.task, now), now - waiting.admitted, absl::ZeroDuration()});
   }
@@ -109,33 +135,49 @@ void BatchScheduler::Drop(std::vector<BatchQueue::Waiting> dropped) {
 
 void BatchScheduler::Compute(BatchQueue::Taken taken) {
   std::vector<BatchQueue::Waiting>& batch = taken.batch;
-  std::stable_sort(batch.begin(), batch.end(), [](const auto& a, const auto& b) {
-    return std::less<>()(a.task.adapter.get(), b.task.adapter.get());
-  });
+  const std::vector<Row> rows = RowsOf(batch);
   std::vector<PredictorSequence> sequences;
-  sequences.reserve(batch.size());
-  for (const BatchQueue::Waiting& waiting : batch) {
-    sequences.push_back({waiting.task.ids, waiting.task.adapter.get()});
-  }
+  sequences.reserve(rows.size());
+  for (const Row& row : rows) sequences.push_back(row.sequence);
 
   const absl::Time start = clock_->Now();
   for (const BatchQueue::Waiting& waiting : batch) metrics_->TaskWaited(start - waiting.admitted);
   BatchPredictor::Results results = predictor_->PredictBatch(sequences);
   const absl::Duration compute_time = clock_->Now() - start;
-  PRICER_CHECK(results.size() == batch.size());
-  metrics_->BatchComputed(static_cast<int64_t>(batch.size()), taken.tokens, compute_time);
+  PRICER_CHECK(results.size() == rows.size());
+  metrics_->BatchComputed(static_cast<int64_t>(rows.size()), taken.tokens, compute_time);
   {
     MutexLock lock(&mutex_);
     queue_.BatchEnded(taken.tokens, compute_time);
   }
 
+  // Of each task, where its own result and its shadow's are.
+  std::vector<size_t> own(batch.size());
+  std::vector<size_t> shadow(batch.size());
+  for (size_t i = 0; i < rows.size(); ++i) {
+    (rows[i].is_shadow ? shadow : own)[rows[i].task] = i;
+  }
   for (size_t i = 0; i < batch.size(); ++i) {
     PriceTask& task = batch[i].task;
-    if (results[i].ok() && !task.internal) metrics_->ItemPriced(task.lane, task.adapter->key);
+    BatchPredictor::Results::value_type& result = results[own[i]];
+    if (result.ok() && !task.internal) metrics_->ItemPriced(task.lane, task.adapter->key);
+    if (result.ok() && task.shadow.has_value()) Compare(*result, results[shadow[i]], task);
     // Before `done`: whoever waits for it may rely on being the last to hold the adapter.
     task.adapter.reset();
-    task.done({std::move(results[i]), start - batch[i].admitted, compute_time});
+    task.shadow.reset();
+    task.done({std::move(result), start - batch[i].admitted, compute_time});
   }
+}
+
+void BatchScheduler::Compare(const PriceDistribution& price,
+                             const absl::StatusOr<PriceDistribution>& shadow,
+                             const PriceTask& task) {
+  if (!shadow.ok()) {
+    metrics_->ShadowFailed();
+    return;
+  }
+  metrics_->ShadowCompared(task.shadow->adapter->key,
+                           std::log(shadow->Quantile(0.5) / price.Quantile(0.5)));
 }
 
 }  // namespace pricer

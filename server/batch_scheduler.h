@@ -5,6 +5,7 @@
 
 #include "absl/base/thread_annotations.h"
 #include "absl/status/status.h"
+#include "absl/status/statusor.h"
 #include "absl/time/time.h"
 #include "base/clock.h"
 #include "base/mutex.h"
@@ -56,6 +57,9 @@ class BatchScheduler {
   // Waits for work; false = ended.
   bool Take(BatchQueue::Taken* taken);
   void Compute(BatchQueue::Taken taken);
+  // Tells the metrics how far a task's shadow is from it.
+  void Compare(const PriceDistribution& price, const absl::StatusOr<PriceDistribution>& shadow,
+               const PriceTask& task);
   void Drop(std::vector<BatchQueue::Waiting> dropped);
   void ReportQueue() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
 

@@ -53,6 +53,13 @@ class Metrics {
   // Nobody holds this version any more.
   virtual void AdapterEnded(const AdapterKey& /*adapter*/) {}
   virtual void AdapterRootReadable(bool /*readable*/) {}
+  // A label leads to another version than before.
+  virtual void LabelMoved(absl::string_view /*label*/) {}
+  // The same item under a version and under its shadow: ln(shadow's median / the version's).
+  // REQUIRES: a handle of the shadow is held.
+  virtual void ShadowCompared(const AdapterKey& /*shadow*/, double /*log_ratio*/) {}
+  // The shadow gave no price for an item that was priced.
+  virtual void ShadowFailed() {}
 };
 
 }  // namespace pricer

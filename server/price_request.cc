@@ -12,7 +12,6 @@
 namespace pricer {
 namespace {
 
-constexpr absl::string_view kStableLabel = "stable";
 constexpr size_t kMaxAdapterNameBytes = 63;
 constexpr size_t kMaxEstimatorBytes = 64;
 
@@ -54,7 +53,7 @@ std::array<std::pair<absl::string_view, const std::string*>, 5> TextFields(const
 absl::StatusOr<AdapterChoice> ChoiceFromProto(const v1::AdapterSpec& proto) {
   RETURN_IF_ERROR(CheckLength("adapter.name", proto.name().size(), kMaxAdapterNameBytes));
   RETURN_IF_ERROR(CheckLength("adapter.label", proto.label().size(), kMaxAdapterNameBytes));
-  AdapterChoice choice{.name = proto.name(), .version = std::nullopt};
+  AdapterChoice choice{.name = proto.name(), .version = std::nullopt, .label = proto.label()};
   if (proto.has_version()) {
     const int64_t least = proto.name() == kBaseName ? BaseKey().version : 1;
     if (proto.version() < least) {
@@ -62,10 +61,6 @@ absl::StatusOr<AdapterChoice> ChoiceFromProto(const v1::AdapterSpec& proto) {
           absl::StrCat("adapter.version: expected at least ", least, ", got ", proto.version()));
     }
     choice.version = proto.version();
-  }
-  if (proto.has_label() && !proto.label().empty() && proto.label() != kStableLabel) {
-    return absl::NotFoundError(
-        absl::StrCat("adapter.label: no label \"", proto.label(), "\"; there is: stable"));
   }
   return choice;
 }
@@ -168,6 +163,7 @@ void FillPrediction(const PriceDistribution& distribution, const PriceOptions& o
   served_by->set_adapter(context.adapter.key.name);
   served_by->set_version(context.adapter.key.version);
   served_by->set_digest(context.adapter.digest);
+  served_by->set_label(std::string(context.label));
   proto->set_prompt_tokens(context.prompt_tokens);
   proto->set_truncated(context.truncated);
   SetDuration(context.queue_time, proto->mutable_queue_time());

@@ -6,6 +6,7 @@
 #include <string>
 
 #include "absl/status/statusor.h"
+#include "absl/strings/string_view.h"
 #include "absl/time/time.h"
 #include "model/price_distribution.h"
 #include "pricer/v1/pricing.pb.h"
@@ -29,11 +30,11 @@ inline constexpr int kMaxRequestBytes = 16 * 1024 * 1024;
 
 // Which adapter version is asked for.
 struct AdapterChoice {
-  std::string name;                // empty = the default adapter
-  std::optional<int64_t> version;  // absent = the newest available
+  std::string name;  // empty = the default adapter
+  std::optional<int64_t> version;
+  std::string label;  // empty where there is a version or none is asked for
 };
 
-// NotFound for a label that does not exist.
 absl::StatusOr<AdapterChoice> ChoiceFromProto(const v1::AdapterSpec& proto);
 
 // Online where nothing is said; InvalidArgument for a number that is no lane.
@@ -49,6 +50,8 @@ absl::Status CheckItemCount(int count);
 // What is said of a prediction beside its prices.
 struct PredictionContext {
   const LoadedAdapter& adapter;
+  // That led to the adapter; empty = it was asked for by number.
+  absl::string_view label = {};
   const std::string& model_fingerprint;
   int prompt_tokens = 0;
   bool truncated = false;

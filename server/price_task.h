@@ -4,6 +4,7 @@
 #include <cstdint>
 #include <functional>
 #include <memory>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -34,6 +35,13 @@ class TaskWaiters {
   virtual absl::Time deadline() const = 0;
 };
 
+// The item of a task as another version is asked for it.
+struct ShadowPrompt {
+  std::vector<int32_t> ids;  // not empty
+  AdapterHandle adapter;     // not null
+  int64_t extra_rows = 0;    // as PriceTask's
+};
+
 // One tokenized prompt to price.
 struct PriceTask {
   std::vector<int32_t> ids;  // not empty
@@ -41,6 +49,8 @@ struct PriceTask {
   // What it is expected to cost beside the prompt, in rows of the forward pass, which count as
   // tokens wherever tokens are limited: LoadedAdapter::extra_rows().
   int64_t extra_rows = 0;
+  // Computed in the same batch and compared; what becomes of it does not touch the task.
+  std::optional<ShadowPrompt> shadow;
   Lane lane = Lane::kOnline;
   // Whose share and quota it counts towards.
   std::string caller;
@@ -59,7 +69,11 @@ struct PriceTask {
   // it must not block.
   std::function<void(TaskResult)> done;
 
-  int64_t tokens() const { return static_cast<int64_t>(ids.size()) + extra_rows; }
+  int64_t tokens() const {
+    const int64_t own = static_cast<int64_t>(ids.size()) + extra_rows;
+    if (!shadow.has_value()) return own;
+    return own + static_cast<int64_t>(shadow->ids.size()) + shadow->extra_rows;
+  }
   bool gone() const {
     if (waiters != nullptr) return waiters->gone();
     return cancelled != nullptr && cancelled->load(std::memory_order_relaxed);

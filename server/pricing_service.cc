@@ -8,6 +8,8 @@
 #include "absl/time/clock.h"
 #include "base/mutex.h"
 #include "base/status_macros.h"
+#include "model/adapter_labels.h"
+#include "server/adapter_route.h"
 #include "server/caller.h"
 #include "server/grpc_status.h"
 #include "server/proto_text.h"
@@ -40,8 +42,14 @@ class PricingCall : public grpc::ServerUnaryReactor {
   void OnDone() override { delete this; }
 
  protected:
+  // Which version answers an item, and the label that led to it. Both live as long as the call.
+  struct Answering {
+    const AdapterHandle* adapter = nullptr;
+    absl::string_view label;
+  };
   // An item on its way to be computed.
   struct PendingItem {
+    Answering answering;
     PriceCache::Key key;
     PriceTask task;
     PriceCache::PromptFacts prompt;
@@ -49,34 +57,41 @@ class PricingCall : public grpc::ServerUnaryReactor {
   };
   using DoneFunction = std::function<void(PriceCache::Outcome)>;
 
-  // Takes the adapter version that the whole call is answered with.
+  // Takes the adapter versions that the whole call is answered with.
   absl::Status Prepare(const v1::AdapterSpec& adapter, const v1::PredictOptions& options) {
     ASSIGN_OR_RETURN(options_, OptionsFromProto(options));
     ASSIGN_OR_RETURN(lane_, LaneFromProto(options.lane()));
     ASSIGN_OR_RETURN(const AdapterChoice choice, ChoiceFromProto(adapter));
-    ASSIGN_OR_RETURN(adapter_, backend_.registry->Find(choice.name, choice.version));
+    ASSIGN_OR_RETURN(route_, backend_.registry->Route(choice.name, choice.version, choice.label));
     deadline_ = absl::FromChrono(context_->deadline());
     caller_ = CallerOf(context_->peer());
     return absl::OkStatus();
   }
 
+  Answering AnsweringOf(const v1::Item& item, absl::string_view text) const {
+    if (route_.IsCanarys(item.id().empty() ? text : absl::string_view(item.id()))) {
+      return {&route_.canary, kCanaryLabel};
+    }
+    return {&route_.adapter, route_.label};
+  }
+
   // Whether an item of so many bytes would be admitted, before it is tokenized: few texts have more
   // than eight bytes to a token.
-  absl::Status CheckAdmission(const v1::Item& item) const {
+  absl::Status CheckAdmission(const v1::Item& item, const LoadedAdapter& adapter) const {
     constexpr int64_t kBytesPerToken = 8;
-    const int64_t most = adapter_->manifest.prompt.max_prompt_tokens;
+    const int64_t most = adapter.manifest.prompt.max_prompt_tokens;
     const auto bytes = static_cast<int64_t>(item.ByteSizeLong());
     const int64_t tokens = std::clamp<int64_t>(bytes / kBytesPerToken, 1, most);
     return backend_.scheduler->Check({.lane = lane_,
                                       .caller = caller_,
-                                      .tokens = tokens + adapter_->extra_rows(),
+                                      .tokens = tokens + adapter.extra_rows(),
                                       .deadline = deadline_});
   }
 
   // Answers the item from what is known, or joins it to the same item of another call; `done` is
-  // called then. False: neither, and `item` is to be tokenized.
+  // called then. False: neither, and `item` is to be tokenized. REQUIRES: `item` has its version.
   absl::StatusOr<bool> Reuse(const std::string& text, DoneFunction done, PendingItem* item) const {
-    item->key = PriceCache::KeyOf(*adapter_, text);
+    item->key = PriceCache::KeyOf(**item->answering.adapter, text);
     if (std::optional<PriceCache::Priced> known = backend_.cache->Find(item->key)) {
       done({{std::move(known->distribution), absl::ZeroDuration(), absl::ZeroDuration()},
             known->prompt});
@@ -89,8 +104,8 @@ class PricingCall : public grpc::ServerUnaryReactor {
 
   // Tokenizes the item.
   absl::Status Encode(const std::string& text, PendingItem* item) const {
-    absl::StatusOr<EncodedPrompt> encoded =
-        backend_.engine->Encode(adapter_->manifest.prompt, text);
+    const AdapterHandle& adapter = *item->answering.adapter;
+    absl::StatusOr<EncodedPrompt> encoded = backend_.engine->Encode(adapter->manifest.prompt, text);
     if (!encoded.ok()) {
       return absl::Status(encoded.status().code(),
                           absl::StrCat("item: ", encoded.status().message()));
@@ -98,10 +113,22 @@ class PricingCall : public grpc::ServerUnaryReactor {
     item->prompt = {.tokens = static_cast<int>(encoded->ids.size()),
                     .truncated = encoded->truncated};
     item->task.ids = std::move(encoded->ids);
-    item->task.adapter = adapter_;
-    item->task.extra_rows = adapter_->extra_rows();
+    item->task.adapter = adapter;
+    item->task.extra_rows = adapter->extra_rows();
     item->task.caller = caller_;
+    if (adapter == route_.adapter && route_.shadow != nullptr) AddShadow(text, &item->task);
     return absl::OkStatus();
+  }
+
+  // Where the shadow cannot read the item, the item has none.
+  void AddShadow(const std::string& text, PriceTask* task) const {
+    const AdapterHandle& shadow = route_.shadow;
+    absl::StatusOr<EncodedPrompt> encoded = backend_.engine->Encode(shadow->manifest.prompt, text);
+    if (encoded.ok()) {
+      task->shadow = {std::move(encoded->ids), shadow, shadow->extra_rows()};
+    } else {
+      metrics_->ShadowFailed();
+    }
   }
 
   // On error `item` is as it was.
@@ -110,9 +137,11 @@ class PricingCall : public grpc::ServerUnaryReactor {
                                           std::move(item->asker));
   }
 
-  void Fill(const PriceCache::Outcome& outcome, v1::Prediction* prediction) const {
+  void Fill(const PriceCache::Outcome& outcome, const Answering& answering,
+            v1::Prediction* prediction) const {
     FillPrediction(*outcome.result.distribution, options_,
-                   {.adapter = *adapter_,
+                   {.adapter = **answering.adapter,
+                    .label = answering.label,
                     .model_fingerprint = backend_.engine->info().model_fingerprint,
                     .prompt_tokens = outcome.prompt.tokens,
                     .truncated = outcome.prompt.truncated,
@@ -129,7 +158,7 @@ class PricingCall : public grpc::ServerUnaryReactor {
       context_->AddTrailingMetadata(kRetryPushback,
                                     absl::StrCat(absl::ToInt64Milliseconds(*delay)));
     }
-    adapter_.reset();
+    route_ = AdapterRoute();
     Finish(ToGrpcStatus(status));
   }
 
@@ -160,7 +189,7 @@ class PricingCall : public grpc::ServerUnaryReactor {
   grpc::ByteBuffer* const response_bytes_;
   const std::shared_ptr<std::atomic<bool>> cancelled_ = std::make_shared<std::atomic<bool>>(false);
 
-  AdapterHandle adapter_;
+  AdapterRoute route_;
   PriceOptions options_;
   Lane lane_ = Lane::kOnline;
   absl::Time deadline_;
@@ -191,17 +220,20 @@ class PredictPriceCall final : public PricingCall {
     RETURN_IF_ERROR(Abandoned());
     ASSIGN_OR_RETURN(const std::string text, ItemTextFromProto(request_.item()));
     PendingItem item;
-    const auto answer = [this](const PriceCache::Outcome& outcome) { Answer(outcome); };
+    item.answering = AnsweringOf(request_.item(), text);
+    const auto answer = [this, answering = item.answering](const PriceCache::Outcome& outcome) {
+      Answer(outcome, answering);
+    };
     ASSIGN_OR_RETURN(const bool reused, Reuse(text, answer, &item));
     if (reused) return absl::OkStatus();
-    RETURN_IF_ERROR(CheckAdmission(request_.item()));
+    RETURN_IF_ERROR(CheckAdmission(request_.item(), **item.answering.adapter));
     RETURN_IF_ERROR(Encode(text, &item));
     return PricingCall::Schedule(&item);
   }
 
-  void Answer(const PriceCache::Outcome& outcome) {
+  void Answer(const PriceCache::Outcome& outcome, const Answering& answering) {
     const auto& distribution = outcome.result.distribution;
-    if (distribution.ok()) Fill(outcome, response_.mutable_prediction());
+    if (distribution.ok()) Fill(outcome, answering, response_.mutable_prediction());
     End(distribution.status(), response_);
   }
 
@@ -261,8 +293,10 @@ class BatchPredictPricesCall final : public PricingCall {
   absl::StatusOr<bool> Read(const v1::Item& proto, v1::ItemResult* result, PendingItem* item) {
     RETURN_IF_ERROR(Abandoned());
     ASSIGN_OR_RETURN(const std::string text, ItemTextFromProto(proto));
-    const auto done = [this, result](const PriceCache::Outcome& outcome) {
-      ItemDone(outcome, /*queue_tokens=*/0, result);
+    item->answering = AnsweringOf(proto, text);
+    const auto done = [this, answering = item->answering,
+                       result](const PriceCache::Outcome& outcome) {
+      ItemDone(outcome, answering, /*queue_tokens=*/0, result);
     };
     ASSIGN_OR_RETURN(const bool reused, Reuse(text, done, item));
     if (!reused) RETURN_IF_ERROR(Encode(text, item));
@@ -273,8 +307,9 @@ class BatchPredictPricesCall final : public PricingCall {
   // have, is the call's unless it waits for results already.
   absl::Status Queue(PendingItem item, v1::ItemResult* result) {
     const int64_t tokens = item.task.tokens();
-    item.asker.done = [this, tokens, result](const PriceCache::Outcome& outcome) {
-      ItemDone(outcome, tokens, result);
+    item.asker.done = [this, answering = item.answering, tokens,
+                       result](const PriceCache::Outcome& outcome) {
+      ItemDone(outcome, answering, tokens, result);
     };
     MutexLock lock(&mutex_);
     if (most_tokens_ == 0) {
@@ -313,7 +348,8 @@ class BatchPredictPricesCall final : public PricingCall {
     }
   }
 
-  void ItemDone(const PriceCache::Outcome& outcome, int64_t queue_tokens, v1::ItemResult* result) {
+  void ItemDone(const PriceCache::Outcome& outcome, const Answering& answering,
+                int64_t queue_tokens, v1::ItemResult* result) {
     if (queue_tokens > 0) {
       // Before this item is counted as done: until then the call cannot end.
       MutexLock lock(&mutex_);
@@ -324,7 +360,7 @@ class BatchPredictPricesCall final : public PricingCall {
       ItemFailed(outcome.result.distribution.status(), result);
       return;
     }
-    Fill(outcome, result->mutable_prediction());
+    Fill(outcome, answering, result->mutable_prediction());
     OneDone();
   }
 

@@ -2,6 +2,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "base/build_info.h"
+#include "model/adapter_labels.h"
 
 namespace pricer {
 namespace {
@@ -18,6 +19,9 @@ const Histogram::BucketBoundaries kSecondsBuckets = {
     0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120};
 const Histogram::BucketBoundaries kLoadSecondsBuckets = {0.01, 0.05, 0.1, 0.5, 1,   2.5, 5,
                                                          10,   30,   60,  120, 300, 600};
+// About 1 % to a factor of e, to both sides.
+const Histogram::BucketBoundaries kLogRatioBuckets = {-1,   -0.5, -0.2, -0.1, -0.05, -0.02, -0.01,
+                                                      0.01, 0.02, 0.05, 0.1,  0.2,   0.5,   1};
 const Histogram::BucketBoundaries kItemsBuckets = {1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024};
 const Histogram::BucketBoundaries kTokensBuckets = {64,   128,  256,   512,   1024, 2048,
                                                     4096, 8192, 16384, 32768, 65536};
@@ -40,6 +44,16 @@ Labels LabelsOf(Lane lane, const AdapterKey& adapter) {
   return {{"lane", std::string(LaneName(lane))},
           {"adapter", adapter.name},
           {"version", absl::StrCat(adapter.version)}};
+}
+
+Labels LabelsOf(const AdapterKey& adapter) {
+  return {{"adapter", adapter.name}, {"version", absl::StrCat(adapter.version)}};
+}
+
+// Operators' own names are many.
+std::string KnownLabel(absl::string_view label) {
+  const bool known = label == kStableLabel || label == kCanaryLabel || label == kShadowLabel;
+  return known ? std::string(label) : "other";
 }
 
 const char* ReasonName(RefusalReason reason) {
@@ -93,7 +107,17 @@ PrometheusMetrics::PrometheusMetrics()
       last_load_failure_(Gauge(*registry_, "pricer_adapter_last_load_failure_timestamp_seconds",
                                "When an adapter version was last refused; 0 = never.")),
       root_readable_(Gauge(*registry_, "pricer_adapter_root_readable",
-                           "Whether the last look at the adapter folder could read it.")) {
+                           "Whether the last look at the adapter folder could read it.")),
+      label_moves_(BuildCounter()
+                       .Name("pricer_label_moves_total")
+                       .Help("Labels that came to lead to another version here, by label.")
+                       .Register(*registry_)),
+      shadow_log_ratio_(BuildHistogram()
+                            .Name("pricer_shadow_log_ratio")
+                            .Help("ln(shadow's median price / the answering version's), by shadow.")
+                            .Register(*registry_)),
+      shadow_failures_(Counter(*registry_, "pricer_shadow_failures_total",
+                               "Priced items that their shadow gave no price for.")) {
   auto& adapters = BuildGauge()
                        .Name("pricer_adapters")
                        .Help("Adapter versions known, by state.")
@@ -182,8 +206,19 @@ void PrometheusMetrics::AdapterLoadFailed(absl::Time when) {
 
 void PrometheusMetrics::AdapterEnded(const AdapterKey& adapter) {
   for (Lane lane : kLanes) items_.Remove(&items_.Add(LabelsOf(lane, adapter)));
+  shadow_log_ratio_.Remove(&shadow_log_ratio_.Add(LabelsOf(adapter), kLogRatioBuckets));
 }
 
 void PrometheusMetrics::AdapterRootReadable(bool readable) { root_readable_.Set(readable ? 1 : 0); }
+
+void PrometheusMetrics::LabelMoved(absl::string_view label) {
+  label_moves_.Add({{"label", KnownLabel(label)}}).Increment();
+}
+
+void PrometheusMetrics::ShadowCompared(const AdapterKey& shadow, double log_ratio) {
+  shadow_log_ratio_.Add(LabelsOf(shadow), kLogRatioBuckets).Observe(log_ratio);
+}
+
+void PrometheusMetrics::ShadowFailed() { shadow_failures_.Increment(); }
 
 }  // namespace pricer

@@ -43,6 +43,9 @@ class PrometheusMetrics final : public Metrics {
   void AdapterLoadFailed(absl::Time when) override;
   void AdapterEnded(const AdapterKey& adapter) override;
   void AdapterRootReadable(bool readable) override;
+  void LabelMoved(absl::string_view label) override;
+  void ShadowCompared(const AdapterKey& shadow, double log_ratio) override;
+  void ShadowFailed() override;
 
  private:
   const std::shared_ptr<prometheus::Registry> registry_;
@@ -63,6 +66,9 @@ class PrometheusMetrics final : public Metrics {
   prometheus::Gauge& last_load_failure_;
   prometheus::Gauge& root_readable_;
   std::array<prometheus::Counter*, kRefusalReasonCount> refused_{};
+  prometheus::Family<prometheus::Counter>& label_moves_;
+  prometheus::Family<prometheus::Histogram>& shadow_log_ratio_;
+  prometheus::Counter& shadow_failures_;
 };
 
 }  // namespace pricer

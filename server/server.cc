@@ -13,7 +13,9 @@
 #include "server/adapter_service.h"
 #include "server/adapter_watcher.h"
 #include "server/batch_scheduler.h"
+#include "server/golden_checker.h"
 #include "server/health_service.h"
+#include "server/label_mover.h"
 #include "server/listeners.h"
 #include "server/metrics_listener.h"
 #include "server/pricing_service.h"
@@ -24,7 +26,9 @@ namespace pricer {
 namespace {
 
 constexpr int kTokenizerThreads = 2;
-// Calls that may wait for a tokenizer thread.
+// One, so that what operators ask for happens in order.
+constexpr int kOperatorThreads = 1;
+// Calls that may wait for a thread.
 constexpr size_t kMaxWaitingCalls = 64;
 
 }  // namespace
@@ -35,7 +39,8 @@ struct Server::Parts {
       : options(server_options),
         registry(options.default_adapter, &metrics, Clock::System()),
         pricing(&metrics),
-        admin(&registry, &metrics),
+        operators(kOperatorThreads, kMaxWaitingCalls),
+        admin(&registry, &operators, &metrics),
         tokenizers(kTokenizerThreads, kMaxWaitingCalls) {}
 
   absl::Status OpenListeners();
@@ -51,6 +56,7 @@ struct Server::Parts {
   AdapterRegistry registry;
   HealthService health;
   PricingService pricing;
+  WorkerPool operators;
   AdapterService admin;
   // Made by LoadEngine.
   std::unique_ptr<Engine> engine;
@@ -58,6 +64,8 @@ struct Server::Parts {
   std::unique_ptr<BatchScheduler> scheduler;
   std::unique_ptr<AdapterLoader> loader;
   std::unique_ptr<AdapterWatcher> watcher;
+  std::unique_ptr<GoldenChecker> golden;
+  std::unique_ptr<LabelMover> labels;
   WorkerPool tokenizers;
   PricingBackend backend;
   // Made by OpenListeners.
@@ -112,6 +120,10 @@ absl::Status Server::Parts::LoadAdapters() {
       AdapterWatcherOptions{.root = options.adapters, .poll_interval = options.poll_interval},
       [this](const std::string& directory) { return loader->Load(directory); }, &registry, &metrics,
       Clock::System());
+  golden = std::make_unique<GoldenChecker>(engine.get(), scheduler.get());
+  labels = std::make_unique<LabelMover>(
+      options.adapters, &registry, golden.get(),
+      [this](const std::string& adapter) { watcher->RefreshLabels(adapter); }, Clock::System());
   return watcher->Poll();
 }
 
@@ -122,6 +134,7 @@ void Server::Parts::Serve() {
              .cache = cache.get(),
              .pool = &tokenizers};
   pricing.Serve(&backend);
+  admin.Serve(labels.get());
   health.Set(kHealthStartup, true);
   SetReady(true);
   serving = true;
@@ -148,6 +161,7 @@ bool Server::Parts::Stop() {
   SetReady(false);
   if (watcher != nullptr) watcher->RequestStop();
   if (loader != nullptr) loader->Cancel();
+  if (golden != nullptr) golden->Cancel();
   if (serving) options.sleep(std::min(options.notice_period, options.grace_period / 10));
   pricing.Refuse();
   if (pricing_listener.server != nullptr) {
@@ -156,6 +170,7 @@ bool Server::Parts::Stop() {
   if (admin_listener.server != nullptr) {
     admin_listener.server->Shutdown(absl::ToChronoTime(deadline));
   }
+  operators.Stop();
   tokenizers.Stop();
   if (scheduler != nullptr) scheduler->Stop(deadline);
   if (health_listener.server != nullptr) {

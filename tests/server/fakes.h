@@ -98,6 +98,11 @@ class FakePredictor final : public BatchPredictor {
     MutexLock lock(&mutex_);
     failures_[token] = std::move(status);
   }
+  // Prompts of so many tokens fail.
+  void FailOnLength(size_t tokens, absl::Status status) {
+    MutexLock lock(&mutex_);
+    failing_length_ = {tokens, std::move(status)};
+  }
   // Every batch takes this long by `clock`.
   void TakeTime(FakeClock* clock, absl::Duration duration) {
     clock_ = clock;
@@ -113,6 +118,8 @@ class FakePredictor final : public BatchPredictor {
       const auto failure = failures_.find(sequence.ids[0]);
       if (failure != failures_.end()) {
         results.push_back(failure->second);
+      } else if (sequence.ids.size() == failing_length_.first) {
+        results.push_back(failing_length_.second);
       } else {
         results.push_back(FakeDistribution(*sequence.adapter));
       }
@@ -130,6 +137,7 @@ class FakePredictor final : public BatchPredictor {
   bool blocked_ ABSL_GUARDED_BY(mutex_) = false;
   std::vector<Batch> batches_ ABSL_GUARDED_BY(mutex_);
   std::map<int32_t, absl::Status> failures_ ABSL_GUARDED_BY(mutex_);
+  std::pair<size_t, absl::Status> failing_length_ ABSL_GUARDED_BY(mutex_) = {};
   // Set before the first batch.
   FakeClock* clock_ = nullptr;
   absl::Duration duration_;
@@ -156,6 +164,9 @@ class RecordingMetrics final : public Metrics {
     int load_failures = 0;
     std::vector<AdapterKey> ended;
     bool root_readable = false;
+    std::vector<std::string> label_moves;
+    std::map<AdapterKey, std::vector<double>> shadow_log_ratios;
+    int shadow_failures = 0;
   };
 
   Values values() const {
@@ -224,6 +235,18 @@ class RecordingMetrics final : public Metrics {
   void AdapterRootReadable(bool readable) override {
     MutexLock lock(&mutex_);
     values_.root_readable = readable;
+  }
+  void LabelMoved(absl::string_view label) override {
+    MutexLock lock(&mutex_);
+    values_.label_moves.emplace_back(label);
+  }
+  void ShadowCompared(const AdapterKey& shadow, double log_ratio) override {
+    MutexLock lock(&mutex_);
+    values_.shadow_log_ratios[shadow].push_back(log_ratio);
+  }
+  void ShadowFailed() override {
+    MutexLock lock(&mutex_);
+    ++values_.shadow_failures;
   }
 
  private:

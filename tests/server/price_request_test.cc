@@ -30,25 +30,25 @@ TEST(AdapterChoiceTest, NothingMeansTheNewestVersionOfTheDefaultAdapter) {
   EXPECT_FALSE(choice.version.has_value());
 }
 
-TEST(AdapterChoiceTest, TakesAVersionOrTheStableLabel) {
+TEST(AdapterChoiceTest, TakesAVersionOrALabel) {
   v1::AdapterSpec spec;
   spec.set_name("toys");
   spec.set_version(7);
   EXPECT_EQ(ChoiceFromProto(spec)->version, 7);
-  spec.set_label("stable");
+  EXPECT_EQ(ChoiceFromProto(spec)->label, "");
+  spec.set_label("canary");
   EXPECT_FALSE(ChoiceFromProto(spec)->version.has_value());
+  EXPECT_EQ(ChoiceFromProto(spec)->label, "canary");
   spec.set_label("");
   EXPECT_FALSE(ChoiceFromProto(spec)->version.has_value());
 }
 
-TEST(AdapterChoiceTest, RefusesVersionsBelowOneAndLabelsThereAreNot) {
+TEST(AdapterChoiceTest, RefusesVersionsBelowOneAndLongNames) {
   v1::AdapterSpec spec;
   spec.set_version(0);
   EXPECT_THAT(ChoiceFromProto(spec), IsInvalid("adapter.version", "got 0"));
-  spec.set_label("canary");
-  EXPECT_THAT(ChoiceFromProto(spec),
-              StatusIs(absl::StatusCode::kNotFound,
-                       AllOf(HasSubstr("adapter.label"), HasSubstr("canary"))));
+  spec.set_label(std::string(64, 'x'));
+  EXPECT_THAT(ChoiceFromProto(spec), IsInvalid("adapter.label", "at most 63"));
   spec.set_name(std::string(64, 'x'));
   EXPECT_THAT(ChoiceFromProto(spec), IsInvalid("adapter.name", "at most 63"));
 }
@@ -161,6 +161,7 @@ TEST(PredictionTest, SaysWhatAnsweredAndHowLongItTook) {
   v1::Prediction prediction;
   FillPrediction(PriceDistribution(1, 10000, {0.5, 0.5}), options,
                  {.adapter = *adapter,
+                  .label = "canary",
                   .model_fingerprint = "f00d",
                   .prompt_tokens = 42,
                   .truncated = true,
@@ -183,6 +184,7 @@ TEST(PredictionTest, SaysWhatAnsweredAndHowLongItTook) {
   EXPECT_EQ(prediction.served_by().adapter(), "toys");
   EXPECT_EQ(prediction.served_by().version(), 3);
   EXPECT_EQ(prediction.served_by().digest(), "toys-digest-3");
+  EXPECT_EQ(prediction.served_by().label(), "canary");
   EXPECT_EQ(prediction.prompt_tokens(), 42);
   EXPECT_TRUE(prediction.truncated());
   EXPECT_EQ(prediction.queue_time().nanos(), 3'000'000);

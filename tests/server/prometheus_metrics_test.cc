@@ -85,6 +85,26 @@ TEST_F(PrometheusMetricsTest, TellsTheStateOfQueueAndAdapters) {
   EXPECT_THAT(Text(), HasSubstr("pricer_adapter_root_readable 0"));
 }
 
+TEST_F(PrometheusMetricsTest, CountsLabelMovesOfFewLabels) {
+  for (const char* const label : {"stable", "canary", "mine", "yours"}) metrics_.LabelMoved(label);
+  const std::string text = Text();
+  EXPECT_THAT(text, HasSubstr("pricer_label_moves_total{label=\"stable\"} 1"));
+  EXPECT_THAT(text, HasSubstr("pricer_label_moves_total{label=\"other\"} 2"));
+}
+
+TEST_F(PrometheusMetricsTest, ShowsHowFarAShadowIsUntilItEnds) {
+  for (const double log_ratio : {-0.3, 0.0, 0.015}) metrics_.ShadowCompared({"toys", 4}, log_ratio);
+  metrics_.ShadowFailed();
+  const std::string text = Text();
+  const std::string series = "pricer_shadow_log_ratio_bucket{adapter=\"toys\",version=\"4\",le=";
+  EXPECT_THAT(text, HasSubstr(series + "\"-0.2\"} 1"));
+  EXPECT_THAT(text, HasSubstr(series + "\"0.01\"} 2"));
+  EXPECT_THAT(text, HasSubstr(series + "\"0.02\"} 3"));
+  EXPECT_THAT(text, HasSubstr("pricer_shadow_failures_total 1"));
+  metrics_.AdapterEnded({"toys", 4});
+  EXPECT_THAT(Text(), Not(HasSubstr("version=\"4\"")));
+}
+
 TEST_F(PrometheusMetricsTest, SaysWhatRuns) {
   EXPECT_THAT(Text(), Not(HasSubstr("pricer_build_info")));
   metrics_.DescribeBuild("cuda:0");

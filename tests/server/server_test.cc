@@ -9,6 +9,7 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
+#include <functional>
 #include <future>
 #include <thread>
 
@@ -76,6 +77,7 @@ class ServerTest : public ::testing::Test {
   absl::StatusOr<std::unique_ptr<Engine>> MakeEngine() {
     ++engines_;
     auto engine = std::make_unique<FakeEngine>();
+    if (prepare_engine_) prepare_engine_(engine.get());
     predictor_ = &engine->fake_predictor();
     engine_ = engine.get();
     return engine;
@@ -130,6 +132,7 @@ class ServerTest : public ::testing::Test {
   TempDir adapters_;
   ServerOptions options_;
   int engines_ = 0;
+  std::function<void(FakeEngine*)> prepare_engine_;
   FakeEngine* engine_ = nullptr;
   FakePredictor* predictor_ = nullptr;
   int before_serving_ = 0;
@@ -221,6 +224,67 @@ TEST_F(ServerTest, ANewVersionIsSwappedInUnderTrafficWithoutAFailure) {
     ASSERT_TRUE(Price(&version).ok());
     ASSERT_TRUE(version == 1 || version == 2);
   }
+}
+
+TEST_F(ServerTest, LabelsMoveByACallHoldInEveryServerAndSurviveARestart) {
+  for (const char* const version : {"1", "2"}) MakeVersion(adapters_.path(), "toys", version);
+  ASSERT_OK(Start());
+  ASSERT_OK_AND_ASSIGN(
+      const std::unique_ptr<Server> replica,
+      Server::Start(options_, [](const ServerOptions&) -> absl::StatusOr<std::unique_ptr<Engine>> {
+        return std::make_unique<FakeEngine>();
+      }));
+  int64_t version = 0;
+  ASSERT_TRUE(Price(&version).ok());
+  EXPECT_EQ(version, 2);
+  grpc::ClientContext context;
+  v1::SetLabelRequest request;
+  request.set_name("toys");
+  request.set_label("stable");
+  request.set_version(1);
+  v1::SetLabelResponse response;
+  ASSERT_TRUE(admin_->SetLabel(&context, request, &response).ok());
+  ASSERT_TRUE(Price(&version).ok());
+  EXPECT_EQ(version, 1);
+  const auto other = v1::AdapterService::NewStub(ChannelTo(replica->ports().admin));
+  v1::GetLabelsRequest ask;
+  ask.set_name("toys");
+  v1::GetLabelsResponse seen;
+  while (seen.labels().generation() == 0) {
+    grpc::ClientContext of_ask;
+    ASSERT_TRUE(other->GetLabels(&of_ask, ask, &seen).ok());
+  }
+  EXPECT_EQ(seen.labels().labels(0).live_version(), 1);
+  server_.reset();
+  ASSERT_OK(Start());
+  ASSERT_TRUE(Price(&version).ok());
+  EXPECT_EQ(version, 1);
+}
+
+TEST_F(ServerTest, AGateThatRunsKeepsNothingFromStopping) {
+  MakeVersion(adapters_.path(), "toys", "1");
+  const auto with_golden = testing::MakeLoadedAdapter("toys", 1);
+  const double price = testing::FakePrice(1);
+  with_golden->manifest.golden.push_back({"lamp", price, price, price});
+  with_golden->manifest.golden_tolerance = 10;
+  prepare_engine_ = [&](FakeEngine* engine) { engine->AddAdapter("toys/1", with_golden); };
+  ASSERT_OK(Start());
+  predictor_->Block();
+  std::future<grpc::Status> move = std::async(std::launch::async, [this] {
+    grpc::ClientContext context;
+    v1::SetLabelRequest request;
+    request.set_name("toys");
+    request.set_label("stable");
+    request.set_version(1);
+    request.mutable_gate()->set_golden_items(true);
+    v1::SetLabelResponse response;
+    return admin_->SetLabel(&context, request, &response);
+  });
+  predictor_->WaitForBatches(2);  // the first was the load's own
+  std::thread stopper([this] { server_->Stop(); });
+  EXPECT_EQ(move.get().error_code(), grpc::StatusCode::CANCELLED);
+  predictor_->Release();
+  stopper.join();
 }
 
 TEST_F(ServerTest, ATakenPortIsAnErrorThatNamesTheAddress) {
