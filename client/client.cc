@@ -64,6 +64,11 @@ absl::StatusOr<Response> Call(const ClientOptions& options, const RetryEnvironme
   return response;
 }
 
+ClientOptions WithoutRetry(ClientOptions options) {
+  options.retry.max_attempts = 1;
+  return options;
+}
+
 }  // namespace
 
 absl::Status ClientOptions::Validate() const {
@@ -107,6 +112,35 @@ absl::StatusOr<v1::ListAdaptersResponse> Client::ListAdapters(
   return Call<v1::ListAdaptersResponse>(
       options_, environment_, [&](grpc::ClientContext* context, auto* response) {
         return stubs_->adapters->ListAdapters(context, request, response);
+      });
+}
+
+absl::StatusOr<v1::GetLabelsResponse> Client::GetLabels(const v1::GetLabelsRequest& request) {
+  return Call<v1::GetLabelsResponse>(
+      options_, environment_, [&](grpc::ClientContext* context, auto* response) {
+        return stubs_->adapters->GetLabels(context, request, response);
+      });
+}
+
+absl::StatusOr<v1::SetLabelResponse> Client::SetLabel(const v1::SetLabelRequest& request) {
+  return Call<v1::SetLabelResponse>(WithoutRetry(options_), environment_,
+                                    [&](grpc::ClientContext* context, auto* response) {
+                                      return stubs_->adapters->SetLabel(context, request, response);
+                                    });
+}
+
+absl::StatusOr<v1::RemoveLabelResponse> Client::RemoveLabel(const v1::RemoveLabelRequest& request) {
+  return Call<v1::RemoveLabelResponse>(
+      WithoutRetry(options_), environment_, [&](grpc::ClientContext* context, auto* response) {
+        return stubs_->adapters->RemoveLabel(context, request, response);
+      });
+}
+
+absl::StatusOr<v1::RollbackLabelResponse> Client::RollbackLabel(
+    const v1::RollbackLabelRequest& request) {
+  return Call<v1::RollbackLabelResponse>(
+      WithoutRetry(options_), environment_, [&](grpc::ClientContext* context, auto* response) {
+        return stubs_->adapters->RollbackLabel(context, request, response);
       });
 }
 

@@ -19,8 +19,9 @@ struct ClientOptions {
   absl::Status Validate() const;
 };
 
-// Blocking calls to a pricing server over one shared channel. Every call has a deadline and is
-// tried again with back-off while the server is unavailable (all calls are free of side effects).
+// Blocking calls to a pricing server over one shared channel. Every call has a deadline. Calls that
+// only ask are tried again with back-off while the server is unavailable; those that change
+// something are made once.
 // Thread-safe; make one and keep it.
 //
 // Errors are the server's status with its message; DeadlineExceeded and Unavailable name the
@@ -41,6 +42,10 @@ class Client {
 
   // On the server's admin listener.
   absl::StatusOr<v1::ListAdaptersResponse> ListAdapters(const v1::ListAdaptersRequest& request);
+  absl::StatusOr<v1::GetLabelsResponse> GetLabels(const v1::GetLabelsRequest& request);
+  absl::StatusOr<v1::SetLabelResponse> SetLabel(const v1::SetLabelRequest& request);
+  absl::StatusOr<v1::RemoveLabelResponse> RemoveLabel(const v1::RemoveLabelRequest& request);
+  absl::StatusOr<v1::RollbackLabelResponse> RollbackLabel(const v1::RollbackLabelRequest& request);
 
  private:
   struct Stubs;

@@ -11,6 +11,7 @@
 #include "base/exit_codes.h"
 #include "client/commands/adapters.h"
 #include "client/commands/batch.h"
+#include "client/commands/labels.h"
 #include "client/commands/price.h"
 
 namespace pricer {
@@ -43,10 +44,17 @@ int Main(int argc, char** argv) {
   app.require_subcommand(1);
   // So that --config can stand after the subcommand.
   app.fallthrough();
-  CLI::App* adapters = app.add_subcommand("adapters", "shows a server's adapters");
+  CLI::App* adapters = app.add_subcommand("adapters", "shows adapters and moves their labels");
   adapters->require_subcommand(1);
-  const std::vector<Command> commands = {AddPriceCommand(app), AddBatchCommand(app),
-                                         AddAdaptersListCommand(*adapters)};
+  const std::vector<Command> commands = {
+      AddPriceCommand(app),
+      AddBatchCommand(app),
+      AddAdaptersListCommand(*adapters),
+      AddAdaptersLabelsCommand(*adapters),
+      AddAdaptersLabelCommand(*adapters),
+      AddAdaptersUnlabelCommand(*adapters),
+      AddAdaptersRollbackCommand(*adapters),
+  };
   try {
     app.parse(argc, argv);
   } catch (const CLI::ParseError& error) {

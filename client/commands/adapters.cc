@@ -5,8 +5,11 @@
 #include <memory>
 #include <nlohmann/json.hpp>
 #include <string>
+#include <vector>
 
+#include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
+#include "absl/strings/str_join.h"
 #include "absl/strings/strip.h"
 #include "base/exit_codes.h"
 #include "base/status_macros.h"
@@ -36,7 +39,19 @@ Json AdapterJson(const v1::AdapterVersion& version) {
           {"reason", version.reason()},
           {"digest", version.digest()},
           {"memory_bytes", version.memory_bytes()},
-          {"serves_by_default", version.serves_by_default()}};
+          {"serves_by_default", version.serves_by_default()},
+          {"labels", std::vector<std::string>(version.labels().begin(), version.labels().end())}};
+}
+
+// Why the version answers, and what there is to say of it.
+std::string Remarks(const v1::AdapterVersion& version) {
+  std::vector<std::string> remarks;
+  if (version.serves_by_default()) remarks.emplace_back("serves by default");
+  if (version.labels_size() > 0) {
+    remarks.push_back(absl::StrCat("labels: ", absl::StrJoin(version.labels(), ", ")));
+  }
+  if (!version.reason().empty()) remarks.push_back(version.reason());
+  return absl::StrJoin(remarks, "; ");
 }
 
 absl::StatusOr<int> Run(const ListFlags& flags) {
@@ -47,18 +62,17 @@ absl::StatusOr<int> Run(const ListFlags& flags) {
   ASSIGN_OR_RETURN(const v1::ListAdaptersResponse response, client->ListAdapters(request));
   if (!flags.json) {
     std::cout << absl::StrFormat("%-24s %8s  %-10s %10s  %s\n", "NAME", "VERSION", "STATE",
-                                 "MEMORY", "REASON");
+                                 "MEMORY", "REMARKS");
   }
   for (const v1::AdapterVersion& version : response.versions()) {
     if (flags.json) {
       std::cout << AdapterJson(version).dump() << '\n';
       continue;
     }
-    std::cout << absl::StrFormat(
-        "%-24s %8d  %-10s %6.1f MiB  %s%s%s\n", version.name(), version.version(),
-        StateName(version.state()), static_cast<double>(version.memory_bytes()) / (1 << 20),
-        version.serves_by_default() ? "serves by default" : "",
-        version.serves_by_default() && !version.reason().empty() ? "; " : "", version.reason());
+    std::cout << absl::StrFormat("%-24s %8d  %-10s %6.1f MiB  %s\n", version.name(),
+                                 version.version(), StateName(version.state()),
+                                 static_cast<double>(version.memory_bytes()) / (1 << 20),
+                                 Remarks(version));
   }
   return kExitDone;
 }

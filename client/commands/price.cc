@@ -64,7 +64,8 @@ Json PredictionJson(const v1::Prediction& prediction) {
   json["served_by"] = {{"model", by.model()},
                        {"adapter", by.adapter()},
                        {"version", by.version()},
-                       {"digest", by.digest()}};
+                       {"digest", by.digest()},
+                       {"label", by.label()}};
   json["prompt_tokens"] = prediction.prompt_tokens();
   json["truncated"] = prediction.truncated();
   return json;
@@ -85,8 +86,9 @@ void PrintPrediction(const v1::Prediction& prediction) {
   }
   std::cout << absl::StrFormat("%-12s %.2f within 20 %% of the price\n", "confidence",
                                prediction.confidence())
-            << absl::StrFormat("%-12s %s version %d, %d tokens%s\n", "served by", by.adapter(),
-                               by.version(), prediction.prompt_tokens(),
+            << absl::StrFormat("%-12s %s version %d%s%s, %d tokens%s\n", "served by", by.adapter(),
+                               by.version(), by.label().empty() ? "" : ", label ", by.label(),
+                               prediction.prompt_tokens(),
                                prediction.truncated() ? ", text cut to fit" : "");
 }
 

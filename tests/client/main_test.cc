@@ -70,8 +70,39 @@ class FakeAdapters final : public v1::AdapterService::Service {
     version->set_state(v1::ADAPTER_STATE_AVAILABLE);
     version->set_serves_by_default(true);
     version->set_reason("tuned on nf4 weights");
+    version->add_labels("stable");
     return grpc::Status::OK;
   }
+
+  grpc::Status SetLabel(grpc::ServerContext*, const v1::SetLabelRequest* request,
+                        v1::SetLabelResponse* response) override {
+    ++label_calls;
+    if (request->gate().max_shift() > 0) {
+      return grpc::Status(grpc::StatusCode::ABORTED, "gate: prices differ by 0.5");
+    }
+    if (request->version() == 9) {
+      return grpc::Status(grpc::StatusCode::UNAVAILABLE, "the server is starting");
+    }
+    v1::Label* const label = response->mutable_labels()->add_labels();
+    label->set_label(request->label());
+    label->mutable_target()->set_version(request->version());
+    label->mutable_target()->set_percent(request->percent());
+    label->set_live_version(request->version() - 1);
+    return grpc::Status::OK;
+  }
+
+  grpc::Status RollbackLabel(grpc::ServerContext*, const v1::RollbackLabelRequest* request,
+                             v1::RollbackLabelResponse* response) override {
+    v1::LabelMove* const move = response->mutable_labels()->add_history();
+    move->set_label(request->label());
+    move->mutable_to()->set_version(3);
+    move->mutable_to()->set_percent(100);
+    move->set_moved_by("somebody");
+    move->set_rollback(true);
+    return grpc::Status::OK;
+  }
+
+  int label_calls = 0;
 };
 
 class MainTest : public ::testing::Test {
@@ -170,7 +201,71 @@ TEST_F(MainTest, AnInterruptedBatchExitsWith130AndLeavesNothing) {
 TEST_F(MainTest, AdaptersListKeepsDefaultAndReasonApart) {
   const Outcome outcome = RunClient("adapters list --server " + address_);
   EXPECT_EQ(outcome.exit_code, 0);
-  EXPECT_THAT(outcome.output, HasSubstr("  serves by default; tuned on nf4 weights\n"));
+  EXPECT_THAT(outcome.output,
+              HasSubstr("  serves by default; labels: stable; tuned on nf4 weights\n"));
+}
+
+TEST_F(MainTest, LabelsOfAServer) {
+  const std::string at = " --server " + address_;
+  const Outcome moved = RunClient("adapters label shop canary 4 --percent 5" + at);
+  EXPECT_EQ(moved.exit_code, 0);
+  EXPECT_THAT(moved.output, HasSubstr("canary"));
+  EXPECT_THAT(moved.output, HasSubstr("4 (5 %), not available here; 3 answers\n"));
+  const Outcome back = RunClient("adapters rollback shop stable" + at);
+  EXPECT_EQ(back.exit_code, 0);
+  EXPECT_THAT(back.output, HasSubstr("stable: none -> 3, rolled back, by somebody\n"));
+  const Outcome gated = RunClient("adapters label shop stable 4 --max-shift 0.1" + at);
+  EXPECT_EQ(gated.exit_code, 4);
+  EXPECT_EQ(gated.output, "pricer: gate: prices differ by 0.5\n");
+  // A move is made once.
+  adapters_.label_calls = 0;
+  EXPECT_EQ(RunClient("adapters label shop stable 9" + at).exit_code, 1);
+  EXPECT_EQ(adapters_.label_calls, 1);
+}
+
+TEST_F(MainTest, LabelsOfAFolderWithoutAServer) {
+  const std::string root = dir_.File("adapters");
+  for (const char* const version : {"1", "2", "3"}) {
+    std::filesystem::create_directories(absl::StrCat(root, "/shop/", version));
+    if (*version == '3') continue;
+    ASSERT_OK(WriteFile(absl::StrCat(root, "/shop/", version, "/_READY"), ""));
+  }
+  const std::string at = " --adapters " + root;
+  const auto json = [&](const std::string& arguments) {
+    const Outcome outcome = RunClient(absl::StrCat("adapters ", arguments, at, " --json"));
+    EXPECT_EQ(outcome.exit_code, 0) << outcome.output;
+    return nlohmann::json::parse(outcome.output);
+  };
+  EXPECT_EQ(RunClient("adapters labels shop" + at).output,
+            "no label is set: the newest version answers\n");
+  EXPECT_EQ(json("labels shop")["generation"], 0);
+  const nlohmann::json canary = json("label shop canary 1 --percent 12.5");
+  EXPECT_EQ(canary["labels"]["canary"], (nlohmann::json{{"version", 1}, {"percent", 12.5}}));
+  EXPECT_EQ(canary["labels"]["stable"]["version"], 2);
+  EXPECT_EQ(canary["generation"], 2);
+  EXPECT_EQ(json("label shop stable 1")["labels"]["stable"]["version"], 1);
+  const nlohmann::json back = json("rollback shop stable");
+  EXPECT_EQ(back["labels"]["stable"]["version"], 2);
+  EXPECT_EQ(back["history"].back()["rollback"], true);
+  EXPECT_EQ(json("unlabel shop canary")["labels"].size(), 1u);
+  EXPECT_EQ(json("labels shop")["generation"], 5);
+  const auto fails = [&](const std::string& arguments, int code, const std::string& words) {
+    const Outcome outcome = RunClient(absl::StrCat("adapters ", arguments));
+    EXPECT_EQ(outcome.exit_code, code) << outcome.output;
+    EXPECT_THAT(outcome.output, HasSubstr(words));
+  };
+  fails("label shop stable 3" + at, 1, "shop/3/_READY");
+  fails("label wine stable 1" + at, 1, "/wine");
+  fails("unlabel shop mine" + at, 1, "mine");
+  fails("label shop stable one" + at, 2, "version");
+  fails("label shop 7 1" + at, 2, "label");
+  fails("label ../shop stable 1" + at, 2, "adapter name");
+  fails("label shop stable 1 --percent 5" + at, 2, "percent");
+  fails("label shop stable 1 --golden" + at, 2, "--adapters");
+  fails("label shop stable 1 --server x:1" + at, 2, "--server");
+  std::filesystem::remove(root + "/shop/2/_READY");
+  EXPECT_EQ(json("label shop stable 1")["generation"], 6);
+  fails("rollback shop stable" + at, 1, "shop/2/_READY");
 }
 
 }  // namespace

@@ -1,0 +1,98 @@
+#include "client/folder_labels.h"
+
+#include <unistd.h>
+
+#include <algorithm>
+#include <cstdlib>
+#include <filesystem>
+#include <optional>
+#include <system_error>
+
+#include "absl/status/status.h"
+#include "absl/strings/str_cat.h"
+#include "absl/time/clock.h"
+#include "base/status_macros.h"
+#include "model/adapter_directory.h"
+#include "model/adapter_name.h"
+
+namespace pricer {
+namespace {
+
+namespace fs = std::filesystem;
+
+LabelAuthor Author() {
+  const char* const user = std::getenv("USER");
+  return {user != nullptr && *user != '\0' ? absl::StrCat("user ", user)
+                                           : absl::StrCat("uid ", getuid()),
+          absl::Now()};
+}
+
+absl::StatusOr<std::string> DirectoryOf(const std::string& root, const std::string& adapter) {
+  RETURN_IF_ERROR(ValidateAdapterName(adapter));
+  std::string directory = absl::StrCat(root, "/", adapter);
+  std::error_code error;
+  if (fs::is_directory(directory, error)) return directory;
+  return absl::NotFoundError(absl::StrCat(directory, ": expected the directory of an adapter, ",
+                                          error ? error.message() : "got something else"));
+}
+
+absl::Status CheckVersion(const std::string& directory, int64_t version) {
+  const std::string marker = absl::StrCat(directory, "/", version, "/", kReadyFile);
+  std::error_code error;
+  if (fs::exists(marker, error)) return absl::OkStatus();
+  return absl::NotFoundError(
+      absl::StrCat(marker, ": there is no such version, or it is not ready"));
+}
+
+// What `stable` follows until it is set, as far as that shows in the folder.
+std::optional<int64_t> NewestVersion(const std::string& directory) {
+  std::optional<int64_t> newest;
+  std::error_code error;
+  fs::directory_iterator entries(directory, error);
+  for (; !error && entries != fs::directory_iterator(); entries.increment(error)) {
+    const std::optional<int64_t> version = ParseAdapterVersion(entries->path().filename().string());
+    if (!version.has_value() || !CheckVersion(directory, *version).ok()) continue;
+    newest = std::max(newest.value_or(0), *version);
+  }
+  return newest;
+}
+
+}  // namespace
+
+absl::StatusOr<AdapterLabels> GetFolderLabels(const std::string& root, const std::string& adapter) {
+  ASSIGN_OR_RETURN(const std::string directory, DirectoryOf(root, adapter));
+  return ReadAdapterLabels(directory);
+}
+
+absl::StatusOr<AdapterLabels> SetFolderLabel(const std::string& root, const std::string& adapter,
+                                             const std::string& label, const LabelTarget& target) {
+  ASSIGN_OR_RETURN(const std::string directory, DirectoryOf(root, adapter));
+  RETURN_IF_ERROR(ValidateLabelTarget(label, target));
+  RETURN_IF_ERROR(CheckVersion(directory, target.version));
+  return UpdateAdapterLabels(directory, [&](AdapterLabels* labels) {
+    return labels->Set(label, target, NewestVersion(directory), Author());
+  });
+}
+
+absl::StatusOr<AdapterLabels> RemoveFolderLabel(const std::string& root, const std::string& adapter,
+                                                const std::string& label) {
+  ASSIGN_OR_RETURN(const std::string directory, DirectoryOf(root, adapter));
+  return UpdateAdapterLabels(
+      directory, [&](AdapterLabels* labels) { return labels->Remove(label, Author()); });
+}
+
+absl::StatusOr<AdapterLabels> RollBackFolderLabel(const std::string& root,
+                                                  const std::string& adapter,
+                                                  const std::string& label) {
+  ASSIGN_OR_RETURN(const std::string directory, DirectoryOf(root, adapter));
+  return UpdateAdapterLabels(directory, [&](AdapterLabels* labels) -> absl::Status {
+    ASSIGN_OR_RETURN(const std::optional<LabelTarget> before, labels->BeforeLatestMove(label));
+    if (before.has_value()) {
+      const absl::Status found = CheckVersion(directory, before->version);
+      if (!found.ok()) return absl::FailedPreconditionError(found.message());
+    }
+    return labels->RollBack(label, Author());
+  });
+}
+
+}  // namespace pricer

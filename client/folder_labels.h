@@ -1,0 +1,27 @@
+#pragma once
+
+#include <string>
+
+#include "absl/status/statusor.h"
+#include "model/adapter_labels.h"
+
+// Labels of an adapter folder without a server: what servers of the folder follow at their next
+// look. Whether a version can be served shows only there.
+
+namespace pricer {
+
+// NotFound names the path where the folder has no such adapter.
+absl::StatusOr<AdapterLabels> GetFolderLabels(const std::string& root, const std::string& adapter);
+
+// NotFound where the folder has no such version with a marker; otherwise as AdapterLabels::Set and
+// UpdateAdapterLabels.
+absl::StatusOr<AdapterLabels> SetFolderLabel(const std::string& root, const std::string& adapter,
+                                             const std::string& label, const LabelTarget& target);
+absl::StatusOr<AdapterLabels> RemoveFolderLabel(const std::string& root, const std::string& adapter,
+                                                const std::string& label);
+// FailedPrecondition where the version to go back to is not there any more.
+absl::StatusOr<AdapterLabels> RollBackFolderLabel(const std::string& root,
+                                                  const std::string& adapter,
+                                                  const std::string& label);
+
+}  // namespace pricer
