@@ -1,10 +1,14 @@
 #include "server/grpc_status.h"
 
 #include <cstddef>
+#include <optional>
 #include <string>
 
+#include "absl/strings/str_cat.h"
+#include "absl/time/time.h"
 #include "base/utf8.h"
 #include "server/proto_text.h"
+#include "server/retry_after.h"
 
 namespace pricer {
 namespace {
@@ -58,6 +62,13 @@ grpc::Status ToGrpcStatus(const absl::Status& status) {
   const std::string message = ToValidUtf8(status.message());
   return grpc::Status(ToGrpcCode(status.code()),
                       std::string(Utf8Prefix(message, kMaxMessageBytes)));
+}
+
+void AddRetryPushback(const absl::Status& status, grpc::CallbackServerContext* context) {
+  const std::optional<absl::Duration> delay = RetryAfterOf(status);
+  if (!delay.has_value()) return;
+  context->AddTrailingMetadata("grpc-retry-pushback-ms",
+                               absl::StrCat(absl::ToInt64Milliseconds(*delay)));
 }
 
 }  // namespace pricer

@@ -1,42 +1,22 @@
 #pragma once
 
 #include <atomic>
-#include <functional>
-#include <memory>
-#include <string>
 
-#include "absl/status/status.h"
-#include "absl/time/time.h"
-#include "base/clock.h"
+#include "absl/status/statusor.h"
 #include "pricer/v1/pricing.grpc.pb.h"
-#include "server/adapter_registry.h"
-#include "server/batch_scheduler.h"
-#include "server/engine.h"
 #include "server/metrics.h"
-#include "server/price_cache.h"
-#include "server/price_request.h"
-#include "server/worker_pool.h"
+#include "server/price_stream.h"
+#include "server/pricing_call.h"
 
 namespace pricer {
-
-// What calls are answered with. All outlive the calls.
-struct PricingBackend {
-  const Engine* engine = nullptr;
-  const AdapterRegistry* registry = nullptr;
-  BatchScheduler* scheduler = nullptr;
-  PriceCache* cache = nullptr;
-  // Tokenizes long items and those of BatchPredictPrices, so that they hold up neither small calls
-  // nor probes.
-  WorkerPool* pool = nullptr;
-  const Clock* clock = Clock::System();
-};
 
 // pricer.v1.PricingService. Proto in, native types, proto out. An item of PredictPrice of up to 4
 // KiB is tokenized on gRPC's thread (about a millisecond at most), all else on the pool; no thread
 // waits for a result: the batch thread finishes the call.
 class PricingService final : public v1::PricingService::WithRawCallbackMethod_PredictPrice<
                                  v1::PricingService::WithRawCallbackMethod_BatchPredictPrices<
-                                     v1::PricingService::Service>> {
+                                     v1::PricingService::WithRawCallbackMethod_StreamPredictPrices<
+                                         v1::PricingService::Service>>> {
  public:
   // `metrics` must outlive the service.
   explicit PricingService(Metrics* metrics) : metrics_(metrics) {}
@@ -44,8 +24,8 @@ class PricingService final : public v1::PricingService::WithRawCallbackMethod_Pr
   // Calls are answered with Unavailable before Serve and after Refuse. `backend` must outlive all
   // calls.
   void Serve(const PricingBackend* backend) { backend_.store(backend, std::memory_order_release); }
-  // Refuses new calls; those that run go on.
-  void Refuse() { refusing_.store(true, std::memory_order_relaxed); }
+  // Refuses new calls; those that run go on, streams as far as what they have read.
+  void Refuse();
 
   grpc::ServerUnaryReactor* PredictPrice(grpc::CallbackServerContext* context,
                                          const grpc::ByteBuffer* request,
@@ -57,12 +37,15 @@ class PricingService final : public v1::PricingService::WithRawCallbackMethod_Pr
                                                const grpc::ByteBuffer* request,
                                                grpc::ByteBuffer* response) override;
 
+  PriceStreamReactor* StreamPredictPrices(grpc::CallbackServerContext* context) override;
+
  private:
   absl::StatusOr<const PricingBackend*> Backend() const;
 
   Metrics* const metrics_;
   std::atomic<const PricingBackend*> backend_{nullptr};
   std::atomic<bool> refusing_{false};
+  PriceStreams streams_;
 };
 
 }  // namespace pricer

@@ -18,6 +18,7 @@
 #include "server/label_mover.h"
 #include "server/listeners.h"
 #include "server/metrics_listener.h"
+#include "server/price_request.h"
 #include "server/pricing_service.h"
 #include "server/prometheus_metrics.h"
 #include "server/worker_pool.h"

@@ -1,5 +1,6 @@
 #include "server/worker_pool.h"
 
+#include <limits>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
@@ -13,11 +14,19 @@ WorkerPool::WorkerPool(int threads, size_t max_waiting) : max_waiting_(max_waiti
 WorkerPool::~WorkerPool() { Stop(); }
 
 absl::Status WorkerPool::Submit(std::function<void()> work) {
+  return SubmitUpTo(max_waiting_, std::move(work));
+}
+
+absl::Status WorkerPool::SubmitOngoing(std::function<void()> work) {
+  return SubmitUpTo(std::numeric_limits<size_t>::max(), std::move(work));
+}
+
+absl::Status WorkerPool::SubmitUpTo(size_t max_waiting, std::function<void()> work) {
   MutexLock lock(&mutex_);
   if (stopping_) return absl::UnavailableError("the server is stopping");
-  if (waiting_.size() >= max_waiting_) {
+  if (waiting_.size() >= max_waiting) {
     return absl::ResourceExhaustedError(
-        absl::StrCat("too many calls: ", waiting_.size(), " wait to be tokenized"));
+        absl::StrCat("too many calls: ", waiting_.size(), " wait for a thread"));
   }
   waiting_.push_back(std::move(work));
   changed_.Signal();

@@ -26,10 +26,15 @@ class WorkerPool {
   // ResourceExhausted where too much waits, Unavailable after Stop; then `work` is not run.
   absl::Status Submit(std::function<void()> work);
 
+  // For what was let in already and has one piece of work here at a time: waits, however much does.
+  // Unavailable as above.
+  absl::Status SubmitOngoing(std::function<void()> work);
+
   // Runs what waits and ends the threads. One caller.
   void Stop();
 
  private:
+  absl::Status SubmitUpTo(size_t max_waiting, std::function<void()> work);
   void Run();
 
   const size_t max_waiting_;

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <array>
+#include <atomic>
 #include <cstdint>
 #include <deque>
 #include <functional>
@@ -317,12 +318,16 @@ class FakeEngine final : public Engine {
     while (loads_ == 0) changed_.Wait(&mutex_);
   }
 
+  // Items that were encoded so far.
+  int encoded() const { return encoded_; }
+
   const EngineInfo& info() const override { return info_; }
   BatchPredictor* predictor() override { return &predictor_; }
 
   absl::StatusOr<EncodedPrompt> Encode(const PromptTemplate& prompt,
                                        absl::string_view item_text) const override {
     if (item_text == "unencodable") return absl::InvalidArgumentError("two BOS");
+    ++encoded_;
     EncodedPrompt encoded;
     encoded.ids.assign(item_text.begin(), item_text.end());
     const auto limit = static_cast<size_t>(prompt.max_prompt_tokens);
@@ -356,6 +361,7 @@ class FakeEngine final : public Engine {
   }
 
  private:
+  mutable std::atomic<int> encoded_{0};
   const EngineInfo info_ = {"model-fingerprint", "fp32", "fp32", "cpu"};
   FakePredictor predictor_;
   mutable Mutex mutex_;
