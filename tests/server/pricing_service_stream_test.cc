@@ -183,7 +183,7 @@ TEST_F(PricingServiceStreamTest, NoMoreIsReadThanTheServerMayHold) {
   EXPECT_EQ(first.get(), 1);
 }
 
-TEST_F(PricingServiceStreamTest, ACallerThatGoesEndsTheStreamAndItsItemsAreNotComputed) {
+TEST_F(PricingServiceStreamTest, ACallerThatGoesEndsTheStream) {
   std::future<int64_t> first = OccupyPredictor();
   grpc::ClientContext context;
   const std::unique_ptr<Stream> stream = Open(&context);
@@ -191,12 +191,26 @@ TEST_F(PricingServiceStreamTest, ACallerThatGoesEndsTheStreamAndItsItemsAreNotCo
   while (metrics_.values().queue_items < 3) std::this_thread::yield();
   context.TryCancel();
   EXPECT_EQ(stream->Finish().error_code(), grpc::StatusCode::CANCELLED);
-  // On the same connection: the server has heard of it before it answers this.
-  EXPECT_FALSE(Call(v1::PredictPriceRequest()).ok());
   engine_.fake_predictor().Release();
   EXPECT_EQ(first.get(), 1);
   while (Ended("CANCELLED") == 0) std::this_thread::yield();
-  EXPECT_LT(ComputedSequences(), 10);
+  EXPECT_EQ(metrics_.values().queue_tokens, 0);
+}
+
+TEST_F(PricingServiceStreamTest, ItemsWhoseDeadlinePassedAreNeverComputed) {
+  std::future<int64_t> first = OccupyPredictor();
+  std::future<grpc::Status> call =
+      std::async(std::launch::async, [this] { return Exchange({Message(Texts(20, 30))}); });
+  while (metrics_.values().queue_items < 3) std::this_thread::yield();
+  clock_.Advance(absl::Hours(24 * 365 * 1000));
+  engine_.fake_predictor().Release();
+  EXPECT_TRUE(call.get().ok());
+  EXPECT_EQ(first.get(), 1);
+  ASSERT_EQ(results_.size(), 20u);
+  for (const auto& [index, result] : results_) {
+    EXPECT_EQ(result.error().code(), grpc::StatusCode::DEADLINE_EXCEEDED) << index;
+  }
+  EXPECT_EQ(ComputedSequences(), 1);
 }
 
 TEST_F(PricingServiceStreamTest, AStreamEndsByItsDeadline) {
@@ -217,7 +231,9 @@ TEST_F(PricingServiceStreamTest, AStoppingServerAnswersWhatItHasReadAndEndsTheSt
   v1::StreamPredictPricesResponse response;
   ASSERT_TRUE(idle->Read(&response));
 
-  std::future<int64_t> first = OccupyPredictor();
+  engine_.fake_predictor().Block();
+  std::future<int64_t> first = CallInBackground("first");
+  engine_.fake_predictor().WaitForBatches(2);
   grpc::ClientContext context;
   const std::unique_ptr<Stream> stream = Open(&context);
   ASSERT_TRUE(stream->Write(Message({"chair", "table"})));
