@@ -4,7 +4,6 @@
 #include <utility>
 
 #include "base/status_macros.h"
-#include "server/caller.h"
 #include "server/grpc_status.h"
 #include "server/proto_text.h"
 #include "server/wire_message.h"
@@ -82,12 +81,17 @@ grpc::ServerUnaryReactor* AdapterService::Answer(const char* method,
     metrics_->CallEnded(method, status.code());
     reactor->Finish(ToGrpcStatus(status));
   };
+  const absl::StatusOr<std::string> caller = access_.Authenticate(*context, Permission::kAdmin);
+  if (!caller.ok()) {
+    finish(caller.status());
+    return reactor;
+  }
   Request request;
   if (const absl::Status status = ParseRequest(*request_bytes, &request); !status.ok()) {
     finish(status);
     return reactor;
   }
-  auto work = [this, handler, finish, response_bytes, caller = CallerOf(context->peer()),
+  auto work = [this, handler, finish, response_bytes, caller = *caller,
                request = std::move(request)] {
     const absl::StatusOr<Response> response = (this->*handler)(request, caller);
     finish(response.ok() ? SerializeResponse(*response, response_bytes) : response.status());

@@ -5,6 +5,8 @@
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "pricer/v1/adapters.grpc.pb.h"
+#include "server/access.h"
+#include "server/access_tokens.h"
 #include "server/adapter_registry.h"
 #include "server/label_mover.h"
 #include "server/metrics.h"
@@ -22,9 +24,10 @@ class AdapterService final
                       v1::AdapterService::WithRawCallbackMethod_RollbackLabel<
                           v1::AdapterService::Service>>>>> {
  public:
-  // All must outlive the service. `pool` is what moves run on.
-  AdapterService(const AdapterRegistry* registry, WorkerPool* pool, Metrics* metrics)
-      : registry_(registry), pool_(pool), metrics_(metrics) {}
+  // All must outlive the service. `pool` is what moves run on. Null tokens = none are asked for.
+  AdapterService(const AdapterRegistry* registry, WorkerPool* pool, Metrics* metrics,
+                 const TokenKeeper* tokens = nullptr)
+      : access_(tokens), registry_(registry), pool_(pool), metrics_(metrics) {}
 
   // Moves of labels are answered with Unavailable before. `mover` must outlive all calls.
   void Serve(LabelMover* mover) { mover_.store(mover, std::memory_order_release); }
@@ -68,6 +71,7 @@ class AdapterService final
                                                      const std::string& caller) const;
   absl::StatusOr<LabelMover*> Mover() const;
 
+  const Access access_;
   const AdapterRegistry* const registry_;
   WorkerPool* const pool_;
   Metrics* const metrics_;

@@ -48,7 +48,9 @@ absl::StatusOr<Listener> Listen(const ListenerOptions& options,
   // By default two processes can listen on one port and share its callers.
   builder.AddChannelArgument(GRPC_ARG_ALLOW_REUSEPORT, 0);
   builder.SetMaxReceiveMessageSize(options.max_request_bytes);
-  builder.AddListeningPort(options.address, grpc::InsecureServerCredentials(), &listener.port);
+  listener.credentials =
+      options.credentials != nullptr ? options.credentials : grpc::InsecureServerCredentials();
+  builder.AddListeningPort(options.address, listener.credentials, &listener.port);
   if (!options.reflection) builder.SetOption(std::make_unique<WithoutReflection>());
   for (grpc::Service* const service : services) builder.RegisterService(service);
   listener.server = builder.BuildAndStart();

@@ -1,5 +1,6 @@
 #pragma once
 
+#include <grpcpp/security/server_credentials.h>
 #include <grpcpp/server.h>
 
 #include <memory>
@@ -11,6 +12,8 @@
 namespace pricer {
 
 struct Listener {
+  // Outlives the server.
+  std::shared_ptr<grpc::ServerCredentials> credentials;
   std::unique_ptr<grpc::Server> server;
   // The one that was bound, where port 0 was asked for.
   int port = 0;
@@ -22,6 +25,8 @@ struct ListenerOptions {
   // HOST:PORT.
   std::string address;
   int max_request_bytes = 4 * 1024 * 1024;
+  // Null = no TLS.
+  std::shared_ptr<grpc::ServerCredentials> credentials = nullptr;
   // Lets tools ask for the protocol.
   bool reflection = true;
 };

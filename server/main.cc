@@ -19,6 +19,7 @@ namespace {
 
 absl::Status CheckFiles(const pricer::ServerOptions& options) {
   RETURN_IF_ERROR(options.CheckDirectories());
+  RETURN_IF_ERROR(pricer::Server::CheckSecrets(options));
   return pricer::CheckModelFiles(options);
 }
 

@@ -43,13 +43,20 @@ void ConnectAndClose(const std::string& host, int port) {
 
 absl::StatusOr<std::unique_ptr<MetricsListener>> MetricsListener::Open(
     const std::string& flag, const std::string& address,
-    const std::shared_ptr<prometheus::Collectable>& registry) {
+    const std::shared_ptr<prometheus::Collectable>& registry, const TokenKeeper* tokens) {
   std::unique_ptr<prometheus::Exposer> exposer;
   try {
     exposer = std::make_unique<prometheus::Exposer>(address);
   } catch (const std::exception&) {
     return absl::FailedPreconditionError(absl::StrCat(
         flag, " ", address, ": cannot listen there; is the port taken by another process?"));
+  }
+  if (tokens != nullptr) {
+    exposer->RegisterAuth(
+        [tokens](const std::string& /*user*/, const std::string& password) {
+          return tokens->Check(password, Permission::kMetrics).ok();
+        },
+        "pricer");
   }
   exposer->RegisterCollectable(registry);
   return std::unique_ptr<MetricsListener>(new MetricsListener(std::move(exposer), HostOf(address)));

@@ -9,7 +9,6 @@
 #include "absl/strings/str_cat.h"
 #include "base/status_macros.h"
 #include "server/call_queue.h"
-#include "server/caller.h"
 #include "server/grpc_status.h"
 #include "server/retry_after.h"
 #include "server/wire_message.h"
@@ -32,12 +31,12 @@ constexpr int kMaxResultsPerMessage = 256;
 // it waits for.
 class PriceStream final : public PriceStreamReactor {
  public:
-  PriceStream(const PricingBackend* backend, PriceStreams* streams, Metrics* metrics,
-              grpc::CallbackServerContext* context)
+  PriceStream(const PricingBackend* backend, std::string caller, PriceStreams* streams,
+              Metrics* metrics, grpc::CallbackServerContext* context)
       : streams_(streams),
         metrics_(metrics),
         context_(context),
-        caller_(CallerOf(context->peer())),
+        caller_(std::move(caller)),
         call_(backend, metrics),
         queue_(&call_) {}
 
@@ -111,7 +110,7 @@ class PriceStream final : public PriceStreamReactor {
     if (!prepared_) {
       prepared_ = true;
       return call_.Prepare(request.adapter(), request.options(),
-                           absl::FromChrono(context_->deadline()), context_->peer());
+                           absl::FromChrono(context_->deadline()), caller_);
     }
     if (!request.has_adapter() && !request.has_options()) return absl::OkStatus();
     return absl::InvalidArgumentError(absl::StrCat(request.has_adapter() ? "adapter" : "options",
@@ -316,9 +315,10 @@ void PriceStreams::EndAll() {
   }
 }
 
-PriceStreamReactor* StartPriceStream(const PricingBackend* backend, PriceStreams* streams,
-                                     Metrics* metrics, grpc::CallbackServerContext* context) {
-  auto* const stream = new PriceStream(backend, streams, metrics, context);
+PriceStreamReactor* StartPriceStream(const PricingBackend* backend, const std::string& caller,
+                                     PriceStreams* streams, Metrics* metrics,
+                                     grpc::CallbackServerContext* context) {
+  auto* const stream = new PriceStream(backend, caller, streams, metrics, context);
   stream->Start();
   return stream;
 }

@@ -51,7 +51,8 @@ class PriceStreams {
 // What it holds is bounded, however fast the caller writes and however slowly it reads: a message
 // is read when the one before it has been handed over and fewer than kMaxOutstandingItems are
 // without a result that was written. Beyond that gRPC's flow control holds the caller up.
-PriceStreamReactor* StartPriceStream(const PricingBackend* backend, PriceStreams* streams,
-                                     Metrics* metrics, grpc::CallbackServerContext* context);
+PriceStreamReactor* StartPriceStream(const PricingBackend* backend, const std::string& caller,
+                                     PriceStreams* streams, Metrics* metrics,
+                                     grpc::CallbackServerContext* context);
 
 }  // namespace pricer

@@ -7,7 +7,6 @@
 #include "absl/strings/str_cat.h"
 #include "base/status_macros.h"
 #include "model/adapter_labels.h"
-#include "server/caller.h"
 #include "server/grpc_status.h"
 #include "server/price_request.h"
 #include "server/proto_text.h"
@@ -15,13 +14,13 @@
 namespace pricer {
 
 absl::Status PricingCall::Prepare(const v1::AdapterSpec& adapter, const v1::PredictOptions& options,
-                                  absl::Time deadline, absl::string_view peer) {
+                                  absl::Time deadline, const std::string& caller) {
   ASSIGN_OR_RETURN(options_, OptionsFromProto(options));
   ASSIGN_OR_RETURN(lane_, LaneFromProto(options.lane()));
   ASSIGN_OR_RETURN(const AdapterChoice choice, ChoiceFromProto(adapter));
   ASSIGN_OR_RETURN(route_, backend_->registry->Route(choice.name, choice.version, choice.label));
   deadline_ = deadline;
-  caller_ = CallerOf(peer);
+  caller_ = caller;
   return absl::OkStatus();
 }
 

@@ -61,10 +61,10 @@ class PricingCall {
   PricingCall(const PricingBackend* backend, Metrics* metrics)
       : backend_(backend), metrics_(metrics) {}
 
-  // Takes the adapter versions that the whole call is answered with. `peer` is gRPC's name of who
-  // calls. Once, before all else.
+  // Takes the adapter versions that the whole call is answered with. `caller` is whose share of the
+  // queue it takes. Once, before all else.
   absl::Status Prepare(const v1::AdapterSpec& adapter, const v1::PredictOptions& options,
-                       absl::Time deadline, absl::string_view peer);
+                       absl::Time deadline, const std::string& caller);
 
   // Nobody waits for the answer any more.
   void Cancel() { cancelled_->store(true, std::memory_order_relaxed); }

@@ -19,10 +19,12 @@ constexpr size_t kMaxBytesTokenizedAtOnce = 4096;
 // alone; whoever finishes the call is therefore the last to touch it.
 class UnaryCall : public grpc::ServerUnaryReactor {
  public:
-  UnaryCall(absl::string_view method, const PricingBackend* backend, Metrics* metrics,
-            grpc::CallbackServerContext* context, grpc::ByteBuffer* response_bytes)
+  UnaryCall(absl::string_view method, const PricingBackend* backend, std::string caller,
+            Metrics* metrics, grpc::CallbackServerContext* context,
+            grpc::ByteBuffer* response_bytes)
       : call_(backend, metrics),
         method_(method),
+        caller_(std::move(caller)),
         metrics_(metrics),
         context_(context),
         response_bytes_(response_bytes) {}
@@ -32,8 +34,7 @@ class UnaryCall : public grpc::ServerUnaryReactor {
 
  protected:
   absl::Status Prepare(const v1::AdapterSpec& adapter, const v1::PredictOptions& options) {
-    return call_.Prepare(adapter, options, absl::FromChrono(context_->deadline()),
-                         context_->peer());
+    return call_.Prepare(adapter, options, absl::FromChrono(context_->deadline()), caller_);
   }
 
   // `response` counts where `status` is OK.
@@ -51,6 +52,7 @@ class UnaryCall : public grpc::ServerUnaryReactor {
 
  private:
   const absl::string_view method_;
+  const std::string caller_;
   Metrics* const metrics_;
   grpc::CallbackServerContext* const context_;
   grpc::ByteBuffer* const response_bytes_;
@@ -175,21 +177,11 @@ class RefusedStream final : public PriceStreamReactor {
   void OnDone() override { delete this; }
 };
 
-template <typename Call>
-grpc::ServerUnaryReactor* StartCall(absl::string_view method,
-                                    const absl::StatusOr<const PricingBackend*>& backend,
-                                    Metrics* metrics, grpc::CallbackServerContext* context,
-                                    const grpc::ByteBuffer& request, grpc::ByteBuffer* response) {
-  if (!backend.ok()) {
-    metrics->CallEnded(method, backend.status().code());
-    grpc::ServerUnaryReactor* const reactor = context->DefaultReactor();
-    reactor->Finish(ToGrpcStatus(backend.status()));
-    return reactor;
-  }
-  // Deletes itself when gRPC is done with it.
-  Call* const call = new Call(method, *backend, metrics, context, response);
-  call->Start(request);
-  return call;
+grpc::ServerUnaryReactor* RefusedCall(const absl::Status& status,
+                                      grpc::CallbackServerContext* context) {
+  grpc::ServerUnaryReactor* const reactor = context->DefaultReactor();
+  reactor->Finish(ToGrpcStatus(status));
+  return reactor;
 }
 
 }  // namespace
@@ -208,25 +200,52 @@ absl::StatusOr<const PricingBackend*> PricingService::Backend() const {
   return backend;
 }
 
+absl::StatusOr<PricingService::Admitted> PricingService::Admit(
+    absl::string_view method, const grpc::CallbackServerContext& context) {
+  absl::StatusOr<Admitted> admitted = Admitted();
+  absl::StatusOr<std::string> caller = access_.Authenticate(context, Permission::kPredict);
+  const absl::StatusOr<const PricingBackend*> backend = Backend();
+  if (!caller.ok()) {
+    admitted = caller.status();
+  } else if (!backend.ok()) {
+    admitted = backend.status();
+  } else {
+    admitted = Admitted{*backend, *std::move(caller)};
+  }
+  if (!admitted.ok()) metrics_->CallEnded(method, admitted.status().code());
+  return admitted;
+}
+
+template <typename Call>
+grpc::ServerUnaryReactor* PricingService::StartCall(absl::string_view method,
+                                                    grpc::CallbackServerContext* context,
+                                                    const grpc::ByteBuffer& request,
+                                                    grpc::ByteBuffer* response) {
+  absl::StatusOr<Admitted> admitted = Admit(method, *context);
+  if (!admitted.ok()) return RefusedCall(admitted.status(), context);
+  // Deletes itself when gRPC is done with it.
+  Call* const call =
+      new Call(method, admitted->backend, std::move(admitted->caller), metrics_, context, response);
+  call->Start(request);
+  return call;
+}
+
 grpc::ServerUnaryReactor* PricingService::PredictPrice(grpc::CallbackServerContext* context,
                                                        const grpc::ByteBuffer* request,
                                                        grpc::ByteBuffer* response) {
-  return StartCall<PredictPriceCall>("PredictPrice", Backend(), metrics_, context, *request,
-                                     response);
+  return StartCall<PredictPriceCall>("PredictPrice", context, *request, response);
 }
 
 grpc::ServerUnaryReactor* PricingService::BatchPredictPrices(grpc::CallbackServerContext* context,
                                                              const grpc::ByteBuffer* request,
                                                              grpc::ByteBuffer* response) {
-  return StartCall<BatchPredictPricesCall>("BatchPredictPrices", Backend(), metrics_, context,
-                                           *request, response);
+  return StartCall<BatchPredictPricesCall>("BatchPredictPrices", context, *request, response);
 }
 
 PriceStreamReactor* PricingService::StreamPredictPrices(grpc::CallbackServerContext* context) {
-  const absl::StatusOr<const PricingBackend*> backend = Backend();
-  if (backend.ok()) return StartPriceStream(*backend, &streams_, metrics_, context);
-  metrics_->CallEnded("StreamPredictPrices", backend.status().code());
-  return new RefusedStream(backend.status());
+  const absl::StatusOr<Admitted> admitted = Admit("StreamPredictPrices", *context);
+  if (!admitted.ok()) return new RefusedStream(admitted.status());
+  return StartPriceStream(admitted->backend, admitted->caller, &streams_, metrics_, context);
 }
 
 }  // namespace pricer

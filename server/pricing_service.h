@@ -1,9 +1,13 @@
 #pragma once
 
 #include <atomic>
+#include <string>
 
 #include "absl/status/statusor.h"
+#include "absl/strings/string_view.h"
 #include "pricer/v1/pricing.grpc.pb.h"
+#include "server/access.h"
+#include "server/access_tokens.h"
 #include "server/metrics.h"
 #include "server/price_stream.h"
 #include "server/pricing_call.h"
@@ -18,8 +22,9 @@ class PricingService final : public v1::PricingService::WithRawCallbackMethod_Pr
                                      v1::PricingService::WithRawCallbackMethod_StreamPredictPrices<
                                          v1::PricingService::Service>>> {
  public:
-  // `metrics` must outlive the service.
-  explicit PricingService(Metrics* metrics) : metrics_(metrics) {}
+  // `metrics` and `tokens` must outlive the service. Null tokens = none are asked for.
+  explicit PricingService(Metrics* metrics, const TokenKeeper* tokens = nullptr)
+      : access_(tokens), metrics_(metrics) {}
 
   // Calls are answered with Unavailable before Serve and after Refuse. `backend` must outlive all
   // calls.
@@ -40,7 +45,20 @@ class PricingService final : public v1::PricingService::WithRawCallbackMethod_Pr
   PriceStreamReactor* StreamPredictPrices(grpc::CallbackServerContext* context) override;
 
  private:
+  // A call that may begin.
+  struct Admitted {
+    const PricingBackend* backend = nullptr;
+    std::string caller;
+  };
   absl::StatusOr<const PricingBackend*> Backend() const;
+  absl::StatusOr<Admitted> Admit(absl::string_view method,
+                                 const grpc::CallbackServerContext& context);
+  template <typename Call>
+  grpc::ServerUnaryReactor* StartCall(absl::string_view method,
+                                      grpc::CallbackServerContext* context,
+                                      const grpc::ByteBuffer& request, grpc::ByteBuffer* response);
+
+  const Access access_;
 
   Metrics* const metrics_;
   std::atomic<const PricingBackend*> backend_{nullptr};

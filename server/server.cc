@@ -8,6 +8,7 @@
 #include "base/clock.h"
 #include "base/logging.h"
 #include "base/status_macros.h"
+#include "server/access_tokens.h"
 #include "server/adapter_loader.h"
 #include "server/adapter_registry.h"
 #include "server/adapter_service.h"
@@ -21,6 +22,9 @@
 #include "server/price_request.h"
 #include "server/pricing_service.h"
 #include "server/prometheus_metrics.h"
+#include "server/reloading_credentials.h"
+#include "server/ticker.h"
+#include "server/tls_certificates.h"
 #include "server/worker_pool.h"
 
 namespace pricer {
@@ -39,11 +43,10 @@ struct Server::Parts {
   explicit Parts(const ServerOptions& server_options)
       : options(server_options),
         registry(options.default_adapter, &metrics, Clock::System()),
-        pricing(&metrics),
         operators(kOperatorThreads, kMaxWaitingCalls),
-        admin(&registry, &operators, &metrics),
         tokenizers(kTokenizerThreads, kMaxWaitingCalls) {}
 
+  absl::Status OpenSecrets();
   absl::Status OpenListeners();
   absl::Status LoadEngine(const EngineFactory& make_engine);
   absl::Status LoadAdapters();
@@ -56,9 +59,14 @@ struct Server::Parts {
   PrometheusMetrics metrics;
   AdapterRegistry registry;
   HealthService health;
-  PricingService pricing;
   WorkerPool operators;
-  AdapterService admin;
+  // Made by OpenSecrets; null where the options have none.
+  std::unique_ptr<CertificateKeeper> certificates;
+  std::unique_ptr<CertificateKeeper> admin_certificates;
+  std::unique_ptr<TokenKeeper> tokens;
+  // Made by OpenListeners.
+  std::unique_ptr<PricingService> pricing;
+  std::unique_ptr<AdapterService> admin;
   // Made by LoadEngine.
   std::unique_ptr<Engine> engine;
   std::unique_ptr<PriceCache> cache;  // outlives what the scheduler still has to finish
@@ -69,29 +77,60 @@ struct Server::Parts {
   std::unique_ptr<LabelMover> labels;
   WorkerPool tokenizers;
   PricingBackend backend;
-  // Made by OpenListeners.
+  // Made by OpenListeners too.
   std::unique_ptr<MetricsListener> metrics_listener;
   Listener health_listener;
   Listener admin_listener;
   Listener pricing_listener;
+  std::unique_ptr<Ticker> secrets_ticker;
   bool serving = false;
   bool stopped = false;
 };
 
+absl::Status Server::Parts::OpenSecrets() {
+  if (options.has_tls()) {
+    const auto open = [this](const std::string& client_ca) {
+      return CertificateKeeper::Open({options.tls_cert, options.tls_key, client_ca});
+    };
+    ASSIGN_OR_RETURN(certificates, open(options.tls_client_ca));
+    ASSIGN_OR_RETURN(admin_certificates, open(options.admin_client_ca()));
+  }
+  if (!options.tokens.empty()) {
+    ASSIGN_OR_RETURN(tokens, TokenKeeper::Open(options.tokens));
+  }
+  if (certificates == nullptr && tokens == nullptr) return absl::OkStatus();
+  secrets_ticker = std::make_unique<Ticker>(options.poll_interval, [this] {
+    if (certificates != nullptr) {
+      certificates->Poll();
+      admin_certificates->Poll();
+    }
+    if (tokens != nullptr) tokens->Poll();
+  });
+  return absl::OkStatus();
+}
+
 absl::Status Server::Parts::OpenListeners() {
-  ASSIGN_OR_RETURN(
-      metrics_listener,
-      MetricsListener::Open("--metrics-listen", options.metrics_listen, metrics.registry()));
+  pricing = std::make_unique<PricingService>(&metrics, tokens.get());
+  admin = std::make_unique<AdapterService>(&registry, &operators, &metrics, tokens.get());
+  const auto credentials = [](const std::unique_ptr<CertificateKeeper>& keeper) {
+    return keeper == nullptr ? nullptr : ReloadingCredentials(keeper.get());
+  };
+  ASSIGN_OR_RETURN(metrics_listener,
+                   MetricsListener::Open("--metrics-listen", options.metrics_listen,
+                                         metrics.registry(), tokens.get()));
   ASSIGN_OR_RETURN(
       health_listener,
       Listen({.flag = "--health-listen", .address = options.health_listen, .reflection = false},
              {&health}));
-  ASSIGN_OR_RETURN(admin_listener,
-                   Listen({.flag = "--admin-listen", .address = options.admin_listen}, {&admin}));
-  ASSIGN_OR_RETURN(
-      pricing_listener,
-      Listen({.flag = "--listen", .address = options.listen, .max_request_bytes = kMaxRequestBytes},
-             {&pricing}));
+  ASSIGN_OR_RETURN(admin_listener, Listen({.flag = "--admin-listen",
+                                           .address = options.admin_listen,
+                                           .credentials = credentials(admin_certificates)},
+                                          {admin.get()}));
+  ASSIGN_OR_RETURN(pricing_listener, Listen({.flag = "--listen",
+                                             .address = options.listen,
+                                             .max_request_bytes = kMaxRequestBytes,
+                                             .credentials = credentials(certificates)},
+                                            {pricing.get()}));
   ports.metrics = metrics_listener->port();
   ports.health = health_listener.port;
   ports.admin = admin_listener.port;
@@ -134,8 +173,8 @@ void Server::Parts::Serve() {
              .scheduler = scheduler.get(),
              .cache = cache.get(),
              .pool = &tokenizers};
-  pricing.Serve(&backend);
-  admin.Serve(labels.get());
+  pricing->Serve(&backend);
+  admin->Serve(labels.get());
   health.Set(kHealthStartup, true);
   SetReady(true);
   serving = true;
@@ -164,7 +203,7 @@ bool Server::Parts::Stop() {
   if (loader != nullptr) loader->Cancel();
   if (golden != nullptr) golden->Cancel();
   if (serving) options.sleep(std::min(options.notice_period, options.grace_period / 10));
-  pricing.Refuse();
+  if (pricing != nullptr) pricing->Refuse();
   if (pricing_listener.server != nullptr) {
     pricing_listener.server->Shutdown(absl::ToChronoTime(deadline));
   }
@@ -199,12 +238,22 @@ absl::StatusOr<std::unique_ptr<Server>> Server::Start(const ServerOptions& optio
   RETURN_IF_ERROR(options.CheckDirectories());
   // Stops whatever was started if a later step fails.
   std::unique_ptr<Server> server(new Server(std::make_unique<Parts>(options)));
+  RETURN_IF_ERROR(server->parts_->OpenSecrets());
   RETURN_IF_ERROR(server->parts_->OpenListeners());
   RETURN_IF_ERROR(server->parts_->LoadEngine(make_engine));
   RETURN_IF_ERROR(server->parts_->LoadAdapters());
   before_serving();
   server->parts_->Serve();
   return server;
+}
+
+absl::Status Server::CheckSecrets(const ServerOptions& options) {
+  if (options.has_tls()) {
+    for (const std::string& client_ca : {options.tls_client_ca, options.admin_client_ca()}) {
+      RETURN_IF_ERROR(ReadTlsFiles({options.tls_cert, options.tls_key, client_ca}).status());
+    }
+  }
+  return options.tokens.empty() ? absl::OkStatus() : TokenKeeper::Open(options.tokens).status();
 }
 
 }  // namespace pricer

@@ -40,6 +40,10 @@ class Server {
   static absl::StatusOr<std::unique_ptr<Server>> Start(
       const ServerOptions& options, const EngineFactory& make_engine,
       const std::function<void()>& before_serving = [] {});
+  // Whether certificates, keys and tokens can be read and used; Start asks the same. Errors name
+  // the file.
+  static absl::Status CheckSecrets(const ServerOptions& options);
+
   // Stop(), and waits for a load that still runs.
   ~Server();
   Server(const Server&) = delete;

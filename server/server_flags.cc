@@ -74,9 +74,19 @@ void AddServerFlags(ServerFlags* flags, CLI::App* app) {
   app->add_option("--base-currency", o.base_currency, "Its currency, an ISO code");
   app->add_option("--listen", o.listen, "HOST:PORT of pricing; port 0: any");
   app->add_option("--admin-listen", o.admin_listen,
-                  "HOST:PORT of the adapter service, on loopback or unix:PATH");
+                  "HOST:PORT of the adapter service, on loopback or unix:PATH unless operators "
+                  "show certificates");
   app->add_option("--health-listen", o.health_listen, "HOST:PORT of the health service");
   app->add_option("--metrics-listen", o.metrics_listen, "HOST:PORT of Prometheus metrics");
+  app->add_option("--tls-cert", o.tls_cert,
+                  "PEM file: certificates of the pricing and admin listeners; none: no TLS");
+  app->add_option("--tls-key", o.tls_key, "PEM file: the key of the first of them");
+  app->add_option("--tls-client-ca", o.tls_client_ca,
+                  "PEM file: authorities of certificates that callers must show");
+  app->add_option("--admin-tls-client-ca", o.admin_tls_client_ca,
+                  "The same for the admin listener alone");
+  app->add_option("--tokens", o.tokens, "JSON file of bearer tokens that callers must show one of");
+  app->add_flag("--allow-insecure-tokens", o.allow_insecure_tokens, "Take tokens without TLS");
   app->add_option("--nf4-cache", o.nf4_cache,
                   "Folder that keeps the base in NF4, so that only the first start quantizes it");
   app->add_option("--weights", o.weights, "Kind of the base's linear weights: nf4, bf16, fp32");
@@ -92,7 +102,8 @@ void AddServerFlags(ServerFlags* flags, CLI::App* app) {
   app->add_option_function<std::vector<std::string>>(
          "--quota",
          [&o](const std::vector<std::string>& texts) { o.scheduler.quotas = Quotas(texts); },
-         "CALLER=TOKENS: most tokens a second of a caller, by its address such as "
+         "CALLER=TOKENS: most tokens a second of a caller, token:NAME, cert:NAME or an address "
+         "such as "
          "ipv4:192.0.2.7; several")
       ->check([](const std::string& text) { return QuotaProblem(text); });
   AddBytes(app, "--price-cache", &o.price_cache_bytes,

@@ -57,16 +57,37 @@ bool IsLoopback(absl::string_view host) {
          ntohl(address.s_addr) >> 24 == kLoopbackNet;
 }
 
-// Who reaches the admin service may do all that it offers: it knows no callers.
-absl::Status RequireLoopback(absl::string_view flag, absl::string_view value) {
+// Who reaches the admin service may do all that it offers, unless operators show certificates.
+absl::Status RequireAdminAddress(absl::string_view flag, absl::string_view value,
+                                 bool knows_operators) {
   if (absl::StartsWith(value, "unix:")) return absl::OkStatus();
   RETURN_IF_ERROR(RequireAddress(flag, value));
-  if (IsLoopback(value.substr(0, value.rfind(':')))) return absl::OkStatus();
+  if (knows_operators || IsLoopback(value.substr(0, value.rfind(':')))) return absl::OkStatus();
   return absl::InvalidArgumentError(
       absl::StrCat(flag,
                    ": expected an address of this machine alone (127.0.0.1, [::1], localhost or "
-                   "unix:PATH), got \"",
-                   value, "\": the admin service has neither encryption nor authentication"));
+                   "unix:PATH) without --admin-tls-client-ca, got \"",
+                   value, "\""));
+}
+
+// Half of a secure server is none.
+absl::Status CheckTls(const ServerOptions& options) {
+  if (options.tls_cert.empty() != options.tls_key.empty()) {
+    return absl::InvalidArgumentError(absl::StrCat(
+        options.tls_cert.empty() ? "--tls-cert" : "--tls-key", ": expected a file beside ",
+        options.tls_cert.empty() ? "--tls-key" : "--tls-cert", ", got nothing"));
+  }
+  if (!options.has_tls() && !options.admin_client_ca().empty()) {
+    return absl::InvalidArgumentError(
+        absl::StrCat(options.tls_client_ca.empty() ? "--admin-tls-client-ca" : "--tls-client-ca",
+                     ": callers show certificates over TLS alone; expected --tls-cert too"));
+  }
+  if (options.tokens.empty() || options.has_tls() || options.allow_insecure_tokens) {
+    return absl::OkStatus();
+  }
+  return absl::InvalidArgumentError(
+      "--tokens: without --tls-cert they can be read on the way; --allow-insecure-tokens takes "
+      "them all the same");
 }
 
 absl::Status RequireOneOf(absl::string_view flag, absl::string_view value,
@@ -107,7 +128,8 @@ absl::Status ServerOptions::Validate() const {
   RETURN_IF_ERROR(RequireOneOf("--base-preset", base_preset, {"default", "reference"}));
   RETURN_IF_ERROR(RequireCurrency("--base-currency", base_currency, base_preset));
   RETURN_IF_ERROR(RequireAddress("--listen", listen));
-  RETURN_IF_ERROR(RequireLoopback("--admin-listen", admin_listen));
+  RETURN_IF_ERROR(CheckTls(*this));
+  RETURN_IF_ERROR(RequireAdminAddress("--admin-listen", admin_listen, !admin_client_ca().empty()));
   RETURN_IF_ERROR(RequireAddress("--health-listen", health_listen));
   RETURN_IF_ERROR(RequireAddress("--metrics-listen", metrics_listen));
   RETURN_IF_ERROR(RequireOneOf("--weights", weights, {"nf4", "bf16", "fp32"}));

@@ -26,11 +26,25 @@ struct ServerOptions {
 
   // HOST:PORT each; port 0 = any free one.
   std::string listen = "0.0.0.0:8500";  // pricing
-  // Adapters: for operators on this machine alone, until callers are told by certificates. Also
+  // Adapters: for operators on this machine alone, unless their certificates are asked for. Also
   // unix:PATH.
   std::string admin_listen = "127.0.0.1:8501";
   std::string health_listen = "0.0.0.0:8502";   // probes
   std::string metrics_listen = "0.0.0.0:9090";  // Prometheus
+
+  // TLS of the pricing and the admin listener: PEM files, read again when they change. Empty =
+  // none.
+  std::string tls_cert;
+  std::string tls_key;
+  // Authorities of the certificates that callers must show: of both listeners, and of the admin
+  // listener instead. Empty = none is asked for.
+  std::string tls_client_ca;
+  std::string admin_tls_client_ca;
+  // File of bearer tokens (access_tokens.h), read again when it changes; empty = none are asked
+  // for.
+  std::string tokens;
+  // Takes tokens without TLS: what goes over the network can then be read and used by others.
+  bool allow_insecure_tokens = false;
 
   // nf4, bf16 or fp32: what the linear layers' weights are rounded to. nf4 is what adapters are
   // usually tuned on.
@@ -62,6 +76,11 @@ struct ServerOptions {
 
   // InvalidArgument names the flag, what was expected and what came. Looks at no file.
   absl::Status Validate() const;
+  bool has_tls() const { return !tls_cert.empty(); }
+  // Of the admin listener.
+  const std::string& admin_client_ca() const {
+    return admin_tls_client_ca.empty() ? tls_client_ca : admin_tls_client_ca;
+  }
   // Whether base and adapters are directories; the error names the flag and the path.
   absl::Status CheckDirectories() const;
 };

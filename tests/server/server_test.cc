@@ -1,13 +1,9 @@
 #include "server/server.h"
 
-#include <arpa/inet.h>
 #include <gmock/gmock.h>
 #include <grpcpp/create_channel.h>
 #include <grpcpp/generic/generic_stub.h>
 #include <gtest/gtest.h>
-#include <netinet/in.h>
-#include <sys/socket.h>
-#include <unistd.h>
 
 #include <functional>
 #include <future>
@@ -19,6 +15,7 @@
 #include "pricer/v1/pricing.grpc.pb.h"
 #include "tests/server/adapter_files.h"
 #include "tests/server/fakes.h"
+#include "tests/server/http_get.h"
 #include "tests/testing/status_matchers.h"
 #include "tests/testing/temp_dir.h"
 
@@ -30,32 +27,13 @@ using ::testing::AllOf;
 using testing::FakeEngine;
 using testing::FakePredictor;
 using ::testing::HasSubstr;
+using testing::HttpGetMetrics;
 using testing::MakeVersion;
 using testing::StatusIs;
 using testing::TempDir;
 
 std::shared_ptr<grpc::Channel> ChannelTo(int port) {
   return grpc::CreateChannel(absl::StrCat("127.0.0.1:", port), grpc::InsecureChannelCredentials());
-}
-
-// Body and head of GET /metrics.
-std::string HttpGetMetrics(int port) {
-  const int connection = socket(AF_INET, SOCK_STREAM, 0);
-  sockaddr_in address{};
-  address.sin_family = AF_INET;
-  address.sin_port = htons(static_cast<uint16_t>(port));
-  address.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
-  std::string answer;
-  if (connect(connection, reinterpret_cast<sockaddr*>(&address), sizeof(address)) == 0) {
-    const std::string request = "GET /metrics HTTP/1.0\r\nHost: localhost\r\n\r\n";
-    EXPECT_EQ(write(connection, request.data(), request.size()),
-              static_cast<ssize_t>(request.size()));
-    char buffer[4096];
-    ssize_t count = 0;
-    while ((count = read(connection, buffer, sizeof(buffer))) > 0) answer.append(buffer, count);
-  }
-  close(connection);
-  return answer;
 }
 
 class ServerTest : public ::testing::Test {

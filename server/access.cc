@@ -1,0 +1,48 @@
+#include "server/access.h"
+
+#include "absl/status/status.h"
+#include "absl/strings/match.h"
+#include "absl/strings/str_cat.h"
+#include "absl/strings/string_view.h"
+#include "base/status_macros.h"
+#include "server/caller.h"
+
+namespace pricer {
+namespace {
+
+constexpr absl::string_view kScheme = "Bearer ";
+
+absl::StatusOr<absl::string_view> BearerToken(const grpc::CallbackServerContext& context) {
+  const auto& metadata = context.client_metadata();
+  const auto found = metadata.find("authorization");
+  if (found == metadata.end()) {
+    return absl::UnauthenticatedError("authorization: expected Bearer TOKEN, got nothing");
+  }
+  const absl::string_view value(found->second.data(), found->second.size());
+  // The scheme's case does not matter (RFC 9110, 11.1).
+  if (!absl::StartsWithIgnoreCase(value, kScheme)) {
+    return absl::UnauthenticatedError("authorization: expected Bearer TOKEN, got another scheme");
+  }
+  return value.substr(kScheme.size());
+}
+
+}  // namespace
+
+absl::StatusOr<std::string> Access::Authenticate(const grpc::CallbackServerContext& context,
+                                                 Permission permission) const {
+  if (tokens_ != nullptr) {
+    ASSIGN_OR_RETURN(const absl::string_view secret, BearerToken(context));
+    ASSIGN_OR_RETURN(const std::string name, tokens_->Check(secret, permission));
+    return absl::StrCat("token:", name);
+  }
+  const auto auth = context.auth_context();
+  if (auth != nullptr && auth->IsPeerAuthenticated()) {
+    const auto names = auth->GetPeerIdentity();
+    if (!names.empty()) {
+      return absl::StrCat("cert:", absl::string_view(names[0].data(), names[0].size()));
+    }
+  }
+  return CallerOf(context.peer());
+}
+
+}  // namespace pricer
