@@ -6,6 +6,7 @@
 #include <utility>
 
 #include "absl/strings/str_cat.h"
+#include "base/file.h"
 #include "base/status_macros.h"
 #include "pricer/v1/adapters.grpc.pb.h"
 #include "pricer/v1/pricing.grpc.pb.h"
@@ -15,7 +16,22 @@ namespace {
 
 constexpr int kMaxMessageBytes = 64 << 20;
 
-std::shared_ptr<grpc::Channel> MakeChannel(const std::string& server) {
+absl::StatusOr<std::shared_ptr<grpc::ChannelCredentials>> MakeCredentials(const TlsOptions& tls) {
+  if (!tls.enabled) return grpc::InsecureChannelCredentials();
+  grpc::SslCredentialsOptions options;
+  const std::pair<const std::string*, std::string*> files[] = {
+      {&tls.ca, &options.pem_root_certs},
+      {&tls.cert, &options.pem_cert_chain},
+      {&tls.key, &options.pem_private_key}};
+  for (const auto& [path, pem] : files) {
+    if (path->empty()) continue;
+    ASSIGN_OR_RETURN(*pem, ReadFile(*path));
+  }
+  return grpc::SslCredentials(options);
+}
+
+std::shared_ptr<grpc::Channel> MakeChannel(
+    const ClientOptions& options, const std::shared_ptr<grpc::ChannelCredentials>& credentials) {
   grpc::ChannelArguments arguments;
   arguments.SetLoadBalancingPolicyName("round_robin");
   arguments.SetMaxReceiveMessageSize(kMaxMessageBytes);
@@ -24,7 +40,10 @@ std::shared_ptr<grpc::Channel> MakeChannel(const std::string& server) {
   arguments.SetInt(GRPC_ARG_INITIAL_RECONNECT_BACKOFF_MS, 100);
   arguments.SetInt(GRPC_ARG_MIN_RECONNECT_BACKOFF_MS, 10'000);
   arguments.SetInt(GRPC_ARG_MAX_RECONNECT_BACKOFF_MS, 2000);
-  return grpc::CreateCustomChannel(server, grpc::InsecureChannelCredentials(), arguments);
+  if (!options.tls.server_name.empty()) {
+    arguments.SetSslTargetNameOverride(options.tls.server_name);
+  }
+  return grpc::CreateCustomChannel(options.server, credentials, arguments);
 }
 
 absl::Status FromGrpc(const grpc::Status& status, const std::string& server) {
@@ -59,6 +78,7 @@ absl::StatusOr<Response> Call(const ClientOptions& options, const RetryEnvironme
   RETURN_IF_ERROR(CallWithRetry(retry, environment, [&](absl::Time deadline) {
     grpc::ClientContext context;
     context.set_deadline(absl::ToChronoTime(deadline));
+    if (!options.token.empty()) context.AddMetadata("authorization", "Bearer " + options.token);
     return FromGrpc(method(&context, &response), options.server);
   }));
   return response;
@@ -73,19 +93,29 @@ ClientOptions WithoutRetry(ClientOptions options) {
 
 absl::Status ClientOptions::Validate() const {
   if (server.empty()) return absl::InvalidArgumentError("server: expected HOST:PORT, got nothing");
+  if (tls.cert.empty() != tls.key.empty()) {
+    return absl::InvalidArgumentError("tls: expected a certificate and its key, got one of them");
+  }
+  if (!token.empty() && !tls.enabled && !allow_insecure_token) {
+    return absl::InvalidArgumentError(
+        "token: without TLS it can be read on the way; allow that, or use TLS");
+  }
   return retry.Validate();
 }
 
 absl::StatusOr<std::unique_ptr<Client>> Client::Create(const ClientOptions& options,
                                                        RetryEnvironment environment) {
   RETURN_IF_ERROR(options.Validate());
-  return std::unique_ptr<Client>(new Client(options, std::move(environment)));
+  ASSIGN_OR_RETURN(const std::shared_ptr<grpc::ChannelCredentials> credentials,
+                   MakeCredentials(options.tls));
+  auto stubs = std::make_unique<Stubs>(MakeChannel(options, credentials));
+  return std::unique_ptr<Client>(new Client(options, std::move(environment), std::move(stubs)));
 }
 
-Client::Client(ClientOptions options, RetryEnvironment environment)
+Client::Client(ClientOptions options, RetryEnvironment environment, std::unique_ptr<Stubs> stubs)
     : options_(std::move(options)),
       environment_(std::move(environment)),
-      stubs_(std::make_unique<Stubs>(MakeChannel(options_.server))) {}
+      stubs_(std::move(stubs)) {}
 
 Client::~Client() = default;
 

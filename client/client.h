@@ -10,10 +10,27 @@
 
 namespace pricer {
 
+// Of connections by TLS. Paths of PEM files.
+struct TlsOptions {
+  bool enabled = false;
+  // Authorities of the server's certificate; empty = those that the system trusts.
+  std::string ca;
+  // What the client shows where the server asks; both or none.
+  std::string cert;
+  std::string key;
+  // The name that the server's certificate must have, where it is not that of `server`.
+  std::string server_name;
+};
+
 struct ClientOptions {
   // HOST:PORT, or any target that gRPC resolves, such as dns:///prices:8500 for a headless service:
   // calls then go round robin over its addresses.
   std::string server;
+  TlsOptions tls;
+  // Bearer token; empty = none. Never shown.
+  std::string token;
+  // Sends the token without TLS, where it can be read on the way.
+  bool allow_insecure_token = false;
   RetryOptions retry;
 
   absl::Status Validate() const;
@@ -28,7 +45,8 @@ struct ClientOptions {
 // server.
 class Client {
  public:
-  // Does not connect yet. InvalidArgument names the option.
+  // Does not connect yet. InvalidArgument names the option; other codes the file that cannot be
+  // read.
   static absl::StatusOr<std::unique_ptr<Client>> Create(
       const ClientOptions& options, RetryEnvironment environment = RetryEnvironment::System());
   ~Client();
@@ -49,7 +67,7 @@ class Client {
 
  private:
   struct Stubs;
-  Client(ClientOptions options, RetryEnvironment environment);
+  Client(ClientOptions options, RetryEnvironment environment, std::unique_ptr<Stubs> stubs);
 
   const ClientOptions options_;
   const RetryEnvironment environment_;

@@ -12,16 +12,23 @@ class App;
 
 namespace pricer {
 
-// Which server, and for how long.
+// Which server, how to be known to it, and for how long.
 struct ConnectionFlags {
   std::string server;
   std::string timeout = "30s";
+  TlsOptions tls;
+  std::string token_file;
+  bool allow_insecure_token = false;
 
   void AddTo(CLI::App* app, const std::string& default_server);
 
-  // InvalidArgument names what is wrong.
+  // InvalidArgument names what is wrong; other codes the file that cannot be read.
   absl::StatusOr<ClientOptions> Options() const;
-  absl::Status Validate() const { return Options().status(); }
+  // Looks at no file.
+  absl::Status Validate() const { return OptionsWithoutToken().status(); }
+
+ private:
+  absl::StatusOr<ClientOptions> OptionsWithoutToken() const;
 };
 
 // Which adapter answers.

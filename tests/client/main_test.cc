@@ -34,8 +34,12 @@ Outcome RunClient(const std::string& arguments) {
 
 class FakePricing final : public v1::PricingService::Service {
  public:
-  grpc::Status PredictPrice(grpc::ServerContext*, const v1::PredictPriceRequest* request,
+  grpc::Status PredictPrice(grpc::ServerContext* context, const v1::PredictPriceRequest* request,
                             v1::PredictPriceResponse* response) override {
+    const auto shown = context->client_metadata().find("authorization");
+    if (shown != context->client_metadata().end()) {
+      authorization.assign(shown->second.data(), shown->second.size());
+    }
     Price(request->item(), response->mutable_prediction());
     return grpc::Status::OK;
   }
@@ -51,6 +55,7 @@ class FakePricing final : public v1::PricingService::Service {
   }
 
   std::function<void()> before_batch;
+  std::string authorization;
 
  private:
   static void Price(const v1::Item& item, v1::Prediction* prediction) {
@@ -143,6 +148,8 @@ TEST_F(MainTest, WrongOptionsExitWith2AndAreNamed) {
   expect("price --timeout 0s", "timeout");
   expect("adapters list --timeout abc", "--timeout");
   expect(batch + "--timeout abc", "--timeout");
+  expect("price --token-file secret", "--allow-insecure-token");
+  expect("price --tls-cert client.crt", "certificate and its key");
   expect(batch + "--field bad", "--field");
   expect(batch + "--field prise=cost", "prise");
   expect(batch + "--items-per-call 0", "--items-per-call");
@@ -166,6 +173,23 @@ TEST_F(MainTest, ConfigAndVersionMayStandAfterTheSubcommand) {
   const Outcome price = RunClient(absl::StrCat("price --json --config ", dir_.File("config")));
   ASSERT_EQ(price.exit_code, 0) << price.output;
   EXPECT_EQ(nlohmann::json::parse(price.output)["price"], 3);
+}
+
+TEST_F(MainTest, ShowsTheTokenOfAFile) {
+  const std::string price = absl::StrCat("price --title pan --allow-insecure-token --server ",
+                                         address_, " --token-file ", dir_.File("token"));
+  const Outcome missing = RunClient(price);
+  EXPECT_EQ(missing.exit_code, 1);
+  EXPECT_THAT(missing.output, HasSubstr(dir_.File("token")));
+  ASSERT_OK(WriteFile(dir_.File("token"), " \n"));
+  EXPECT_EQ(RunClient(price).exit_code, 1);
+  ASSERT_OK(WriteFile(dir_.File("token"), "shop-secret-0123456789\n"));
+  EXPECT_EQ(RunClient(price).exit_code, 0);
+  EXPECT_EQ(pricing_.authorization, "Bearer shop-secret-0123456789");
+  EXPECT_EQ(RunClient(absl::StrCat("price --title pan --server ", address_, " --tls-ca ",
+                                   dir_.File("token"), " --timeout 1s"))
+                .exit_code,
+            1);
 }
 
 TEST_F(MainTest, LostOutputIsAFailure) {
