@@ -53,4 +53,11 @@ void Log(LogLevel level, absl::string_view message, const std::vector<LogField>&
 
 void SetLogLevel(LogLevel level) { Logger().set_level(SpdlogLevel(level)); }
 
+LogLevel CurrentLogLevel() {
+  for (const LogLevel level : {LogLevel::kDebug, LogLevel::kInfo, LogLevel::kWarning}) {
+    if (Logger().level() == SpdlogLevel(level)) return level;
+  }
+  return LogLevel::kError;
+}
+
 }  // namespace pricer

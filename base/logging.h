@@ -34,5 +34,6 @@ inline void LogError(absl::string_view message, const std::vector<LogField>& fie
 
 // Lines below `level` are dropped. Default: kInfo.
 void SetLogLevel(LogLevel level);
+LogLevel CurrentLogLevel();
 
 }  // namespace pricer

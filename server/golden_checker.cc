@@ -62,19 +62,23 @@ std::string ForeignWarning(const Manifest& manifest, const EngineInfo& info) {
 }
 
 absl::Status GoldenChecker::Check(const AdapterHandle& adapter) {
+  for (size_t i = 0; i < adapter->manifest.golden.size(); ++i) {
+    RETURN_IF_ERROR(CheckItem(adapter, i));
+  }
+  return absl::OkStatus();
+}
+
+absl::Status GoldenChecker::CheckItem(const AdapterHandle& adapter, size_t index) {
   const Manifest& manifest = adapter->manifest;
   const double tolerance = ForeignWarning(manifest, engine_->info()).empty()
                                ? manifest.golden_tolerance
                                : kForeignGoldenTolerance;
-  for (size_t i = 0; i < manifest.golden.size(); ++i) {
-    ASSIGN_OR_RETURN(const PriceDistribution distribution, PriceGolden(adapter, adapter, i));
-    const GoldenItem& item = manifest.golden[i];
-    const GoldenOutcome outcome = OutcomeOf(distribution, manifest, tolerance);
-    RETURN_IF_ERROR(CheckNear(i, "price", item.price, outcome.price, tolerance));
-    RETURN_IF_ERROR(CheckNear(i, "low", item.low, outcome.low, tolerance));
-    RETURN_IF_ERROR(CheckNear(i, "high", item.high, outcome.high, tolerance));
-  }
-  return absl::OkStatus();
+  ASSIGN_OR_RETURN(const PriceDistribution distribution, PriceGolden(adapter, adapter, index));
+  const GoldenItem& item = manifest.golden[index];
+  const GoldenOutcome outcome = OutcomeOf(distribution, manifest, tolerance);
+  RETURN_IF_ERROR(CheckNear(index, "price", item.price, outcome.price, tolerance));
+  RETURN_IF_ERROR(CheckNear(index, "low", item.low, outcome.low, tolerance));
+  return CheckNear(index, "high", item.high, outcome.high, tolerance);
 }
 
 absl::StatusOr<double> GoldenChecker::MeanShift(const AdapterHandle& adapter,

@@ -1,5 +1,6 @@
 #pragma once
 
+#include <cstddef>
 #include <memory>
 #include <string>
 
@@ -29,6 +30,9 @@ class GoldenChecker {
   // Whether the version prices its golden items as its manifest says; FailedPrecondition names the
   // item that it does not. OK where it has none.
   absl::Status Check(const AdapterHandle& adapter);
+
+  // The same of one item. REQUIRES: there is such an item.
+  absl::Status CheckItem(const AdapterHandle& adapter, size_t index);
 
   // How far `adapter` is from `current` on its own golden items: the mean of |ln(price / price)| of
   // the medians. FailedPrecondition where it has none, or another currency.

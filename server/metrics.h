@@ -53,6 +53,8 @@ class Metrics {
   // Nobody holds this version any more.
   virtual void AdapterEnded(const AdapterKey& /*adapter*/) {}
   virtual void AdapterRootReadable(bool /*readable*/) {}
+  // Whether readiness says yes.
+  virtual void ReadyChanged(bool /*ready*/) {}
   // A label leads to another version than before.
   virtual void LabelMoved(absl::string_view /*label*/) {}
   // The same item under a version and under its shadow: ln(shadow's median / the version's).

@@ -108,6 +108,7 @@ PrometheusMetrics::PrometheusMetrics()
                                "When an adapter version was last refused; 0 = never.")),
       root_readable_(Gauge(*registry_, "pricer_adapter_root_readable",
                            "Whether the last look at the adapter folder could read it.")),
+      ready_(Gauge(*registry_, "pricer_ready", "Whether readiness says yes.")),
       label_moves_(BuildCounter()
                        .Name("pricer_label_moves_total")
                        .Help("Labels that came to lead to another version here, by label.")
@@ -210,6 +211,8 @@ void PrometheusMetrics::AdapterEnded(const AdapterKey& adapter) {
 }
 
 void PrometheusMetrics::AdapterRootReadable(bool readable) { root_readable_.Set(readable ? 1 : 0); }
+
+void PrometheusMetrics::ReadyChanged(bool ready) { ready_.Set(ready ? 1 : 0); }
 
 void PrometheusMetrics::LabelMoved(absl::string_view label) {
   label_moves_.Add({{"label", KnownLabel(label)}}).Increment();

@@ -43,6 +43,7 @@ class PrometheusMetrics final : public Metrics {
   void AdapterLoadFailed(absl::Time when) override;
   void AdapterEnded(const AdapterKey& adapter) override;
   void AdapterRootReadable(bool readable) override;
+  void ReadyChanged(bool ready) override;
   void LabelMoved(absl::string_view label) override;
   void ShadowCompared(const AdapterKey& shadow, double log_ratio) override;
   void ShadowFailed() override;
@@ -65,6 +66,7 @@ class PrometheusMetrics final : public Metrics {
   prometheus::Histogram& adapter_load_seconds_;
   prometheus::Gauge& last_load_failure_;
   prometheus::Gauge& root_readable_;
+  prometheus::Gauge& ready_;
   std::array<prometheus::Counter*, kRefusalReasonCount> refused_{};
   prometheus::Family<prometheus::Counter>& label_moves_;
   prometheus::Family<prometheus::Histogram>& shadow_log_ratio_;

@@ -19,10 +19,12 @@
 #include "server/label_mover.h"
 #include "server/listeners.h"
 #include "server/metrics_listener.h"
+#include "server/operations_service.h"
 #include "server/price_request.h"
 #include "server/pricing_service.h"
 #include "server/prometheus_metrics.h"
 #include "server/reloading_credentials.h"
+#include "server/self_check.h"
 #include "server/ticker.h"
 #include "server/tls_certificates.h"
 #include "server/worker_pool.h"
@@ -51,6 +53,7 @@ struct Server::Parts {
   absl::Status LoadEngine(const EngineFactory& make_engine);
   absl::Status LoadAdapters();
   void Serve();
+  void StartSelfCheck();
   void SetReady(bool ready);
   bool Stop();
 
@@ -67,6 +70,7 @@ struct Server::Parts {
   // Made by OpenListeners.
   std::unique_ptr<PricingService> pricing;
   std::unique_ptr<AdapterService> admin;
+  std::unique_ptr<OperationsService> operations;
   // Made by LoadEngine.
   std::unique_ptr<Engine> engine;
   std::unique_ptr<PriceCache> cache;  // outlives what the scheduler still has to finish
@@ -83,6 +87,9 @@ struct Server::Parts {
   Listener admin_listener;
   Listener pricing_listener;
   std::unique_ptr<Ticker> secrets_ticker;
+  std::unique_ptr<SelfCheck> self_check;
+  std::unique_ptr<Ticker> self_check_ticker;
+  std::unique_ptr<Ticker> self_check_watch;
   bool serving = false;
   bool stopped = false;
 };
@@ -112,6 +119,7 @@ absl::Status Server::Parts::OpenSecrets() {
 absl::Status Server::Parts::OpenListeners() {
   pricing = std::make_unique<PricingService>(&metrics, tokens.get());
   admin = std::make_unique<AdapterService>(&registry, &operators, &metrics, tokens.get());
+  operations = std::make_unique<OperationsService>(&metrics, tokens.get());
   const auto credentials = [](const std::unique_ptr<CertificateKeeper>& keeper) {
     return keeper == nullptr ? nullptr : ReloadingCredentials(keeper.get());
   };
@@ -125,7 +133,7 @@ absl::Status Server::Parts::OpenListeners() {
   ASSIGN_OR_RETURN(admin_listener, Listen({.flag = "--admin-listen",
                                            .address = options.admin_listen,
                                            .credentials = credentials(admin_certificates)},
-                                          {admin.get()}));
+                                          {admin.get(), operations.get()}));
   ASSIGN_OR_RETURN(pricing_listener, Listen({.flag = "--listen",
                                              .address = options.listen,
                                              .max_request_bytes = kMaxRequestBytes,
@@ -179,6 +187,7 @@ void Server::Parts::Serve() {
   SetReady(true);
   serving = true;
   watcher->Start();
+  StartSelfCheck();
   LogInfo("serving", {{"port", absl::StrCat(ports.pricing)},
                       {"admin_port", absl::StrCat(ports.admin)},
                       {"health_port", absl::StrCat(ports.health)},
@@ -190,7 +199,26 @@ void Server::Parts::Serve() {
                       {"version", std::string(BuildVersion())}});
 }
 
+void Server::Parts::StartSelfCheck() {
+  if (options.self_check_interval == absl::ZeroDuration()) return;
+  self_check = std::make_unique<SelfCheck>(
+      &registry, golden.get(), options.self_check_timeout, Clock::System(),
+      [this](bool well, const std::string& reason) {
+        if (well) {
+          LogInfo("prices are right again: ready");
+        } else {
+          LogError("not ready: prices are not what they were", {{"error", reason}});
+        }
+        SetReady(well);
+      });
+  self_check_ticker =
+      std::make_unique<Ticker>(options.self_check_interval, [this] { self_check->Check(); });
+  self_check_watch = std::make_unique<Ticker>(
+      std::min(options.self_check_timeout, absl::Seconds(1)), [this] { self_check->Watch(); });
+}
+
 void Server::Parts::SetReady(bool ready) {
+  metrics.ReadyChanged(ready);
   health.Set(kHealthServer, ready);
   health.Set(kHealthPricing, ready);
 }
@@ -198,10 +226,12 @@ void Server::Parts::SetReady(bool ready) {
 bool Server::Parts::Stop() {
   if (std::exchange(stopped, true)) return true;
   const absl::Time deadline = Clock::System()->Now() + options.grace_period;
+  if (golden != nullptr) golden->Cancel();
+  self_check_watch.reset();
+  self_check_ticker.reset();
   SetReady(false);
   if (watcher != nullptr) watcher->RequestStop();
   if (loader != nullptr) loader->Cancel();
-  if (golden != nullptr) golden->Cancel();
   if (serving) options.sleep(std::min(options.notice_period, options.grace_period / 10));
   if (pricing != nullptr) pricing->Refuse();
   if (pricing_listener.server != nullptr) {

@@ -22,13 +22,13 @@ struct ServerPorts {
 //
 // Start order: listeners (calls are refused with UNAVAILABLE, liveness answers) -> engine ->
 // scheduler -> base, where it prices without an adapter -> first look at the adapter folder, with
-// all loads -> readiness and startup serving, calls answered -> watcher's thread.
+// all loads -> readiness and startup serving, calls answered -> watcher's thread, self-check.
 //
-// Stop order: readiness not serving, watcher and loads told to end -> for the notice period, calls
-// as before -> new calls refused with UNAVAILABLE -> calls in flight finished, or cancelled when
-// the grace period is over -> tokenizer pool and scheduler ended -> health and metrics listeners
-// closed -> watcher's thread ended, as far as the grace period allows -> all destroyed in the
-// reverse order of construction.
+// Stop order: self-check ended, readiness not serving, watcher and loads told to end -> for the
+// notice period, calls as before -> new calls refused with UNAVAILABLE -> calls in flight finished,
+// or cancelled when the grace period is over -> tokenizer pool and scheduler ended -> health and
+// metrics listeners closed -> watcher's thread ended, as far as the grace period allows -> all
+// destroyed in the reverse order of construction.
 class Server {
  public:
   using EngineFactory =

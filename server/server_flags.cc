@@ -109,6 +109,10 @@ void AddServerFlags(ServerFlags* flags, CLI::App* app) {
   AddBytes(app, "--price-cache", &o.price_cache_bytes,
            "Memory for prices of items that were computed; 0: none");
   AddDuration(app, "--poll-interval", &o.poll_interval, "Between looks at the folder");
+  AddDuration(app, "--self-check-interval", &o.self_check_interval,
+              "Between golden items that are priced again for readiness; 0s: never");
+  AddDuration(app, "--self-check-timeout", &o.self_check_timeout,
+              "For one of them, before readiness says no");
   AddDuration(app, "--grace-period", &o.grace_period,
               "To finish calls after SIGTERM; a tenth of it, at most 1s, still takes new ones");
   app->add_flag("--check-config", flags->check_config,

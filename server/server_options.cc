@@ -141,6 +141,10 @@ absl::Status ServerOptions::Validate() const {
   }
   RETURN_IF_ERROR(scheduler.Validate());
   RETURN_IF_ERROR(RequireDuration("--poll-interval", poll_interval, absl::Milliseconds(1)));
+  RETURN_IF_ERROR(
+      RequireDuration("--self-check-interval", self_check_interval, absl::ZeroDuration()));
+  RETURN_IF_ERROR(
+      RequireDuration("--self-check-timeout", self_check_timeout, absl::Milliseconds(1)));
   return RequireDuration("--grace-period", grace_period, absl::ZeroDuration());
 }
 

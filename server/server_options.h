@@ -65,6 +65,10 @@ struct ServerOptions {
 
   // Between two looks at the adapter folder.
   absl::Duration poll_interval = absl::Seconds(1);
+  // Between two golden items that are priced again to see that the server still prices right, and
+  // how long one may take before readiness says no. Zero interval = none is.
+  absl::Duration self_check_interval = absl::Seconds(10);
+  absl::Duration self_check_timeout = absl::Minutes(1);
   // How long calls may take to finish after the signal to stop. The batch that is being computed
   // then is finished even so.
   absl::Duration grace_period = absl::Seconds(30);

@@ -12,6 +12,7 @@
 #include "base/status_macros.h"
 #include "client/client.h"
 #include "pricer/v1/adapters.grpc.pb.h"
+#include "pricer/v1/operations.grpc.pb.h"
 #include "pricer/v1/pricing.grpc.pb.h"
 #include "server/server.h"
 #include "tests/server/adapter_files.h"
@@ -242,8 +243,10 @@ TEST_F(ServerSecurityTest, EveryMethodAsks) {
   const auto channel = grpc::CreateChannel(absl::StrCat("127.0.0.1:", server_->ports().pricing),
                                            grpc::InsecureChannelCredentials());
   const auto pricing = v1::PricingService::NewStub(channel);
-  const auto admin = v1::AdapterService::NewStub(grpc::CreateChannel(
-      absl::StrCat("127.0.0.1:", server_->ports().admin), grpc::InsecureChannelCredentials()));
+  const auto admin_channel = grpc::CreateChannel(absl::StrCat("127.0.0.1:", server_->ports().admin),
+                                                 grpc::InsecureChannelCredentials());
+  const auto admin = v1::AdapterService::NewStub(admin_channel);
+  const auto operations = v1::OperationsService::NewStub(admin_channel);
   const auto code = [](const auto& call) {
     grpc::ClientContext context;
     return call(&context).error_code();
@@ -266,6 +269,9 @@ TEST_F(ServerSecurityTest, EveryMethodAsks) {
   EXPECT_EQ(code([&](auto* c) { return admin->SetLabel(c, {}, &set); }), kUnauthenticated);
   EXPECT_EQ(code([&](auto* c) { return admin->RemoveLabel(c, {}, &remove); }), kUnauthenticated);
   EXPECT_EQ(code([&](auto* c) { return admin->RollbackLabel(c, {}, &rollback); }),
+            kUnauthenticated);
+  v1::SetLogLevelResponse level;
+  EXPECT_EQ(code([&](auto* c) { return operations->SetLogLevel(c, {}, &level); }),
             kUnauthenticated);
 }
 

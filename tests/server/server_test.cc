@@ -10,8 +10,10 @@
 #include <thread>
 
 #include "absl/strings/str_cat.h"
+#include "base/logging.h"
 #include "grpc/health/v1/health.grpc.pb.h"
 #include "pricer/v1/adapters.grpc.pb.h"
+#include "pricer/v1/operations.grpc.pb.h"
 #include "pricer/v1/pricing.grpc.pb.h"
 #include "tests/server/adapter_files.h"
 #include "tests/server/fakes.h"
@@ -263,6 +265,47 @@ TEST_F(ServerTest, AGateThatRunsKeepsNothingFromStopping) {
   EXPECT_EQ(move.get().error_code(), grpc::StatusCode::CANCELLED);
   predictor_->Release();
   stopper.join();
+}
+
+TEST_F(ServerTest, ReadinessSaysNoWhileGoldenItemsAreNotPricedAndThenYes) {
+  MakeVersion(adapters_.path(), "toys", "1");
+  const auto with_golden = testing::MakeLoadedAdapter("toys", 1);
+  const double price = testing::FakePrice(1);
+  with_golden->manifest.golden.push_back({"lamp", price, price, price});
+  with_golden->manifest.golden_tolerance = 10;
+  prepare_engine_ = [&](FakeEngine* engine) { engine->AddAdapter("toys/1", with_golden); };
+  options_.self_check_interval = absl::Milliseconds(1);
+  options_.self_check_timeout = absl::Milliseconds(50);
+  ASSERT_OK(Start());
+  EXPECT_EQ(Health(""), HealthCheckResponse::SERVING);
+  predictor_->Block();
+  while (Health("") == HealthCheckResponse::SERVING) std::this_thread::yield();
+  EXPECT_EQ(Health("liveness"), HealthCheckResponse::SERVING);
+  EXPECT_THAT(HttpGetMetrics(server_->ports().metrics), HasSubstr("pricer_ready 0"));
+  predictor_->Release();
+  while (Health("") != HealthCheckResponse::SERVING) std::this_thread::yield();
+  EXPECT_THAT(HttpGetMetrics(server_->ports().metrics), HasSubstr("pricer_ready 1"));
+}
+
+TEST_F(ServerTest, TheLogLevelChangesByACall) {
+  ASSERT_OK(Start());
+  const auto stub = v1::OperationsService::NewStub(ChannelTo(server_->ports().admin));
+  const auto set = [&stub](v1::LogLevel level, v1::SetLogLevelResponse* response) {
+    grpc::ClientContext context;
+    v1::SetLogLevelRequest request;
+    request.set_level(level);
+    return stub->SetLogLevel(&context, request, response);
+  };
+  v1::SetLogLevelResponse response;
+  ASSERT_TRUE(set(v1::LOG_LEVEL_ERROR, &response).ok());
+  EXPECT_EQ(response.before(), v1::LOG_LEVEL_INFO);
+  EXPECT_EQ(CurrentLogLevel(), LogLevel::kError);
+  ASSERT_TRUE(set(v1::LOG_LEVEL_INFO, &response).ok());
+  EXPECT_EQ(response.before(), v1::LOG_LEVEL_ERROR);
+  const grpc::Status status = set(v1::LOG_LEVEL_UNSPECIFIED, &response);
+  EXPECT_EQ(status.error_code(), grpc::StatusCode::INVALID_ARGUMENT);
+  EXPECT_THAT(status.error_message(), HasSubstr("level"));
+  EXPECT_EQ(CurrentLogLevel(), LogLevel::kInfo);
 }
 
 TEST_F(ServerTest, ATakenPortIsAnErrorThatNamesTheAddress) {
