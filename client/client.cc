@@ -8,7 +8,9 @@
 #include "absl/strings/str_cat.h"
 #include "base/file.h"
 #include "base/status_macros.h"
+#include "grpc/health/v1/health.grpc.pb.h"
 #include "pricer/v1/adapters.grpc.pb.h"
+#include "pricer/v1/operations.grpc.pb.h"
 #include "pricer/v1/pricing.grpc.pb.h"
 
 namespace pricer {
@@ -60,10 +62,14 @@ absl::Status FromGrpc(const grpc::Status& status, const std::string& server) {
 struct Client::Stubs {
   explicit Stubs(const std::shared_ptr<grpc::Channel>& channel)
       : pricing(v1::PricingService::NewStub(channel)),
-        adapters(v1::AdapterService::NewStub(channel)) {}
+        adapters(v1::AdapterService::NewStub(channel)),
+        operations(v1::OperationsService::NewStub(channel)),
+        health(grpc::health::v1::Health::NewStub(channel)) {}
 
   const std::unique_ptr<v1::PricingService::Stub> pricing;
   const std::unique_ptr<v1::AdapterService::Stub> adapters;
+  const std::unique_ptr<v1::OperationsService::Stub> operations;
+  const std::unique_ptr<grpc::health::v1::Health::Stub> health;
 };
 
 namespace {
@@ -172,6 +178,25 @@ absl::StatusOr<v1::RollbackLabelResponse> Client::RollbackLabel(
       WithoutRetry(options_), environment_, [&](grpc::ClientContext* context, auto* response) {
         return stubs_->adapters->RollbackLabel(context, request, response);
       });
+}
+
+absl::StatusOr<v1::SetLogLevelResponse> Client::SetLogLevel(const v1::SetLogLevelRequest& request) {
+  return Call<v1::SetLogLevelResponse>(
+      options_, environment_, [&](grpc::ClientContext* context, auto* response) {
+        return stubs_->operations->SetLogLevel(context, request, response);
+      });
+}
+
+absl::StatusOr<bool> Client::IsServing(const std::string& name) {
+  using grpc::health::v1::HealthCheckResponse;
+  grpc::health::v1::HealthCheckRequest request;
+  request.set_service(name);
+  ASSIGN_OR_RETURN(const HealthCheckResponse response,
+                   Call<HealthCheckResponse>(WithoutRetry(options_), environment_,
+                                             [&](grpc::ClientContext* context, auto* out) {
+                                               return stubs_->health->Check(context, request, out);
+                                             }));
+  return response.status() == HealthCheckResponse::SERVING;
 }
 
 }  // namespace pricer

@@ -6,6 +6,7 @@
 #include "absl/status/statusor.h"
 #include "client/retry.h"
 #include "pricer/v1/adapters.pb.h"
+#include "pricer/v1/operations.pb.h"
 #include "pricer/v1/pricing.pb.h"
 
 namespace pricer {
@@ -64,6 +65,10 @@ class Client {
   absl::StatusOr<v1::SetLabelResponse> SetLabel(const v1::SetLabelRequest& request);
   absl::StatusOr<v1::RemoveLabelResponse> RemoveLabel(const v1::RemoveLabelRequest& request);
   absl::StatusOr<v1::RollbackLabelResponse> RollbackLabel(const v1::RollbackLabelRequest& request);
+  absl::StatusOr<v1::SetLogLevelResponse> SetLogLevel(const v1::SetLogLevelRequest& request);
+
+  // On the server's health listener: whether it serves under a name of grpc.health.v1. Asked once.
+  absl::StatusOr<bool> IsServing(const std::string& name);
 
  private:
   struct Stubs;

@@ -12,6 +12,7 @@
 #include "client/commands/adapters.h"
 #include "client/commands/batch.h"
 #include "client/commands/labels.h"
+#include "client/commands/operations.h"
 #include "client/commands/price.h"
 
 namespace pricer {
@@ -49,6 +50,8 @@ int Main(int argc, char** argv) {
   const std::vector<Command> commands = {
       AddPriceCommand(app),
       AddBatchCommand(app),
+      AddHealthCommand(app),
+      AddLogLevelCommand(app),
       AddAdaptersListCommand(*adapters),
       AddAdaptersLabelsCommand(*adapters),
       AddAdaptersLabelCommand(*adapters),

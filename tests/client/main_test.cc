@@ -2,6 +2,7 @@
 
 #include <gmock/gmock.h>
 #include <grpcpp/grpcpp.h>
+#include <grpcpp/health_check_service_interface.h>
 #include <signal.h>
 
 #include <cstdlib>
@@ -14,6 +15,7 @@
 #include "absl/strings/str_cat.h"
 #include "base/file.h"
 #include "pricer/v1/adapters.grpc.pb.h"
+#include "pricer/v1/operations.grpc.pb.h"
 #include "pricer/v1/pricing.grpc.pb.h"
 #include "tests/testing/process.h"
 #include "tests/testing/status_matchers.h"
@@ -110,14 +112,28 @@ class FakeAdapters final : public v1::AdapterService::Service {
   int label_calls = 0;
 };
 
+class FakeOperations final : public v1::OperationsService::Service {
+ public:
+  grpc::Status SetLogLevel(grpc::ServerContext*, const v1::SetLogLevelRequest* request,
+                           v1::SetLogLevelResponse* response) override {
+    level = request->level();
+    response->set_before(v1::LOG_LEVEL_WARNING);
+    return grpc::Status::OK;
+  }
+
+  v1::LogLevel level = v1::LOG_LEVEL_UNSPECIFIED;
+};
+
 class MainTest : public ::testing::Test {
  protected:
   MainTest() {
+    grpc::EnableDefaultHealthCheckService(true);
     grpc::ServerBuilder builder;
     int port = 0;
     builder.AddListeningPort("127.0.0.1:0", grpc::InsecureServerCredentials(), &port);
     builder.RegisterService(&pricing_);
     builder.RegisterService(&adapters_);
+    builder.RegisterService(&operations_);
     server_ = builder.BuildAndStart();
     address_ = absl::StrCat("127.0.0.1:", port);
     EXPECT_OK(WriteFile(input_, "{\"id\":\"a\",\"title\":\"pan\"}\n{\"title\":\"chair\"}\n"));
@@ -132,6 +148,7 @@ class MainTest : public ::testing::Test {
   const std::string input_ = dir_.File("in.jsonl");
   FakePricing pricing_;
   FakeAdapters adapters_;
+  FakeOperations operations_;
   std::unique_ptr<grpc::Server> server_;
   std::string address_;
 };
@@ -227,6 +244,29 @@ TEST_F(MainTest, AdaptersListKeepsDefaultAndReasonApart) {
   EXPECT_EQ(outcome.exit_code, 0);
   EXPECT_THAT(outcome.output,
               HasSubstr("  serves by default; labels: stable; tuned on nf4 weights\n"));
+}
+
+TEST_F(MainTest, HealthIsTheExitCode) {
+  const std::string health = "health --server " + address_;
+  const Outcome ready = RunClient(health);
+  EXPECT_EQ(ready.exit_code, 0);
+  EXPECT_EQ(ready.output, "SERVING\n");
+  server_->GetHealthCheckService()->SetServingStatus("startup", false);
+  const Outcome startup = RunClient(health + " --service startup");
+  EXPECT_EQ(startup.exit_code, 1);
+  EXPECT_EQ(startup.output, "NOT_SERVING\n");
+  EXPECT_EQ(RunClient(health + " --service nobody").exit_code, 1);
+  const Outcome nobody = RunClient("health --server 127.0.0.1:1 --timeout 2s");
+  EXPECT_EQ(nobody.exit_code, 1);
+  EXPECT_THAT(nobody.output, HasSubstr("UNAVAILABLE"));
+}
+
+TEST_F(MainTest, TheLogLevelIsSetByName) {
+  const Outcome set = RunClient("log-level debug --server " + address_);
+  EXPECT_EQ(set.exit_code, 0) << set.output;
+  EXPECT_EQ(set.output, "was warning\n");
+  EXPECT_EQ(operations_.level, v1::LOG_LEVEL_DEBUG);
+  EXPECT_EQ(RunClient("log-level loud --server " + address_).exit_code, 2);
 }
 
 TEST_F(MainTest, LabelsOfAServer) {
