@@ -1,6 +1,7 @@
 #include "tests/testing/emulated_gpu.h"
 
 #include <ATen/ATen.h>
+#include <ATen/Context.h>
 #include <ATen/core/grad_mode.h>
 
 #include <cstdint>
@@ -48,9 +49,15 @@ EmulatedGpu::EmulatedGpu() {
   g_emulated = true;
   g_forks = 0;
   g_lost = false;
+  // On some processors oneDNN computes products in bf16 on copies of its own layout, which count
+  // as memory of what is emulated.
+  at::globalContext().setUserEnabledMkldnn(false);
 }
 
-EmulatedGpu::~EmulatedGpu() { g_emulated = false; }
+EmulatedGpu::~EmulatedGpu() {
+  at::globalContext().setUserEnabledMkldnn(true);
+  g_emulated = false;
+}
 
 void EmulatedGpu::Lose() { g_lost = true; }
 
