@@ -4,9 +4,17 @@
 #include <gtest/gtest.h>
 #include <prometheus/text_serializer.h>
 
+#include <regex>
+#include <set>
+#include <string>
+
+#include "base/file.h"
+#include "tests/testing/status_matchers.h"
+
 namespace pricer {
 namespace {
 
+using ::testing::AnyOf;
 using ::testing::HasSubstr;
 using ::testing::Not;
 
@@ -103,6 +111,26 @@ TEST_F(PrometheusMetricsTest, ShowsHowFarAShadowIsUntilItEnds) {
   EXPECT_THAT(text, HasSubstr("pricer_shadow_failures_total 1"));
   metrics_.AdapterEnded({"toys", 4});
   EXPECT_THAT(Text(), Not(HasSubstr("version=\"4\"")));
+}
+
+TEST_F(PrometheusMetricsTest, AlertsAndDashboardNameNothingElse) {
+  metrics_.CallEnded("PredictPrice", absl::StatusCode::kOk);
+  metrics_.ItemPriced(Lane::kOnline, {"toys", 3});
+  metrics_.LabelMoved("stable");
+  metrics_.ShadowCompared({"toys", 4}, 0.1);
+  metrics_.DescribeBuild("cpu");
+  const std::string text = Text();
+  for (const char* const path :
+       {"deploy/monitoring/alerts.yaml", "deploy/monitoring/dashboard.json"}) {
+    ASSERT_OK_AND_ASSIGN(const std::string file, ReadFile(path));
+    const std::regex name("pricer_[a-z_]+");
+    std::set<std::string> names(std::sregex_token_iterator(file.begin(), file.end(), name), {});
+    EXPECT_GE(names.size(), 8u) << path;
+    for (const std::string& used : names) {
+      // A series stands at the beginning of a line, followed by its labels or its value.
+      EXPECT_THAT(text, AnyOf(HasSubstr("\n" + used + "{"), HasSubstr("\n" + used + " "))) << path;
+    }
+  }
 }
 
 TEST_F(PrometheusMetricsTest, SaysWhatRuns) {
