@@ -80,6 +80,12 @@ HealthService::HealthService()
 
 HealthService::~HealthService() = default;
 
+bool HealthService::IsServing(const std::string& name) {
+  MutexLock lock(&mutex_);
+  const auto found = serving_.find(name);
+  return found != serving_.end() && found->second;
+}
+
 void HealthService::Set(const std::string& name, bool serving) {
   MutexLock lock(&mutex_);
   serving_[name] = serving;

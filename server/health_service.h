@@ -28,6 +28,8 @@ class HealthService final : public grpc::health::v1::Health::CallbackService {
   // Tells those who watch as well.
   void Set(const std::string& name, bool serving);
 
+  bool IsServing(const std::string& name);
+
   grpc::ServerUnaryReactor* Check(grpc::CallbackServerContext* context,
                                   const grpc::health::v1::HealthCheckRequest* request,
                                   grpc::health::v1::HealthCheckResponse* response) override;

@@ -1,16 +1,11 @@
 #pragma once
 
-#include <atomic>
-#include <string>
-
-#include "absl/status/statusor.h"
-#include "absl/strings/string_view.h"
 #include "pricer/v1/pricing.grpc.pb.h"
-#include "server/access.h"
 #include "server/access_tokens.h"
 #include "server/metrics.h"
 #include "server/price_stream.h"
 #include "server/pricing_call.h"
+#include "server/unary_call.h"
 
 namespace pricer {
 
@@ -22,15 +17,18 @@ class PricingService final : public v1::PricingService::WithRawCallbackMethod_Pr
                                      v1::PricingService::WithRawCallbackMethod_StreamPredictPrices<
                                          v1::PricingService::Service>>> {
  public:
-  // `metrics` and `tokens` must outlive the service. Null tokens = none are asked for.
+  // Both must outlive the service. Null tokens = none are asked for.
   explicit PricingService(Metrics* metrics, const TokenKeeper* tokens = nullptr)
-      : access_(tokens), metrics_(metrics) {}
+      : door_(metrics, tokens) {}
 
   // Calls are answered with Unavailable before Serve and after Refuse. `backend` must outlive all
   // calls.
-  void Serve(const PricingBackend* backend) { backend_.store(backend, std::memory_order_release); }
+  void Serve(const PricingBackend* backend) { door_.Serve(backend); }
   // Refuses new calls; those that run go on, streams as far as what they have read.
   void Refuse();
+
+  // What other protocols' calls come in by.
+  const PricingDoor& door() const { return door_; }
 
   grpc::ServerUnaryReactor* PredictPrice(grpc::CallbackServerContext* context,
                                          const grpc::ByteBuffer* request,
@@ -45,24 +43,7 @@ class PricingService final : public v1::PricingService::WithRawCallbackMethod_Pr
   PriceStreamReactor* StreamPredictPrices(grpc::CallbackServerContext* context) override;
 
  private:
-  // A call that may begin.
-  struct Admitted {
-    const PricingBackend* backend = nullptr;
-    std::string caller;
-  };
-  absl::StatusOr<const PricingBackend*> Backend() const;
-  absl::StatusOr<Admitted> Admit(absl::string_view method,
-                                 const grpc::CallbackServerContext& context);
-  template <typename Call>
-  grpc::ServerUnaryReactor* StartCall(absl::string_view method,
-                                      grpc::CallbackServerContext* context,
-                                      const grpc::ByteBuffer& request, grpc::ByteBuffer* response);
-
-  const Access access_;
-
-  Metrics* const metrics_;
-  std::atomic<const PricingBackend*> backend_{nullptr};
-  std::atomic<bool> refusing_{false};
+  PricingDoor door_;
   PriceStreams streams_;
 };
 

@@ -19,6 +19,7 @@
 #include "server/label_mover.h"
 #include "server/listeners.h"
 #include "server/metrics_listener.h"
+#include "server/open_inference_service.h"
 #include "server/operations_service.h"
 #include "server/price_request.h"
 #include "server/pricing_service.h"
@@ -71,6 +72,8 @@ struct Server::Parts {
   std::unique_ptr<PricingService> pricing;
   std::unique_ptr<AdapterService> admin;
   std::unique_ptr<OperationsService> operations;
+  std::unique_ptr<OpenInferenceService> inference;
+  std::unique_ptr<OpenInferenceService> admin_inference;
   // Made by LoadEngine.
   std::unique_ptr<Engine> engine;
   std::unique_ptr<PriceCache> cache;  // outlives what the scheduler still has to finish
@@ -120,6 +123,11 @@ absl::Status Server::Parts::OpenListeners() {
   pricing = std::make_unique<PricingService>(&metrics, tokens.get());
   admin = std::make_unique<AdapterService>(&registry, &operators, &metrics, tokens.get());
   operations = std::make_unique<OperationsService>(&metrics, tokens.get());
+  const auto is_ready = [this] { return health.IsServing(kHealthServer); };
+  inference = std::make_unique<OpenInferenceService>(OpenInferenceService::Listener::kPricing,
+                                                     &pricing->door(), &registry, is_ready);
+  admin_inference = std::make_unique<OpenInferenceService>(OpenInferenceService::Listener::kAdmin,
+                                                           &pricing->door(), &registry, is_ready);
   const auto credentials = [](const std::unique_ptr<CertificateKeeper>& keeper) {
     return keeper == nullptr ? nullptr : ReloadingCredentials(keeper.get());
   };
@@ -133,12 +141,12 @@ absl::Status Server::Parts::OpenListeners() {
   ASSIGN_OR_RETURN(admin_listener, Listen({.flag = "--admin-listen",
                                            .address = options.admin_listen,
                                            .credentials = credentials(admin_certificates)},
-                                          {admin.get(), operations.get()}));
+                                          {admin.get(), operations.get(), admin_inference.get()}));
   ASSIGN_OR_RETURN(pricing_listener, Listen({.flag = "--listen",
                                              .address = options.listen,
                                              .max_request_bytes = kMaxRequestBytes,
                                              .credentials = credentials(certificates)},
-                                            {pricing.get()}));
+                                            {pricing.get(), inference.get()}));
   ports.metrics = metrics_listener->port();
   ports.health = health_listener.port;
   ports.admin = admin_listener.port;

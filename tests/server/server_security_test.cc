@@ -11,6 +11,7 @@
 #include "base/file.h"
 #include "base/status_macros.h"
 #include "client/client.h"
+#include "inference/grpc_service.grpc.pb.h"
 #include "pricer/v1/adapters.grpc.pb.h"
 #include "pricer/v1/operations.grpc.pb.h"
 #include "pricer/v1/pricing.grpc.pb.h"
@@ -269,6 +270,18 @@ TEST_F(ServerSecurityTest, EveryMethodAsks) {
   EXPECT_EQ(code([&](auto* c) { return admin->SetLabel(c, {}, &set); }), kUnauthenticated);
   EXPECT_EQ(code([&](auto* c) { return admin->RemoveLabel(c, {}, &remove); }), kUnauthenticated);
   EXPECT_EQ(code([&](auto* c) { return admin->RollbackLabel(c, {}, &rollback); }),
+            kUnauthenticated);
+  const auto infer = inference::GRPCInferenceService::NewStub(channel);
+  const auto repository = inference::GRPCInferenceService::NewStub(admin_channel);
+  inference::ModelInferResponse inferred;
+  inference::ModelReadyResponse ready;
+  inference::ModelMetadataResponse metadata;
+  inference::RepositoryIndexResponse index;
+  EXPECT_EQ(code([&](auto* c) { return infer->ModelInfer(c, {}, &inferred); }), kUnauthenticated);
+  EXPECT_EQ(code([&](auto* c) { return infer->ModelReady(c, {}, &ready); }), kUnauthenticated);
+  EXPECT_EQ(code([&](auto* c) { return infer->ModelMetadata(c, {}, &metadata); }),
+            kUnauthenticated);
+  EXPECT_EQ(code([&](auto* c) { return repository->RepositoryIndex(c, {}, &index); }),
             kUnauthenticated);
   v1::SetLogLevelResponse level;
   EXPECT_EQ(code([&](auto* c) { return operations->SetLogLevel(c, {}, &level); }),
