@@ -1,5 +1,7 @@
 #include "server/access.h"
 
+#include <random>
+
 #include "absl/status/status.h"
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
@@ -11,6 +13,19 @@ namespace pricer {
 namespace {
 
 constexpr absl::string_view kScheme = "Bearer ";
+constexpr char kRequestId[] = "x-request-id";
+
+// Empty where there is none.
+std::string MetadataOf(const grpc::CallbackServerContext& context, const char* name) {
+  const auto found = context.client_metadata().find(name);
+  if (found == context.client_metadata().end()) return "";
+  return std::string(found->second.data(), found->second.size());
+}
+
+std::string NewRequestId() {
+  thread_local std::mt19937_64 generator{std::random_device()()};
+  return absl::StrCat(absl::Hex(generator(), absl::kZeroPad16));
+}
 
 absl::StatusOr<absl::string_view> BearerToken(const grpc::CallbackServerContext& context) {
   const auto& metadata = context.client_metadata();
@@ -43,6 +58,16 @@ absl::StatusOr<std::string> Access::Authenticate(const grpc::CallbackServerConte
     }
   }
   return CallerOf(context.peer());
+}
+
+CallTags TagsOf(grpc::CallbackServerContext* context) {
+  CallTags tags;
+  tags.request_id = MetadataOf(*context, kRequestId);
+  if (!IsRequestId(tags.request_id)) tags.request_id = NewRequestId();
+  context->AddTrailingMetadata(kRequestId, tags.request_id);
+  tags.trace_parent = MetadataOf(*context, "traceparent");
+  if (!IsTraceParent(tags.trace_parent)) tags.trace_parent.clear();
+  return tags;
 }
 
 }  // namespace pricer

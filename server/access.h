@@ -6,6 +6,7 @@
 
 #include "absl/status/statusor.h"
 #include "server/access_tokens.h"
+#include "server/call_log.h"
 
 namespace pricer {
 
@@ -24,5 +25,9 @@ class Access {
  private:
   const TokenKeeper* const tokens_;
 };
+
+// What the call is known by, but for its caller. The answer carries the request id as trailing
+// metadata.
+CallTags TagsOf(grpc::CallbackServerContext* context);
 
 }  // namespace pricer

@@ -4,6 +4,7 @@
 #include <utility>
 
 #include "base/status_macros.h"
+#include "server/caller.h"
 #include "server/grpc_status.h"
 #include "server/proto_text.h"
 #include "server/wire_message.h"
@@ -77,11 +78,13 @@ grpc::ServerUnaryReactor* AdapterService::Answer(const char* method,
                                                  const grpc::ByteBuffer* request_bytes,
                                                  grpc::ByteBuffer* response_bytes) {
   grpc::ServerUnaryReactor* const reactor = context->DefaultReactor();
-  const auto finish = [this, method, reactor](const absl::Status& status) {
-    metrics_->CallEnded(method, status.code());
+  CallTags tags = TagsOf(context);
+  const absl::StatusOr<std::string> caller = access_.Authenticate(*context, Permission::kAdmin);
+  tags.caller = caller.ok() ? *caller : CallerOf(context->peer());
+  const auto finish = [this, method, reactor, tags](const absl::Status& status) {
+    log_.Ended(method, status, tags);
     reactor->Finish(ToGrpcStatus(status));
   };
-  const absl::StatusOr<std::string> caller = access_.Authenticate(*context, Permission::kAdmin);
   if (!caller.ok()) {
     finish(caller.status());
     return reactor;

@@ -4,10 +4,12 @@
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
+#include "base/clock.h"
 #include "pricer/v1/adapters.grpc.pb.h"
 #include "server/access.h"
 #include "server/access_tokens.h"
 #include "server/adapter_registry.h"
+#include "server/call_log.h"
 #include "server/label_mover.h"
 #include "server/metrics.h"
 #include "server/worker_pool.h"
@@ -27,7 +29,7 @@ class AdapterService final
   // All must outlive the service. `pool` is what moves run on. Null tokens = none are asked for.
   AdapterService(const AdapterRegistry* registry, WorkerPool* pool, Metrics* metrics,
                  const TokenKeeper* tokens = nullptr)
-      : access_(tokens), registry_(registry), pool_(pool), metrics_(metrics) {}
+      : access_(tokens), log_(metrics, Clock::System()), registry_(registry), pool_(pool) {}
 
   // Moves of labels are answered with Unavailable before. `mover` must outlive all calls.
   void Serve(LabelMover* mover) { mover_.store(mover, std::memory_order_release); }
@@ -72,9 +74,9 @@ class AdapterService final
   absl::StatusOr<LabelMover*> Mover() const;
 
   const Access access_;
+  CallLog log_;
   const AdapterRegistry* const registry_;
   WorkerPool* const pool_;
-  Metrics* const metrics_;
   std::atomic<LabelMover*> mover_{nullptr};
 };
 

@@ -7,6 +7,7 @@
 #include "base/build_info.h"
 #include "base/status_macros.h"
 #include "server/batch_call.h"
+#include "server/caller.h"
 #include "server/grpc_status.h"
 #include "server/open_inference.h"
 #include "server/price_request.h"
@@ -84,9 +85,11 @@ grpc::ServerUnaryReactor* OpenInferenceService::Answer(const char* method,
                                                        const grpc::ByteBuffer& request_bytes,
                                                        grpc::ByteBuffer* response_bytes,
                                                        const Fill& fill) const {
+  CallTags tags = TagsOf(context);
+  tags.caller = CallerOf(context->peer());
   const auto answer = [&]() -> absl::Status {
     if (permission != nullptr) {
-      RETURN_IF_ERROR(door_->access().Authenticate(*context, *permission).status());
+      ASSIGN_OR_RETURN(tags.caller, door_->access().Authenticate(*context, *permission));
     }
     Request request;
     RETURN_IF_ERROR(ParseRequest(request_bytes, &request));
@@ -95,7 +98,7 @@ grpc::ServerUnaryReactor* OpenInferenceService::Answer(const char* method,
     return SerializeResponse(response, response_bytes);
   };
   const absl::Status status = answer();
-  door_->metrics()->CallEnded(method, status.code());
+  door_->Ended(method, status, tags);
   grpc::ServerUnaryReactor* const reactor = context->DefaultReactor();
   reactor->Finish(ToGrpcStatus(status));
   return reactor;

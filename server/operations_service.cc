@@ -6,6 +6,7 @@
 #include "absl/strings/str_cat.h"
 #include "base/logging.h"
 #include "base/status_macros.h"
+#include "server/caller.h"
 #include "server/grpc_status.h"
 #include "server/wire_message.h"
 
@@ -47,17 +48,19 @@ v1::LogLevel LevelToProto(LogLevel level) {
 grpc::ServerUnaryReactor* OperationsService::SetLogLevel(grpc::CallbackServerContext* context,
                                                          const grpc::ByteBuffer* request,
                                                          grpc::ByteBuffer* response) {
-  const absl::Status status = Set(*context, *request, response);
-  metrics_->CallEnded("SetLogLevel", status.code());
+  CallTags tags = TagsOf(context);
+  const absl::StatusOr<std::string> caller = access_.Authenticate(*context, Permission::kAdmin);
+  tags.caller = caller.ok() ? *caller : CallerOf(context->peer());
+  const absl::Status status = caller.ok() ? Set(tags.caller, *request, response) : caller.status();
+  log_.Ended("SetLogLevel", status, tags);
   grpc::ServerUnaryReactor* const reactor = context->DefaultReactor();
   reactor->Finish(ToGrpcStatus(status));
   return reactor;
 }
 
-absl::Status OperationsService::Set(const grpc::CallbackServerContext& context,
+absl::Status OperationsService::Set(const std::string& caller,
                                     const grpc::ByteBuffer& request_bytes,
                                     grpc::ByteBuffer* response_bytes) const {
-  ASSIGN_OR_RETURN(const std::string caller, access_.Authenticate(context, Permission::kAdmin));
   v1::SetLogLevelRequest request;
   RETURN_IF_ERROR(ParseRequest(request_bytes, &request));
   ASSIGN_OR_RETURN(const LogLevel level, LevelFromProto(request.level()));

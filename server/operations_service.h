@@ -1,9 +1,13 @@
 #pragma once
 
-#include "absl/status/statusor.h"
+#include <string>
+
+#include "absl/status/status.h"
+#include "base/clock.h"
 #include "pricer/v1/operations.grpc.pb.h"
 #include "server/access.h"
 #include "server/access_tokens.h"
+#include "server/call_log.h"
 #include "server/metrics.h"
 
 namespace pricer {
@@ -14,18 +18,18 @@ class OperationsService final : public v1::OperationsService::WithRawCallbackMet
  public:
   // Both must outlive the service. Null tokens = none are asked for.
   OperationsService(Metrics* metrics, const TokenKeeper* tokens)
-      : access_(tokens), metrics_(metrics) {}
+      : access_(tokens), log_(metrics, Clock::System()) {}
 
   grpc::ServerUnaryReactor* SetLogLevel(grpc::CallbackServerContext* context,
                                         const grpc::ByteBuffer* request,
                                         grpc::ByteBuffer* response) override;
 
  private:
-  absl::Status Set(const grpc::CallbackServerContext& context,
-                   const grpc::ByteBuffer& request_bytes, grpc::ByteBuffer* response_bytes) const;
+  absl::Status Set(const std::string& caller, const grpc::ByteBuffer& request_bytes,
+                   grpc::ByteBuffer* response_bytes) const;
 
   const Access access_;
-  Metrics* const metrics_;
+  CallLog log_;
 };
 
 }  // namespace pricer

@@ -31,18 +31,18 @@ constexpr int kMaxResultsPerMessage = 256;
 // it waits for.
 class PriceStream final : public PriceStreamReactor {
  public:
-  PriceStream(const PricingBackend* backend, std::string caller, PriceStreams* streams,
-              Metrics* metrics, grpc::CallbackServerContext* context)
+  PriceStream(const PricingDoor* door, PricingDoor::Admitted admitted, PriceStreams* streams,
+              grpc::CallbackServerContext* context)
       : streams_(streams),
-        metrics_(metrics),
+        door_(door),
         context_(context),
-        caller_(std::move(caller)),
-        call_(backend, metrics),
+        tags_(std::move(admitted.tags)),
+        call_(admitted.backend, door->metrics()),
         queue_(&call_) {}
 
   // Before gRPC knows of the stream: nothing of it happens until this has returned.
   void Start() {
-    if (const absl::Status status = streams_->Add(this, caller_); !status.ok()) {
+    if (const absl::Status status = streams_->Add(this, tags_.caller); !status.ok()) {
       Fail(status);
     } else {
       StartRead(&request_bytes_);
@@ -85,7 +85,7 @@ class PriceStream final : public PriceStreamReactor {
   }
 
   void OnDone() override {
-    streams_->Remove(this, caller_);
+    streams_->Remove(this, tags_.caller);
     delete this;
   }
 
@@ -110,7 +110,7 @@ class PriceStream final : public PriceStreamReactor {
     if (!prepared_) {
       prepared_ = true;
       return call_.Prepare(request.adapter(), request.options(),
-                           absl::FromChrono(context_->deadline()), caller_);
+                           absl::FromChrono(context_->deadline()), tags_.caller);
     }
     if (!request.has_adapter() && !request.has_options()) return absl::OkStatus();
     return absl::InvalidArgumentError(absl::StrCat(request.has_adapter() ? "adapter" : "options",
@@ -250,16 +250,16 @@ class PriceStream final : public PriceStreamReactor {
   }
 
   void End(const absl::Status& status) {
-    metrics_->CallEnded(kMethod, status.code());
+    door_->Ended(kMethod, status, tags_);
     AddRetryPushback(status, context_);
     call_.Release();
     Finish(ToGrpcStatus(status));
   }
 
   PriceStreams* const streams_;
-  Metrics* const metrics_;
+  const PricingDoor* const door_;
   grpc::CallbackServerContext* const context_;
-  const std::string caller_;
+  const CallTags tags_;
   PricingCall call_;
   CallQueue queue_;
 
@@ -315,10 +315,9 @@ void PriceStreams::EndAll() {
   }
 }
 
-PriceStreamReactor* StartPriceStream(const PricingBackend* backend, const std::string& caller,
-                                     PriceStreams* streams, Metrics* metrics,
-                                     grpc::CallbackServerContext* context) {
-  auto* const stream = new PriceStream(backend, caller, streams, metrics, context);
+PriceStreamReactor* StartPriceStream(const PricingDoor* door, PricingDoor::Admitted admitted,
+                                     PriceStreams* streams, grpc::CallbackServerContext* context) {
+  auto* const stream = new PriceStream(door, std::move(admitted), streams, context);
   stream->Start();
   return stream;
 }

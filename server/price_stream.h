@@ -14,8 +14,7 @@
 #include "absl/status/status.h"
 #include "absl/strings/string_view.h"
 #include "base/mutex.h"
-#include "server/metrics.h"
-#include "server/pricing_call.h"
+#include "server/unary_call.h"
 
 namespace pricer {
 
@@ -51,8 +50,7 @@ class PriceStreams {
 // What it holds is bounded, however fast the caller writes and however slowly it reads: a message
 // is read when the one before it has been handed over and fewer than kMaxOutstandingItems are
 // without a result that was written. Beyond that gRPC's flow control holds the caller up.
-PriceStreamReactor* StartPriceStream(const PricingBackend* backend, const std::string& caller,
-                                     PriceStreams* streams, Metrics* metrics,
-                                     grpc::CallbackServerContext* context);
+PriceStreamReactor* StartPriceStream(const PricingDoor* door, PricingDoor::Admitted admitted,
+                                     PriceStreams* streams, grpc::CallbackServerContext* context);
 
 }  // namespace pricer

@@ -93,10 +93,9 @@ grpc::ServerUnaryReactor* PricingService::BatchPredictPrices(grpc::CallbackServe
 }
 
 PriceStreamReactor* PricingService::StreamPredictPrices(grpc::CallbackServerContext* context) {
-  const absl::StatusOr<PricingDoor::Admitted> admitted =
-      door_.Admit("StreamPredictPrices", *context);
+  absl::StatusOr<PricingDoor::Admitted> admitted = door_.Admit("StreamPredictPrices", context);
   if (!admitted.ok()) return new RefusedStream(admitted.status());
-  return StartPriceStream(admitted->backend, admitted->caller, &streams_, door_.metrics(), context);
+  return StartPriceStream(&door_, *std::move(admitted), &streams_, context);
 }
 
 }  // namespace pricer

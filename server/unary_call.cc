@@ -1,5 +1,9 @@
 #include "server/unary_call.h"
 
+#include <string>
+
+#include "server/caller.h"
+
 namespace pricer {
 
 absl::StatusOr<const PricingBackend*> PricingDoor::Backend() const {
@@ -12,12 +16,19 @@ absl::StatusOr<const PricingBackend*> PricingDoor::Backend() const {
 }
 
 absl::StatusOr<PricingDoor::Admitted> PricingDoor::Admit(
-    absl::string_view method, const grpc::CallbackServerContext& context) const {
-  absl::StatusOr<std::string> caller = access_.Authenticate(context, Permission::kPredict);
+    absl::string_view method, grpc::CallbackServerContext* context) const {
+  Admitted admitted;
+  admitted.tags = TagsOf(context);
+  absl::StatusOr<std::string> caller = access_.Authenticate(*context, Permission::kPredict);
   const absl::StatusOr<const PricingBackend*> backend = Backend();
-  if (caller.ok() && backend.ok()) return Admitted{*backend, *std::move(caller)};
+  if (caller.ok() && backend.ok()) {
+    admitted.backend = *backend;
+    admitted.tags.caller = *std::move(caller);
+    return admitted;
+  }
+  admitted.tags.caller = caller.ok() ? *caller : CallerOf(context->peer());
   const absl::Status refused = caller.ok() ? backend.status() : caller.status();
-  metrics_->CallEnded(method, refused.code());
+  log_.Ended(method, refused, admitted.tags);
   return refused;
 }
 

@@ -37,6 +37,24 @@ TEST_F(PricingServiceTest, PricesAnItem) {
   EXPECT_EQ(metrics_.values().items.at(AdapterKey{"toys", 1}), 1);
 }
 
+TEST_F(PricingServiceTest, ACallIsKnownByItsCallersRequestIdOrByOneThatIsMadeUp) {
+  const auto request_id = [this](const std::string& own) {
+    grpc::ClientContext context;
+    if (!own.empty()) context.AddMetadata("x-request-id", own);
+    v1::PredictPriceResponse response;
+    EXPECT_TRUE(stub_->PredictPrice(&context, Request("lamp"), &response).ok());
+    const auto& trailers = context.GetServerTrailingMetadata();
+    const auto found = trailers.find("x-request-id");
+    return found == trailers.end() ? ""
+                                   : std::string(found->second.data(), found->second.size());
+  };
+  EXPECT_EQ(request_id("order-17/lamp"), "order-17/lamp");
+  const std::string first = request_id("");
+  EXPECT_EQ(first.size(), 16u);
+  EXPECT_NE(request_id(""), first);
+  EXPECT_EQ(request_id("not an id").size(), 16u);
+}
+
 TEST_F(PricingServiceTest, SaysThatALongTextWasCut) {
   ASSERT_TRUE(Call(Request(std::string(500, 'x'))).ok());
   EXPECT_TRUE(response_.prediction().truncated());
