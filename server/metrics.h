@@ -60,6 +60,10 @@ class Metrics {
   // The same item under a version and under its shadow: ln(shadow's median / the version's).
   // REQUIRES: a handle of the shadow is held.
   virtual void ShadowCompared(const AdapterKey& /*shadow*/, double /*log_ratio*/) {}
+  // What an item of a version sold for: ln(true price / predicted).
+  virtual void OutcomeReported(const AdapterKey& /*adapter*/, double /*log_error*/) {}
+  // Whether the true price lay in the interval of kDefaultIntervalCoverage.
+  virtual void IntervalReported(const AdapterKey& /*adapter*/, bool /*covered*/) {}
   // The shadow gave no price for an item that was priced.
   virtual void ShadowFailed() {}
 };

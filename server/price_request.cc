@@ -1,6 +1,7 @@
 #include "server/price_request.h"
 
 #include <array>
+#include <cmath>
 #include <utility>
 #include <vector>
 
@@ -134,6 +135,38 @@ absl::Status CheckItemCount(int count) {
   return CheckCount("items", count, kMaxItemsPerCall);
 }
 
+absl::Status CheckOutcomeCount(int count) {
+  if (count == 0) {
+    return absl::InvalidArgumentError("outcomes: expected at least 1 entry, got none");
+  }
+  return CheckCount("outcomes", count, kMaxItemsPerCall);
+}
+
+absl::StatusOr<TrueOutcome> OutcomeFromProto(const v1::Outcome& proto,
+                                             const AdapterRegistry& registry) {
+  RETURN_IF_ERROR(CheckLength("id", proto.id().size(), kMaxItemIdBytes));
+  if (!(proto.price() > 0 && std::isfinite(proto.price()))) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("price: expected a number above 0, got ", proto.price()));
+  }
+  TrueOutcome outcome;
+  outcome.price = proto.price();
+  ASSIGN_OR_RETURN(const AdapterKey key, AdapterOfToken(proto.outcome_token()));
+  ASSIGN_OR_RETURN(outcome.adapter, registry.Find(key.name, key.version));
+  ASSIGN_OR_RETURN(outcome.predicted,
+                   ReadOutcomeToken(proto.outcome_token(), outcome.adapter->digest));
+  return outcome;
+}
+
+// The interval of the coverage that outcomes are counted for, where it was asked for.
+void AddDefaultInterval(const PriceAnswer& answer, PredictedPrice* predicted) {
+  for (const PriceInterval& interval : answer.intervals) {
+    if (interval.coverage != kDefaultIntervalCoverage) continue;
+    predicted->low = interval.low;
+    predicted->high = interval.high;
+  }
+}
+
 void FillPrediction(const PriceDistribution& distribution, const PriceOptions& options,
                     const PredictionContext& context, v1::Prediction* proto) {
   const PriceAnswer answer = AnswerFrom(distribution, context.adapter.manifest, options);
@@ -158,6 +191,9 @@ void FillPrediction(const PriceDistribution& distribution, const PriceOptions& o
     proto->mutable_distribution()->mutable_probabilities()->Add(probabilities.begin(),
                                                                 probabilities.end());
   }
+  PredictedPrice predicted{.adapter = context.adapter.key, .price = answer.price};
+  AddDefaultInterval(answer, &predicted);
+  proto->set_outcome_token(OutcomeToken(predicted, context.adapter.digest));
   v1::ServedBy* served_by = proto->mutable_served_by();
   served_by->set_model(context.model_fingerprint);
   served_by->set_adapter(context.adapter.key.name);

@@ -10,8 +10,10 @@
 #include "absl/time/time.h"
 #include "model/price_distribution.h"
 #include "pricer/v1/pricing.pb.h"
+#include "server/adapter_registry.h"
 #include "server/lane.h"
 #include "server/loaded_adapter.h"
+#include "server/outcome.h"
 #include "server/price_answer.h"
 
 // Messages of pricing.proto to native types and back. Every error is InvalidArgument, unless said
@@ -46,6 +48,7 @@ absl::StatusOr<PriceOptions> OptionsFromProto(const v1::PredictOptions& proto);
 absl::StatusOr<std::string> ItemTextFromProto(const v1::Item& proto);
 
 absl::Status CheckItemCount(int count);
+absl::Status CheckOutcomeCount(int count);
 
 // What is said of a prediction beside its prices.
 struct PredictionContext {
@@ -58,6 +61,17 @@ struct PredictionContext {
   absl::Duration queue_time = absl::ZeroDuration();
   absl::Duration compute_time = absl::ZeroDuration();
 };
+
+// What an outcome says, with its error: InvalidArgument for a token or a price that is none,
+// NotFound where the version is not served any more.
+struct TrueOutcome {
+  PredictedPrice predicted;
+  double price = 0;
+  // Of what counts it: keeps the version's metrics.
+  AdapterHandle adapter;
+};
+absl::StatusOr<TrueOutcome> OutcomeFromProto(const v1::Outcome& proto,
+                                             const AdapterRegistry& registry);
 
 void FillPrediction(const PriceDistribution& distribution, const PriceOptions& options,
                     const PredictionContext& context, v1::Prediction* proto);

@@ -1,10 +1,12 @@
 #include "server/pricing_service.h"
 
+#include <cmath>
 #include <utility>
 
 #include "base/status_macros.h"
 #include "server/batch_call.h"
 #include "server/grpc_status.h"
+#include "server/price_request.h"
 #include "server/unary_call.h"
 #include "server/wire_message.h"
 
@@ -66,6 +68,40 @@ class BatchPredictPricesCall final : public BatchCall {
   void Ended(const absl::Status& status) override { End(status, response_); }
 };
 
+// Counts what predictions came to; answered at once.
+class ReportOutcomesCall final : public UnaryCall {
+ public:
+  using UnaryCall::UnaryCall;
+
+  void Start(const grpc::ByteBuffer& request_bytes) {
+    v1::ReportOutcomesRequest request;
+    v1::ReportOutcomesResponse response;
+    absl::Status status = ParseRequest(request_bytes, &request);
+    if (status.ok()) status = CheckOutcomeCount(request.outcomes_size());
+    for (int i = 0; status.ok() && i < request.outcomes_size(); ++i) {
+      v1::OutcomeResult* const result = response.add_results();
+      result->set_id(request.outcomes(i).id());
+      const absl::StatusOr<TrueOutcome> outcome =
+          OutcomeFromProto(request.outcomes(i), *call_.backend().registry);
+      if (outcome.ok()) {
+        Count(*outcome);
+      } else {
+        FillError(outcome.status(), result->mutable_error());
+      }
+    }
+    End(status, response);
+  }
+
+ private:
+  void Count(const TrueOutcome& outcome) {
+    const PredictedPrice& predicted = outcome.predicted;
+    metrics()->OutcomeReported(predicted.adapter, std::log(outcome.price / predicted.price));
+    if (!predicted.has_interval()) return;
+    metrics()->IntervalReported(predicted.adapter,
+                                predicted.low <= outcome.price && outcome.price <= predicted.high);
+  }
+};
+
 // Says no to a call of a server that does not serve.
 class RefusedStream final : public PriceStreamReactor {
  public:
@@ -90,6 +126,12 @@ grpc::ServerUnaryReactor* PricingService::BatchPredictPrices(grpc::CallbackServe
                                                              const grpc::ByteBuffer* request,
                                                              grpc::ByteBuffer* response) {
   return door_.StartCall<BatchPredictPricesCall>("BatchPredictPrices", context, *request, response);
+}
+
+grpc::ServerUnaryReactor* PricingService::ReportOutcomes(grpc::CallbackServerContext* context,
+                                                         const grpc::ByteBuffer* request,
+                                                         grpc::ByteBuffer* response) {
+  return door_.StartCall<ReportOutcomesCall>("ReportOutcomes", context, *request, response);
 }
 
 PriceStreamReactor* PricingService::StreamPredictPrices(grpc::CallbackServerContext* context) {

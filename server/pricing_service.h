@@ -15,7 +15,8 @@ namespace pricer {
 class PricingService final : public v1::PricingService::WithRawCallbackMethod_PredictPrice<
                                  v1::PricingService::WithRawCallbackMethod_BatchPredictPrices<
                                      v1::PricingService::WithRawCallbackMethod_StreamPredictPrices<
-                                         v1::PricingService::Service>>> {
+                                         v1::PricingService::WithRawCallbackMethod_ReportOutcomes<
+                                             v1::PricingService::Service>>>> {
  public:
   // Both must outlive the service. Null tokens = none are asked for.
   explicit PricingService(Metrics* metrics, const TokenKeeper* tokens = nullptr)
@@ -41,6 +42,10 @@ class PricingService final : public v1::PricingService::WithRawCallbackMethod_Pr
                                                grpc::ByteBuffer* response) override;
 
   PriceStreamReactor* StreamPredictPrices(grpc::CallbackServerContext* context) override;
+
+  grpc::ServerUnaryReactor* ReportOutcomes(grpc::CallbackServerContext* context,
+                                           const grpc::ByteBuffer* request,
+                                           grpc::ByteBuffer* response) override;
 
  private:
   PricingDoor door_;

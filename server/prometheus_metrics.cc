@@ -1,5 +1,7 @@
 #include "server/prometheus_metrics.h"
 
+#include <cmath>
+
 #include "absl/strings/str_cat.h"
 #include "base/build_info.h"
 #include "model/adapter_labels.h"
@@ -48,6 +50,12 @@ Labels LabelsOf(Lane lane, const AdapterKey& adapter) {
 
 Labels LabelsOf(const AdapterKey& adapter) {
   return {{"adapter", adapter.name}, {"version", absl::StrCat(adapter.version)}};
+}
+
+Labels IntervalLabels(const AdapterKey& adapter, bool covered) {
+  Labels labels = LabelsOf(adapter);
+  labels["covered"] = covered ? "true" : "false";
+  return labels;
 }
 
 // Operators' own names are many.
@@ -118,7 +126,19 @@ PrometheusMetrics::PrometheusMetrics()
                             .Help("ln(shadow's median price / the answering version's), by shadow.")
                             .Register(*registry_)),
       shadow_failures_(Counter(*registry_, "pricer_shadow_failures_total",
-                               "Priced items that their shadow gave no price for.")) {
+                               "Priced items that their shadow gave no price for.")),
+      outcome_log_error_(BuildHistogram()
+                             .Name("pricer_outcome_log_error")
+                             .Help("ln(true price / predicted), by adapter version.")
+                             .Register(*registry_)),
+      outcome_absolute_log_error_(BuildCounter()
+                                      .Name("pricer_outcome_absolute_log_error_total")
+                                      .Help("Sum of |ln(true price / predicted)|.")
+                                      .Register(*registry_)),
+      outcome_intervals_(BuildCounter()
+                             .Name("pricer_outcome_intervals_total")
+                             .Help("80 % intervals by whether the true price lay in them.")
+                             .Register(*registry_)) {
   auto& adapters = BuildGauge()
                        .Name("pricer_adapters")
                        .Help("Adapter versions known, by state.")
@@ -208,6 +228,11 @@ void PrometheusMetrics::AdapterLoadFailed(absl::Time when) {
 void PrometheusMetrics::AdapterEnded(const AdapterKey& adapter) {
   for (Lane lane : kLanes) items_.Remove(&items_.Add(LabelsOf(lane, adapter)));
   shadow_log_ratio_.Remove(&shadow_log_ratio_.Add(LabelsOf(adapter), kLogRatioBuckets));
+  outcome_log_error_.Remove(&outcome_log_error_.Add(LabelsOf(adapter), kLogRatioBuckets));
+  outcome_absolute_log_error_.Remove(&outcome_absolute_log_error_.Add(LabelsOf(adapter)));
+  for (const bool covered : {true, false}) {
+    outcome_intervals_.Remove(&outcome_intervals_.Add(IntervalLabels(adapter, covered)));
+  }
 }
 
 void PrometheusMetrics::AdapterRootReadable(bool readable) { root_readable_.Set(readable ? 1 : 0); }
@@ -220,6 +245,15 @@ void PrometheusMetrics::LabelMoved(absl::string_view label) {
 
 void PrometheusMetrics::ShadowCompared(const AdapterKey& shadow, double log_ratio) {
   shadow_log_ratio_.Add(LabelsOf(shadow), kLogRatioBuckets).Observe(log_ratio);
+}
+
+void PrometheusMetrics::OutcomeReported(const AdapterKey& adapter, double log_error) {
+  outcome_log_error_.Add(LabelsOf(adapter), kLogRatioBuckets).Observe(log_error);
+  outcome_absolute_log_error_.Add(LabelsOf(adapter)).Increment(std::abs(log_error));
+}
+
+void PrometheusMetrics::IntervalReported(const AdapterKey& adapter, bool covered) {
+  outcome_intervals_.Add(IntervalLabels(adapter, covered)).Increment();
 }
 
 void PrometheusMetrics::ShadowFailed() { shadow_failures_.Increment(); }

@@ -46,6 +46,8 @@ class PrometheusMetrics final : public Metrics {
   void ReadyChanged(bool ready) override;
   void LabelMoved(absl::string_view label) override;
   void ShadowCompared(const AdapterKey& shadow, double log_ratio) override;
+  void OutcomeReported(const AdapterKey& adapter, double log_error) override;
+  void IntervalReported(const AdapterKey& adapter, bool covered) override;
   void ShadowFailed() override;
 
  private:
@@ -71,6 +73,9 @@ class PrometheusMetrics final : public Metrics {
   prometheus::Family<prometheus::Counter>& label_moves_;
   prometheus::Family<prometheus::Histogram>& shadow_log_ratio_;
   prometheus::Counter& shadow_failures_;
+  prometheus::Family<prometheus::Histogram>& outcome_log_error_;
+  prometheus::Family<prometheus::Counter>& outcome_absolute_log_error_;
+  prometheus::Family<prometheus::Counter>& outcome_intervals_;
 };
 
 }  // namespace pricer

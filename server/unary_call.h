@@ -106,6 +106,7 @@ class UnaryCall : public grpc::ServerUnaryReactor {
     Finish(ToGrpcStatus(status));
   }
 
+  Metrics* metrics() const { return door_->metrics(); }
   WorkerPool* pool() const { return call_.backend().pool; }
 
   PricingCall call_;

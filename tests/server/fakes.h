@@ -168,6 +168,8 @@ class RecordingMetrics final : public Metrics {
     std::vector<std::string> label_moves;
     std::map<AdapterKey, std::vector<double>> shadow_log_ratios;
     int shadow_failures = 0;
+    std::map<AdapterKey, std::vector<double>> outcome_log_errors;
+    std::map<AdapterKey, std::vector<bool>> outcome_intervals;
   };
 
   Values values() const {
@@ -244,6 +246,14 @@ class RecordingMetrics final : public Metrics {
   void ShadowCompared(const AdapterKey& shadow, double log_ratio) override {
     MutexLock lock(&mutex_);
     values_.shadow_log_ratios[shadow].push_back(log_ratio);
+  }
+  void OutcomeReported(const AdapterKey& adapter, double log_error) override {
+    MutexLock lock(&mutex_);
+    values_.outcome_log_errors[adapter].push_back(log_error);
+  }
+  void IntervalReported(const AdapterKey& adapter, bool covered) override {
+    MutexLock lock(&mutex_);
+    values_.outcome_intervals[adapter].push_back(covered);
   }
   void ShadowFailed() override {
     MutexLock lock(&mutex_);

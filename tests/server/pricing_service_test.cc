@@ -3,6 +3,7 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <cmath>
 #include <future>
 #include <thread>
 
@@ -17,6 +18,7 @@ namespace {
 
 using ::testing::AllOf;
 using ::testing::DoubleNear;
+using ::testing::ElementsAre;
 using testing::FakePrice;
 using ::testing::HasSubstr;
 using testing::IsGrpcError;
@@ -45,14 +47,59 @@ TEST_F(PricingServiceTest, ACallIsKnownByItsCallersRequestIdOrByOneThatIsMadeUp)
     EXPECT_TRUE(stub_->PredictPrice(&context, Request("lamp"), &response).ok());
     const auto& trailers = context.GetServerTrailingMetadata();
     const auto found = trailers.find("x-request-id");
-    return found == trailers.end() ? ""
-                                   : std::string(found->second.data(), found->second.size());
+    return found == trailers.end() ? "" : std::string(found->second.data(), found->second.size());
   };
   EXPECT_EQ(request_id("order-17/lamp"), "order-17/lamp");
   const std::string first = request_id("");
   EXPECT_EQ(first.size(), 16u);
   EXPECT_NE(request_id(""), first);
   EXPECT_EQ(request_id("not an id").size(), 16u);
+}
+
+TEST_F(PricingServiceTest, OutcomesAreCountedForTheVersionThatPredicted) {
+  ASSERT_TRUE(Call(Request("lamp")).ok());
+  const std::string token = response_.prediction().outcome_token();
+  const v1::Interval interval = response_.prediction().intervals(0);
+  v1::PredictPriceRequest other_interval = Request("lamp");
+  other_interval.mutable_options()->add_interval_coverages(0.5);
+  ASSERT_TRUE(Call(other_interval).ok());
+  const std::string without_interval = response_.prediction().outcome_token();
+  Publish(2);
+  v1::ReportOutcomesRequest request;
+  const auto add = [&request](const std::string& outcome_token, double price) {
+    v1::Outcome* const outcome = request.add_outcomes();
+    outcome->set_id(absl::StrCat("id ", request.outcomes_size() - 1));
+    outcome->set_outcome_token(outcome_token);
+    outcome->set_price(price);
+  };
+  add(token, FakePrice(1));
+  add(token, 2 * interval.high());
+  add(without_interval, FakePrice(1));
+  add("nonsense", 10);
+  add(token, 0);
+  grpc::ClientContext context;
+  v1::ReportOutcomesResponse response;
+  ASSERT_TRUE(stub_->ReportOutcomes(&context, request, &response).ok());
+  ASSERT_EQ(response.results_size(), 5);
+  for (int i = 0; i < 3; ++i) EXPECT_FALSE(response.results(i).has_error()) << i;
+  EXPECT_THAT(response.results(3).error().message(), HasSubstr("outcome_token"));
+  EXPECT_THAT(response.results(4).error().message(), HasSubstr("price"));
+  EXPECT_EQ(response.results(4).id(), "id 4");
+  const auto values = metrics_.values();
+  const AdapterKey key{"toys", 1};
+  ASSERT_EQ(values.outcome_log_errors.at(key).size(), 3u);
+  EXPECT_THAT(values.outcome_log_errors.at(key)[0], DoubleNear(0, 1e-9));
+  EXPECT_THAT(values.outcome_log_errors.at(key)[1],
+              DoubleNear(std::log(2 * interval.high() / FakePrice(1)), 1e-9));
+  EXPECT_THAT(values.outcome_intervals.at(key), ElementsAre(true, false));
+
+  registry_.Unload(key);
+  grpc::ClientContext later;
+  ASSERT_TRUE(stub_->ReportOutcomes(&later, request, &response).ok());
+  EXPECT_EQ(response.results(0).error().code(), grpc::StatusCode::NOT_FOUND);
+  grpc::ClientContext empty;
+  EXPECT_THAT(stub_->ReportOutcomes(&empty, {}, &response),
+              IsGrpcError(grpc::StatusCode::INVALID_ARGUMENT, HasSubstr("outcomes")));
 }
 
 TEST_F(PricingServiceTest, SaysThatALongTextWasCut) {

@@ -113,11 +113,29 @@ TEST_F(PrometheusMetricsTest, ShowsHowFarAShadowIsUntilItEnds) {
   EXPECT_THAT(Text(), Not(HasSubstr("version=\"4\"")));
 }
 
+TEST_F(PrometheusMetricsTest, ShowsErrorAndCoverageOfAVersionUntilItEnds) {
+  metrics_.OutcomeReported({"toys", 4}, -0.3);
+  metrics_.OutcomeReported({"toys", 4}, 0.1);
+  metrics_.IntervalReported({"toys", 4}, true);
+  metrics_.IntervalReported({"toys", 4}, false);
+  metrics_.IntervalReported({"toys", 4}, true);
+  const std::string text = Text();
+  const std::string version = "{adapter=\"toys\",version=\"4\"}";
+  EXPECT_THAT(text, HasSubstr("pricer_outcome_log_error_count" + version + " 2"));
+  EXPECT_THAT(text, HasSubstr("pricer_outcome_absolute_log_error_total" + version + " 0.4"));
+  EXPECT_THAT(text, HasSubstr("pricer_outcome_intervals_total{adapter=\"toys\",covered=\"true\","
+                              "version=\"4\"} 2"));
+  metrics_.AdapterEnded({"toys", 4});
+  EXPECT_THAT(Text(), Not(HasSubstr("version=\"4\"")));
+}
+
 TEST_F(PrometheusMetricsTest, AlertsAndDashboardNameNothingElse) {
   metrics_.CallEnded("PredictPrice", absl::StatusCode::kOk);
   metrics_.ItemPriced(Lane::kOnline, {"toys", 3});
   metrics_.LabelMoved("stable");
   metrics_.ShadowCompared({"toys", 4}, 0.1);
+  metrics_.OutcomeReported({"toys", 4}, 0.1);
+  metrics_.IntervalReported({"toys", 4}, true);
   metrics_.DescribeBuild("cpu");
   const std::string text = Text();
   for (const char* const path :

@@ -277,6 +277,9 @@ TEST_F(ServerSecurityTest, EveryMethodAsks) {
   inference::ModelReadyResponse ready;
   inference::ModelMetadataResponse metadata;
   inference::RepositoryIndexResponse index;
+  v1::ReportOutcomesResponse outcomes;
+  EXPECT_EQ(code([&](auto* c) { return pricing->ReportOutcomes(c, {}, &outcomes); }),
+            kUnauthenticated);
   EXPECT_EQ(code([&](auto* c) { return infer->ModelInfer(c, {}, &inferred); }), kUnauthenticated);
   EXPECT_EQ(code([&](auto* c) { return infer->ModelReady(c, {}, &ready); }), kUnauthenticated);
   EXPECT_EQ(code([&](auto* c) { return infer->ModelMetadata(c, {}, &metadata); }),
