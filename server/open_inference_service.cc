@@ -37,17 +37,15 @@ class InferCall final : public BatchCall {
 
   void Ended(const absl::Status& status) override {
     if (!status.ok()) {
-      End(status, infer_response_);
+      End(status, inference::ModelInferResponse());
       return;
     }
-    absl::StatusOr<inference::ModelInferResponse> response =
+    const absl::StatusOr<inference::ModelInferResponse> response =
         InferFromBatch(infer_request_, response_);
-    if (response.ok()) infer_response_ = *std::move(response);
-    End(response.status(), infer_response_);
+    End(response.status(), response.ok() ? *response : inference::ModelInferResponse());
   }
 
   inference::ModelInferRequest infer_request_;
-  inference::ModelInferResponse infer_response_;
 };
 
 const char* RepositoryState(AdapterState state) {

@@ -60,7 +60,7 @@ struct PriceTask {
   // Where several wait: they decide, instead of `cancelled`, when the task is dropped, and so does
   // their deadline. Its place in the queue is by its own.
   std::shared_ptr<const TaskWaiters> waiters;
-  // The server's own work, such as golden items, of which there is one at a time: taken though the
+  // The server's own work, such as golden items, of which there are few at a time: taken though the
   // queue is full, ahead of callers' tasks, and not counted as an item priced.
   bool internal = false;
   // Follows an earlier task of its call that has left the queue: taken though the queue is full.

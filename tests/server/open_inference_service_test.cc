@@ -7,6 +7,7 @@
 
 #include <cstring>
 #include <future>
+#include <utility>
 
 #include "absl/strings/str_cat.h"
 #include "base/file.h"
@@ -59,7 +60,8 @@ class OpenInferenceServiceTest : public testing::PricingServiceTest {
     grpc::ByteBuffer bytes;
     std::promise<grpc::Status> ended;
     stub.UnaryCall(&context, "/inference.GRPCInferenceService/ModelInfer", grpc::StubOptions(),
-                   &request, &bytes, [&](grpc::Status status) { ended.set_value(status); });
+                   &request, &bytes,
+                   [&](grpc::Status status) { ended.set_value(std::move(status)); });
     grpc::Status status = ended.get_future().get();
     if (status.ok()) {
       EXPECT_TRUE(
