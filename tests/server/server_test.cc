@@ -275,16 +275,19 @@ TEST_F(ServerTest, ReadinessSaysNoWhileGoldenItemsAreNotPricedAndThenYes) {
   with_golden->manifest.golden_tolerance = 10;
   prepare_engine_ = [&](FakeEngine* engine) { engine->AddAdapter("toys/1", with_golden); };
   options_.self_check_interval = absl::Milliseconds(1);
-  options_.self_check_timeout = absl::Milliseconds(50);
+  options_.self_check_timeout = absl::Milliseconds(300);
   ASSERT_OK(Start());
-  EXPECT_EQ(Health(""), HealthCheckResponse::SERVING);
+  while (Health("") != HealthCheckResponse::SERVING) std::this_thread::yield();
   predictor_->Block();
   while (Health("") == HealthCheckResponse::SERVING) std::this_thread::yield();
   EXPECT_EQ(Health("liveness"), HealthCheckResponse::SERVING);
   EXPECT_THAT(HttpGetMetrics(server_->ports().metrics), HasSubstr("pricer_ready 0"));
   predictor_->Release();
   while (Health("") != HealthCheckResponse::SERVING) std::this_thread::yield();
-  EXPECT_THAT(HttpGetMetrics(server_->ports().metrics), HasSubstr("pricer_ready 1"));
+  // A machine that is busy elsewhere may call a check late once more.
+  while (HttpGetMetrics(server_->ports().metrics).find("pricer_ready 1") == std::string::npos) {
+    std::this_thread::yield();
+  }
 }
 
 TEST_F(ServerTest, TheLogLevelChangesByACall) {
