@@ -49,6 +49,15 @@ std::array<std::pair<absl::string_view, const std::string*>, 5> TextFields(const
            {"item.details", &proto.details()}}};
 }
 
+// The interval of the coverage that outcomes are counted for, where it was asked for.
+void AddDefaultInterval(const PriceAnswer& answer, PredictedPrice* predicted) {
+  for (const PriceInterval& interval : answer.intervals) {
+    if (interval.coverage != kDefaultIntervalCoverage) continue;
+    predicted->low = interval.low;
+    predicted->high = interval.high;
+  }
+}
+
 }  // namespace
 
 absl::StatusOr<AdapterChoice> ChoiceFromProto(const v1::AdapterSpec& proto) {
@@ -156,15 +165,6 @@ absl::StatusOr<TrueOutcome> OutcomeFromProto(const v1::Outcome& proto,
   ASSIGN_OR_RETURN(outcome.predicted,
                    ReadOutcomeToken(proto.outcome_token(), outcome.adapter->digest));
   return outcome;
-}
-
-// The interval of the coverage that outcomes are counted for, where it was asked for.
-void AddDefaultInterval(const PriceAnswer& answer, PredictedPrice* predicted) {
-  for (const PriceInterval& interval : answer.intervals) {
-    if (interval.coverage != kDefaultIntervalCoverage) continue;
-    predicted->low = interval.low;
-    predicted->high = interval.high;
-  }
 }
 
 void FillPrediction(const PriceDistribution& distribution, const PriceOptions& options,

@@ -34,10 +34,15 @@ namespace pricer {
 namespace {
 
 constexpr int kTokenizerThreads = 2;
+constexpr char kTlsFlags[] = "--tls-cert, --tls-key and authorities of clients";
 // One, so that what operators ask for happens in order.
 constexpr int kOperatorThreads = 1;
 // Calls that may wait for a thread.
 constexpr size_t kMaxWaitingCalls = 64;
+
+absl::Status OfFlag(absl::string_view flag, const absl::Status& status) {
+  return absl::Status(status.code(), absl::StrCat(flag, ": ", status.message()));
+}
 
 }  // namespace
 
@@ -98,6 +103,7 @@ struct Server::Parts {
 };
 
 absl::Status Server::Parts::OpenSecrets() {
+  RETURN_IF_ERROR(CheckSecrets(options));
   if (options.has_tls()) {
     const auto open = [this](const std::string& client_ca) {
       return CertificateKeeper::Open({options.tls_cert, options.tls_key, client_ca});
@@ -288,10 +294,14 @@ absl::StatusOr<std::unique_ptr<Server>> Server::Start(const ServerOptions& optio
 absl::Status Server::CheckSecrets(const ServerOptions& options) {
   if (options.has_tls()) {
     for (const std::string& client_ca : {options.tls_client_ca, options.admin_client_ca()}) {
-      RETURN_IF_ERROR(ReadTlsFiles({options.tls_cert, options.tls_key, client_ca}).status());
+      const absl::Status status =
+          ReadTlsFiles({options.tls_cert, options.tls_key, client_ca}).status();
+      if (!status.ok()) return OfFlag(kTlsFlags, status);
     }
   }
-  return options.tokens.empty() ? absl::OkStatus() : TokenKeeper::Open(options.tokens).status();
+  if (options.tokens.empty()) return absl::OkStatus();
+  const absl::Status status = TokenKeeper::Open(options.tokens).status();
+  return status.ok() ? status : OfFlag("--tokens", status);
 }
 
 }  // namespace pricer

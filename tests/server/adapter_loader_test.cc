@@ -5,8 +5,8 @@
 
 #include <thread>
 
-#include "server/price_answer.h"
 #include "tests/server/fakes.h"
+#include "tests/server/golden_adapter.h"
 #include "tests/testing/status_matchers.h"
 
 namespace pricer {
@@ -14,11 +14,10 @@ namespace {
 
 using ::testing::AllOf;
 using testing::FakeClock;
-using testing::FakeDistribution;
 using testing::FakeEngine;
 using ::testing::HasSubstr;
 using ::testing::IsEmpty;
-using testing::MakeLoadedAdapter;
+using testing::MakeGoldenAdapter;
 using ::testing::Not;
 using testing::RecordingMetrics;
 using testing::StatusIs;
@@ -29,15 +28,7 @@ class AdapterLoaderTest : public ::testing::Test {
  protected:
   // Has `count` golden items whose prices are what the fake predictor says, times `factor`.
   std::shared_ptr<LoadedAdapter> AdapterWithGolden(int count, double factor = 1.0) {
-    auto adapter = MakeLoadedAdapter("toys", 1);
-    const PriceAnswer answer =
-        AnswerFrom(FakeDistribution(*adapter), adapter->manifest, PriceOptions());
-    for (int i = 0; i < count; ++i) {
-      adapter->manifest.golden.push_back({"item " + std::to_string(i), answer.price * factor,
-                                          answer.intervals[0].low, answer.intervals[0].high});
-    }
-    adapter->manifest.golden_tolerance = 0.001;
-    return adapter;
+    return MakeGoldenAdapter("toys", 1, count, factor);
   }
   absl::StatusOr<AdapterHandle> Load(std::shared_ptr<LoadedAdapter> adapter) {
     engine_.AddAdapter("toys/1", std::move(adapter));
@@ -140,7 +131,7 @@ TEST_F(AdapterLoaderTest, AGoldenItemIsScheduledAtItsWholeCost) {
   auto adapter = AdapterWithGolden(1);
   adapter->tree_rows = std::make_shared<RowEstimate>(30);
   EXPECT_OK(Load(std::move(adapter)));
-  // "item 0" and the rows.
+  // "a toys" and the rows.
   EXPECT_EQ(metrics_.values().tokens, 6 + 30);
 }
 

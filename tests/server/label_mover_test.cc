@@ -6,9 +6,9 @@
 #include <cmath>
 
 #include "server/label_follower.h"
-#include "server/price_answer.h"
 #include "tests/server/adapter_files.h"
 #include "tests/server/fakes.h"
+#include "tests/server/golden_adapter.h"
 #include "tests/testing/status_matchers.h"
 #include "tests/testing/temp_dir.h"
 
@@ -18,9 +18,9 @@ namespace {
 using ::testing::AllOf;
 using ::testing::DoubleNear;
 using testing::FakeClock;
-using testing::FakeDistribution;
 using testing::FakeEngine;
 using ::testing::HasSubstr;
+using testing::MakeGoldenAdapter;
 using testing::MakeLoadedAdapter;
 using testing::MakeVersion;
 using testing::RecordingMetrics;
@@ -36,15 +36,8 @@ class LabelMoverTest : public ::testing::Test {
 
   void Publish(int64_t version, int golden_items, const std::string& currency = "USD") {
     MakeVersion(root_.path(), "toys", std::to_string(version));
-    const auto adapter = MakeLoadedAdapter("toys", version);
+    const auto adapter = MakeGoldenAdapter("toys", version, golden_items);
     adapter->manifest.currency = currency;
-    adapter->manifest.golden_tolerance = 0.001;
-    const PriceAnswer answer =
-        AnswerFrom(FakeDistribution(*adapter), adapter->manifest, PriceOptions());
-    for (int i = 0; i < golden_items; ++i) {
-      adapter->manifest.golden.push_back({"item " + std::to_string(i), answer.price,
-                                          answer.intervals[0].low, answer.intervals[0].high});
-    }
     registry_.Discover(adapter->key);
     registry_.Publish(adapter, absl::ZeroDuration());
   }

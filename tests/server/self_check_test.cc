@@ -5,8 +5,8 @@
 
 #include <thread>
 
-#include "server/price_answer.h"
 #include "tests/server/fakes.h"
+#include "tests/server/golden_adapter.h"
 #include "tests/testing/status_matchers.h"
 
 namespace pricer {
@@ -15,11 +15,10 @@ namespace {
 using ::testing::AllOf;
 using ::testing::ElementsAre;
 using testing::FakeClock;
-using testing::FakeDistribution;
 using testing::FakeEngine;
 using ::testing::HasSubstr;
 using ::testing::IsEmpty;
-using testing::MakeLoadedAdapter;
+using testing::MakeGoldenAdapter;
 using testing::RecordingMetrics;
 
 class SelfCheckTest : public ::testing::Test {
@@ -31,15 +30,7 @@ class SelfCheckTest : public ::testing::Test {
 
   // With golden items named by version and number; wrong where `factor` is not 1.
   void Publish(const std::string& name, int64_t version, int golden_items, double factor = 1) {
-    const auto adapter = MakeLoadedAdapter(name, version);
-    adapter->manifest.golden_tolerance = 0.001;
-    const PriceAnswer answer =
-        AnswerFrom(FakeDistribution(*adapter), adapter->manifest, PriceOptions());
-    for (int i = 0; i < golden_items; ++i) {
-      const std::string text(1, static_cast<char>('a' + i));
-      adapter->manifest.golden.push_back(
-          {text + name, answer.price * factor, answer.intervals[0].low, answer.intervals[0].high});
-    }
+    const auto adapter = MakeGoldenAdapter(name, version, golden_items, factor);
     registry_.Discover(adapter->key);
     registry_.Publish(adapter, absl::ZeroDuration());
   }
