@@ -7,7 +7,9 @@
 
 #include <algorithm>
 #include <cerrno>
+#include <filesystem>
 #include <nlohmann/json.hpp>
+#include <system_error>
 #include <utility>
 
 #include "absl/strings/match.h"
@@ -131,6 +133,19 @@ absl::StatusOr<FileDescriptor> LockUpdates(const std::string& adapter_directory)
     absl::SleepFor(kLockPause);
   }
   return file;
+}
+
+// What updates left that were killed. REQUIRES: the lock is held, so that none runs.
+void RemoveLeftOvers(const std::string& adapter_directory) {
+  const std::string prefix = absl::StrCat(kLabelsFile, ".tmp.");
+  std::error_code error;
+  std::filesystem::directory_iterator entries(adapter_directory, error);
+  for (; !error && entries != std::filesystem::directory_iterator(); entries.increment(error)) {
+    std::error_code ignored;
+    if (absl::StartsWith(entries->path().filename().string(), prefix)) {
+      std::filesystem::remove(entries->path(), ignored);
+    }
+  }
 }
 
 }  // namespace
@@ -294,6 +309,7 @@ absl::StatusOr<AdapterLabels> UpdateAdapterLabels(
   const int64_t generation = labels.generation;
   RETURN_IF_ERROR(change(&labels));
   if (labels.generation == generation) return labels;
+  RemoveLeftOvers(adapter_directory);
   const std::string path = absl::StrCat(adapter_directory, "/", kLabelsFile);
   const absl::Status written = WriteFileAtomically(path, labels.ToJson());
   if (!written.ok()) return NotWritable(written);

@@ -61,7 +61,8 @@ void CallLog::Ended(absl::string_view method, const absl::Status& status, const 
   metrics_->CallEnded(method, status.code());
   const LogLevel level = LevelOf(status.code());
   if (level < CurrentLogLevel()) return;
-  const int64_t dropped = TakeLine(method, status.code());
+  const int64_t dropped =
+      sampler_.TakeLine(absl::StrCat(method, " ", absl::StatusCodeToString(status.code())));
   if (dropped < 0) return;
   std::vector<LogField> fields = {{"method", std::string(method)},
                                   {"code", absl::StatusCodeToString(status.code())},
@@ -71,23 +72,6 @@ void CallLog::Ended(absl::string_view method, const absl::Status& status, const 
   if (!status.ok()) fields.push_back({"error", std::string(status.message())});
   if (dropped > 0) fields.push_back({"not_logged", absl::StrCat(dropped)});
   Log(level, status.ok() ? "call answered" : "call failed", fields);
-}
-
-int64_t CallLog::TakeLine(absl::string_view method, absl::StatusCode code) {
-  const absl::Time now = clock_->Now();
-  MutexLock lock(&mutex_);
-  Second& second = seconds_[{std::string(method), code}];
-  // A clock that was set back begins anew.
-  if (now - second.start >= absl::Seconds(1) || now < second.start) {
-    second.start = now;
-    second.lines = 0;
-  }
-  if (second.lines >= kLinesPerSecond) {
-    ++second.dropped;
-    return -1;
-  }
-  ++second.lines;
-  return std::exchange(second.dropped, 0);
 }
 
 }  // namespace pricer

@@ -1,16 +1,11 @@
 #pragma once
 
-#include <cstdint>
-#include <map>
 #include <string>
-#include <utility>
 
-#include "absl/base/thread_annotations.h"
 #include "absl/status/status.h"
 #include "absl/strings/string_view.h"
-#include "absl/time/time.h"
 #include "base/clock.h"
-#include "base/mutex.h"
+#include "server/log_sampler.h"
 #include "server/metrics.h"
 
 namespace pricer {
@@ -35,30 +30,15 @@ bool IsRequestId(absl::string_view text);
 // how many were not. Thread-safe.
 class CallLog {
  public:
-  // Of one method and code.
-  static constexpr int kLinesPerSecond = 5;
-
   // Both must outlive the log.
-  CallLog(Metrics* metrics, const Clock* clock) : metrics_(metrics), clock_(clock) {}
+  CallLog(Metrics* metrics, const Clock* clock) : metrics_(metrics), sampler_(clock) {}
 
   void Ended(absl::string_view method, const absl::Status& status, const CallTags& tags);
 
  private:
-  struct Second {
-    absl::Time start = absl::InfinitePast();
-    int lines = 0;
-    int64_t dropped = 0;
-  };
-
-  // How many lines were dropped before this one; -1 = this one is too.
-  int64_t TakeLine(absl::string_view method, absl::StatusCode code);
-
   Metrics* const metrics_;
-  const Clock* const clock_;
-
-  Mutex mutex_;
-  // Methods are the protocol's, so that there are few.
-  std::map<std::pair<std::string, absl::StatusCode>, Second> seconds_ ABSL_GUARDED_BY(mutex_);
+  // By method and code: methods are the protocol's, so that there are few.
+  LogSampler sampler_;
 };
 
 }  // namespace pricer

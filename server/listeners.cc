@@ -7,10 +7,13 @@
 #include <grpcpp/security/server_credentials.h>
 #include <grpcpp/server_builder.h>
 
+#include <string>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
+#include "base/clock.h"
 #include "base/logging.h"
+#include "server/log_sampler.h"
 
 namespace pricer {
 namespace {
@@ -27,7 +30,13 @@ class WithoutReflection final : public grpc::ServerBuilderOption {
 };
 
 void LogGrpcLine(gpr_log_func_args* line) {
-  const std::vector<LogField> fields = {{"source", absl::StrCat(line->file, ":", line->line)}};
+  // Whoever connects can cause lines, such as those of handshakes that fail. Lives for ever.
+  static auto* const sampler = new LogSampler(Clock::System());
+  const std::string source = absl::StrCat(line->file, ":", line->line);
+  const int64_t dropped = sampler->TakeLine(source);
+  if (dropped < 0) return;
+  std::vector<LogField> fields = {{"source", source}};
+  if (dropped > 0) fields.push_back({"not_logged", absl::StrCat(dropped)});
   switch (line->severity) {
     case GPR_LOG_SEVERITY_DEBUG:
       return Log(LogLevel::kDebug, line->message, fields);

@@ -265,6 +265,15 @@ TEST_F(AdapterLabelsFileTest, ADirectoryThatCannotBeWrittenIsAPreconditionThatNa
               StatusIs(absl::StatusCode::kFailedPrecondition, HasSubstr("/sys/kernel")));
 }
 
+TEST_F(AdapterLabelsFileTest, AnUpdateRemovesWhatKilledOnesLeft) {
+  ASSERT_OK(WriteFile(dir_.File("labels.json.tmp.4711.0"), "{"));
+  ASSERT_OK(WriteFile(dir_.File("labels.json.mine"), "{"));
+  ASSERT_OK(Set("stable", 1));
+  EXPECT_FALSE(fs::exists(dir_.File("labels.json.tmp.4711.0")));
+  EXPECT_TRUE(fs::exists(dir_.File("labels.json.mine")));
+  EXPECT_EQ(ReadAdapterLabels(dir_.path())->generation, 1);
+}
+
 TEST_F(AdapterLabelsFileTest, AnUpdateWaitsForTheOneBeforeIt) {
   const FileDescriptor lock(open(dir_.File(".labels.lock").c_str(), O_RDWR | O_CREAT, 0644));
   ASSERT_TRUE(lock.ok());
