@@ -1,6 +1,7 @@
 #include "base/sha256.h"
 
 #include <openssl/evp.h>
+#include <openssl/sha.h>
 
 #include <array>
 #include <fstream>
@@ -35,10 +36,17 @@ std::string Sha256::HexDigest() {
       absl::string_view(reinterpret_cast<const char*>(digest.data()), size));
 }
 
+Sha256Bytes Sha256Of(absl::string_view bytes) {
+  Sha256Bytes digest;
+  // Allocates nothing, unlike EVP's.
+  SHA256(reinterpret_cast<const unsigned char*>(bytes.data()), bytes.size(), digest.data());
+  return digest;
+}
+
 std::string Sha256Hex(absl::string_view bytes) {
-  Sha256 sha;
-  sha.Update(bytes);
-  return sha.HexDigest();
+  const Sha256Bytes digest = Sha256Of(bytes);
+  return absl::BytesToHexString(
+      absl::string_view(reinterpret_cast<const char*>(digest.data()), digest.size()));
 }
 
 absl::StatusOr<std::string> Sha256HexOfFile(const std::string& path) {

@@ -1,5 +1,6 @@
 #pragma once
 
+#include <array>
 #include <cstdint>
 #include <memory>
 #include <string>
@@ -27,6 +28,10 @@ class Sha256 {
   std::unique_ptr<Context> context_;
 };
 
+using Sha256Bytes = std::array<unsigned char, 32>;
+Sha256Bytes Sha256Of(absl::string_view bytes);
+
+// As HexDigest.
 std::string Sha256Hex(absl::string_view bytes);
 
 // Streams the file. NotFound, PermissionDenied or DataLoss name the path.

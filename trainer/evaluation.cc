@@ -11,6 +11,7 @@
 #include "base/file.h"
 #include "base/interrupt.h"
 #include "base/logging.h"
+#include "base/progress.h"
 #include "base/status_macros.h"
 #include "catalog/median.h"
 #include "model/adapter.h"
@@ -18,7 +19,6 @@
 #include "trainer/generate.h"
 #include "trainer/inference.h"
 #include "trainer/option_checks.h"
-#include "trainer/progress.h"
 
 namespace pricer {
 namespace {

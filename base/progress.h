@@ -39,6 +39,7 @@ class Progress {
   Progress& operator=(const Progress&) = delete;
 
   void set_total(int64_t total) { options_.total = total; }
+  void set_done_before(int64_t done) { options_.done_before = done; }
 
   // `done` of the total are done; `detail` follows the bar ("12.3 items/s  loss 3.21").
   void Update(int64_t done, absl::string_view detail);
