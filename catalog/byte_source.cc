@@ -1,6 +1,7 @@
 #include "catalog/byte_source.h"
 
 #include <fcntl.h>
+#include <sys/stat.h>
 #include <unistd.h>
 #include <zlib.h>
 #include <zstd.h>
@@ -30,7 +31,10 @@ class FileSource final : public ByteSource {
   static absl::StatusOr<std::unique_ptr<FileSource>> Open(const std::string& path) {
     FileDescriptor file(open(path.c_str(), O_RDONLY | O_CLOEXEC));
     if (!file.ok()) return ErrnoStatus("cannot open", path);
-    return std::unique_ptr<FileSource>(new FileSource(path, std::move(file)));
+    struct stat status;
+    if (fstat(file.get(), &status) != 0) return ErrnoStatus("cannot look at", path);
+    const int64_t size = S_ISREG(status.st_mode) ? status.st_size : 0;
+    return std::unique_ptr<FileSource>(new FileSource(path, std::move(file), size));
   }
 
   absl::StatusOr<size_t> Read(char* out, size_t size) override {
@@ -39,14 +43,21 @@ class FileSource final : public ByteSource {
       n = read(file_.get(), out, size);
     } while (n < 0 && errno == EINTR);
     if (n < 0) return ErrnoStatus("cannot read", path_);
+    read_ += n;
     return static_cast<size_t>(n);
+  }
+  double fraction() const override {
+    return size_ == 0 ? 0 : std::min(1.0, static_cast<double>(read_) / static_cast<double>(size_));
   }
 
  private:
-  FileSource(const std::string& path, FileDescriptor file) : path_(path), file_(std::move(file)) {}
+  FileSource(const std::string& path, FileDescriptor file, int64_t size)
+      : path_(path), file_(std::move(file)), size_(size) {}
 
   const std::string path_;
   FileDescriptor file_;
+  const int64_t size_;
+  int64_t read_ = 0;
 };
 
 class GzipSource final : public ByteSource {
@@ -75,6 +86,7 @@ class GzipSource final : public ByteSource {
     }
     return size - stream_.avail_out;
   }
+  double fraction() const override { return input_->fraction(); }
 
  private:
   // False at a proper end of the data.
@@ -138,6 +150,7 @@ class ZstdSource final : public ByteSource {
     }
     return output.pos;
   }
+  double fraction() const override { return input_->fraction(); }
 
  private:
   // False at a proper end of the data.

@@ -17,6 +17,9 @@ class ByteSource {
   // Puts 1 to `size` bytes at `out` and returns how many; 0 only at the end of the data. `size`
   // >= 1. DataLoss, naming the file, if compressed data is corrupt or ends too early.
   virtual absl::StatusOr<size_t> Read(char* out, size_t size) = 0;
+
+  // How much of the file has been read, 0 to 1; 0 where its length is not known.
+  virtual double fraction() const = 0;
 };
 
 // A source whose next bytes can be looked at before they are read.
@@ -27,6 +30,7 @@ class PeekSource final : public ByteSource {
   // The next `size` bytes, fewer only where the data ends before; valid until the next call.
   absl::StatusOr<absl::string_view> Peek(size_t size);
   absl::StatusOr<size_t> Read(char* out, size_t size) override;
+  double fraction() const override { return source_->fraction(); }
 
  private:
   const std::unique_ptr<ByteSource> source_;

@@ -49,6 +49,7 @@ class CsvSource final : public RowSource {
 
   absl::Status ReadHeader(const ItemColumns& columns);
   absl::StatusOr<bool> Next(Row* row) override;
+  double fraction() const override { return bytes_->fraction(); }
 
  private:
   struct Skipped {

@@ -78,6 +78,7 @@ class ItemReader {
   // Rows so far, rejected ones included, blank lines that Next passes over not.
   int64_t rows() const { return rows_; }
   int64_t rejects() const { return rejects_; }
+  double fraction() const { return source_->fraction(); }  // RowSource's
 
  private:
   ItemReader(const std::string& path, const ItemReaderOptions& options,

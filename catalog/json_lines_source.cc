@@ -39,6 +39,7 @@ class JsonLinesSource final : public RowSource {
     }
     return true;
   }
+  double fraction() const override { return lines_.fraction(); }
 
  private:
   const size_t max_line_bytes_;

@@ -18,6 +18,8 @@ LineReader::LineReader(std::unique_ptr<ByteSource> source, size_t max_line_bytes
 
 LineReader::~LineReader() = default;
 
+double LineReader::fraction() const { return source_->fraction(); }
+
 absl::StatusOr<bool> LineReader::Next(Line* line) {
   for (;;) {
     const char* unscanned = buffer_.data() + scanned_;

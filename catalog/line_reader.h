@@ -31,6 +31,8 @@ class LineReader {
   // the file is skipped.
   absl::StatusOr<bool> Next(Line* line);
 
+  double fraction() const;  // ByteSource's
+
  private:
   void Emit(size_t length, Line* line);
   absl::StatusOr<bool> Fill();

@@ -160,6 +160,10 @@ class ParquetSource final : public RowSource {
 
   absl::Status Open(const ItemColumns& columns);
   absl::StatusOr<bool> Next(Row* row) override;
+  double fraction() const override {
+    const int64_t rows = file_->parquet_reader()->metadata()->num_rows();
+    return rows == 0 ? 0 : static_cast<double>(number_) / static_cast<double>(rows);
+  }
 
  private:
   absl::Status OpenFile();

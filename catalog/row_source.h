@@ -31,6 +31,9 @@ class RowSource {
   // False at the end. DataLoss, naming the file and as well as possible the row, if the file is
   // broken; an error is final.
   virtual absl::StatusOr<bool> Next(Row* row) = 0;
+
+  // About how much of the file has been read, 0 to 1; 0 where its length is not known.
+  virtual double fraction() const = 0;
 };
 
 struct RowSourceOptions {
