@@ -1,7 +1,5 @@
 #include "model/weights.h"
 
-#include <cpuid.h>
-
 #include <cstring>
 
 #include "absl/strings/str_cat.h"
@@ -9,6 +7,7 @@
 #include "base/status_macros.h"
 #include "model/cuda/device.h"
 #include "model/nf4.h"
+#include "model/processor.h"
 
 namespace pricer {
 namespace {
@@ -37,14 +36,6 @@ at::ScalarType ScalarTypeOf(Dtype dtype) {
       return at::kBool;
   }
   return at::kFloat;
-}
-
-// Leaf 7: AVX512-BF16 is bit 5 of eax in sub-leaf 1, AMX-BF16 bit 22 of edx in sub-leaf 0 (Intel
-// SDM, CPUID).
-bool ProcessorMultipliesBf16() {
-  unsigned eax = 0, ebx = 0, ecx = 0, edx = 0;
-  if (__get_cpuid_count(7, 0, &eax, &ebx, &ecx, &edx) != 0 && (edx >> 22 & 1) != 0) return true;
-  return __get_cpuid_count(7, 1, &eax, &ebx, &ecx, &edx) != 0 && (eax >> 5 & 1) != 0;
 }
 
 absl::Status Annotate(const absl::Status& status, const Checkpoint& checkpoint,
@@ -84,7 +75,7 @@ absl::string_view WeightsKindName(WeightsKind kind) {
 absl::StatusOr<at::ScalarType> ParseComputeDtype(absl::string_view text) {
   if (text == "fp32") return at::kFloat;
   if (text == "bf16") return at::kBFloat16;
-  if (text == "auto") return ProcessorMultipliesBf16() ? at::kBFloat16 : at::kFloat;
+  if (text == "auto") return ThisProcessor().multiplies_bf16 ? at::kBFloat16 : at::kFloat;
   return absl::InvalidArgumentError(
       absl::StrCat("dtype: expected auto, fp32 or bf16, got \"", text, "\""));
 }

@@ -3,7 +3,9 @@
 #include <fcntl.h>
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
+#include <signal.h>
 #include <sys/file.h>
+#include <sys/resource.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -23,6 +25,7 @@ namespace {
 namespace fs = std::filesystem;
 
 using ::testing::AllOf;
+using ::testing::AnyOf;
 using ::testing::HasSubstr;
 using testing::IsOk;
 using testing::StatusIs;
@@ -263,6 +266,43 @@ TEST_F(AdapterLabelsFileTest, ADirectoryThatCannotBeWrittenIsAPreconditionThatNa
                                     return labels->Set("stable", {1}, std::nullopt, kAuthor);
                                   }),
               StatusIs(absl::StatusCode::kFailedPrecondition, HasSubstr("/sys/kernel")));
+}
+
+// Files of this process end at so many bytes while it lives, as on a disk that is full then.
+class FullDisk {
+ public:
+  explicit FullDisk(rlim_t bytes) : handler_(signal(SIGXFSZ, SIG_IGN)) {
+    EXPECT_EQ(getrlimit(RLIMIT_FSIZE, &before_), 0);
+    rlimit limit = before_;
+    limit.rlim_cur = bytes;
+    EXPECT_EQ(setrlimit(RLIMIT_FSIZE, &limit), 0);
+  }
+  ~FullDisk() {
+    EXPECT_EQ(setrlimit(RLIMIT_FSIZE, &before_), 0);
+    signal(SIGXFSZ, handler_);
+  }
+
+ private:
+  const sighandler_t handler_;
+  rlimit before_{};
+};
+
+TEST_F(AdapterLabelsFileTest, AFullDiskLeavesTheLabelsAsTheyAreAndNothingElse) {
+  ASSERT_OK(Set("stable", 1));
+  ASSERT_OK_AND_ASSIGN(const std::string before, ReadFile(dir_.File("labels.json")));
+  {
+    const FullDisk disk(16);
+    const absl::Status full = Set("stable", 2).status();
+    EXPECT_FALSE(full.ok());
+    EXPECT_THAT(full.message(), HasSubstr("labels.json"));
+  }
+  EXPECT_EQ(*ReadFile(dir_.File("labels.json")), before);
+  for (const auto& entry : fs::directory_iterator(dir_.path())) {
+    EXPECT_THAT(entry.path().filename().string(), AnyOf("labels.json", ".labels.lock"));
+  }
+  // And there is room again.
+  ASSERT_OK(Set("stable", 2));
+  EXPECT_EQ(VersionOf(*ReadAdapterLabels(dir_.path()), "stable"), 2);
 }
 
 TEST_F(AdapterLabelsFileTest, AnUpdateRemovesWhatKilledOnesLeft) {
