@@ -7,6 +7,7 @@
 #include "absl/strings/str_cat.h"
 #include "absl/strings/string_view.h"
 #include "base/status_macros.h"
+#include "base/steady_clock.h"
 #include "server/caller.h"
 
 namespace pricer {
@@ -62,6 +63,7 @@ absl::StatusOr<std::string> Access::Authenticate(const grpc::CallbackServerConte
 
 CallTags TagsOf(grpc::CallbackServerContext* context) {
   CallTags tags;
+  tags.started = SteadyClock()->Now();
   tags.request_id = MetadataOf(*context, kRequestId);
   if (!IsRequestId(tags.request_id)) tags.request_id = NewRequestId();
   context->AddTrailingMetadata(kRequestId, tags.request_id);

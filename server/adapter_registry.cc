@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <iterator>
 #include <limits>
 #include <set>
 #include <utility>
@@ -17,7 +18,6 @@ namespace {
 // Of unloaded versions; refused ones are listed as long as they are in the folder.
 constexpr int kMaxEndedRecords = 100;
 constexpr size_t kMaxListedInMessage = 10;
-constexpr char kRemovedReason[] = "removed from the adapter folder";
 
 std::string Describe(absl::string_view name, std::optional<int64_t> version) {
   if (name == kBaseName && version == BaseKey().version) return "adapter \"base\"";
@@ -31,9 +31,15 @@ std::string Describe(absl::string_view name, std::optional<int64_t> version) {
 AdapterRegistry::AdapterRegistry(std::string default_adapter, Metrics* metrics, const Clock* clock)
     : default_adapter_(std::move(default_adapter)), metrics_(metrics), clock_(clock) {}
 
+void AdapterRegistry::SetMemory(AdapterMemory* memory) {
+  MutexLock lock(&mutex_);
+  memory_ = memory;
+}
+
 absl::StatusOr<AdapterHandle> AdapterRegistry::Find(absl::string_view name,
                                                     std::optional<int64_t> version) const {
-  ASSIGN_OR_RETURN(AdapterRoute route, Route(name, version, ""));
+  MutexLock lock(&mutex_);
+  ASSIGN_OR_RETURN(AdapterRoute route, RouteOf(name, version, ""));
   return std::move(route.adapter);
 }
 
@@ -41,6 +47,16 @@ absl::StatusOr<AdapterRoute> AdapterRegistry::Route(absl::string_view name,
                                                     std::optional<int64_t> version,
                                                     absl::string_view label) const {
   MutexLock lock(&mutex_);
+  absl::StatusOr<AdapterRoute> route = RouteOf(name, version, label);
+  if (route.ok() && version.has_value()) {
+    Available(route->adapter->key.name, *version)->asked_at = clock_->Now();
+  }
+  return route;
+}
+
+absl::StatusOr<AdapterRoute> AdapterRegistry::RouteOf(absl::string_view name,
+                                                      std::optional<int64_t> version,
+                                                      absl::string_view label) const {
   std::string default_name;
   if (name.empty()) {
     absl::StatusOr<std::string> resolved = DefaultName();
@@ -73,6 +89,12 @@ absl::StatusOr<AdapterRoute> AdapterRegistry::Route(absl::string_view name,
     route.canary_buckets = static_cast<int>(std::lround(percent / 100 * kCanaryBuckets));
   }
   return route;
+}
+
+bool AdapterRegistry::AskedByNumberSince(const AdapterKey& key, absl::Time since) const {
+  MutexLock lock(&mutex_);
+  const auto found = records_.find(key);
+  return found != records_.end() && found->second.asked_at >= since;
 }
 
 absl::StatusOr<AdapterLabelStatus> AdapterRegistry::Labels(absl::string_view name) const {
@@ -114,7 +136,7 @@ const AdapterRegistry::Record* AdapterRegistry::Newest(absl::string_view name) c
   while (record != records_.begin()) {
     --record;
     if (record->first.name != name) break;
-    if (record->second.adapter != nullptr) return &record->second;
+    if (record->second.adapter != nullptr && !record->second.gone) return &record->second;
   }
   return nullptr;
 }
@@ -124,6 +146,11 @@ const AdapterRegistry::Record* AdapterRegistry::Available(absl::string_view name
   const auto found = records_.find(AdapterKey{std::string(name), version});
   if (found == records_.end() || found->second.adapter == nullptr) return nullptr;
   return &found->second;
+}
+
+bool AdapterRegistry::IsThere(absl::string_view name, int64_t version) const {
+  const Record* const record = Available(name, version);
+  return record != nullptr && !record->gone;
 }
 
 const AdapterRegistry::LabelRecord* AdapterRegistry::LabelsOf(absl::string_view name) const {
@@ -152,10 +179,10 @@ void AdapterRegistry::UpdateLive(const std::string& name) {
   for (const auto& [label, target] : labels.file.labels) {
     const auto before = labels.live.find(label);
     const bool was_there = before != labels.live.end();
-    if (Available(name, target.version) != nullptr) {
+    if (IsThere(name, target.version)) {
       if (!was_there || before->second.version != target.version) metrics_->LabelMoved(label);
       live[label] = target;
-    } else if (was_there && Available(name, before->second.version) != nullptr) {
+    } else if (was_there && IsThere(name, before->second.version)) {
       live[label] = before->second;
     }
   }
@@ -188,6 +215,14 @@ absl::Status AdapterRegistry::LabelNotFound(absl::string_view name, absl::string
 
 absl::Status AdapterRegistry::NotFound(absl::string_view name,
                                        std::optional<int64_t> version) const {
+  if (!version.has_value()) {
+    // Of those that are known the newest says most.
+    const auto after =
+        records_.upper_bound(AdapterKey{std::string(name), std::numeric_limits<int64_t>::max()});
+    if (after != records_.begin() && std::prev(after)->first.name == name) {
+      version = std::prev(after)->first.version;
+    }
+  }
   if (version.has_value()) {
     const auto found = records_.find(AdapterKey{std::string(name), *version});
     if (found != records_.end()) {
@@ -224,17 +259,57 @@ std::vector<AdapterStatus> AdapterRegistry::List(absl::string_view name) const {
   MutexLock lock(&mutex_);
   std::vector<AdapterStatus> statuses;
   for (const auto& [key, record] : records_) {
-    if (!name.empty() && key.name != name) continue;
-    statuses.push_back(record.status);
-    if (record.adapter == nullptr || key.name == kBaseName) continue;
-    statuses.back().serves_by_default = Labelled(key.name, kStableLabel) == &record;
-    if (const LabelRecord* const labels = LabelsOf(key.name)) {
-      for (const auto& [label, target] : labels->live) {
-        if (target.version == key.version) statuses.back().labels.push_back(label);
-      }
-    }
+    if (name.empty() || key.name == name) statuses.push_back(StatusOf(record));
   }
   return statuses;
+}
+
+AdapterStatus AdapterRegistry::StatusOf(const Record& record) const {
+  AdapterStatus status = record.status;
+  const AdapterKey& key = status.key;
+  if (record.adapter == nullptr || key.name == kBaseName) return status;
+  if (memory_ != nullptr) status.place = memory_->PlaceOf(record.adapter.get());
+  status.serves_by_default = Labelled(key.name, kStableLabel) == &record;
+  if (const LabelRecord* const labels = LabelsOf(key.name)) {
+    for (const auto& [label, target] : labels->live) {
+      if (target.version == key.version) status.labels.push_back(label);
+    }
+  }
+  return status;
+}
+
+AdapterChanges AdapterRegistry::ChangesSince(int64_t since, absl::string_view name) const {
+  MutexLock lock(&mutex_);
+  AdapterChanges changes{.latest = changes_, .changed = {}, .left = std::nullopt};
+  if (last_drop_ > since) changes.left.emplace();
+  for (const auto& [key, record] : records_) {
+    if (!name.empty() && key.name != name) continue;
+    if (changes.left.has_value()) changes.left->insert(key);
+    if (record.change > since) changes.changed.push_back(StatusOf(record));
+  }
+  return changes;
+}
+
+void AdapterRegistry::SetChangeListener(std::function<void()> listener) {
+  MutexLock lock(&mutex_);
+  change_listener_ = std::move(listener);
+}
+
+void AdapterRegistry::Changed(Record* record) {
+  record->change = ++changes_;
+  if (change_listener_ != nullptr) change_listener_();
+}
+
+void AdapterRegistry::AllChanged(absl::string_view name) {
+  for (auto it = records_.lower_bound(AdapterKey{std::string(name), 0});
+       it != records_.end() && it->first.name == name; ++it) {
+    Changed(&it->second);
+  }
+}
+
+void AdapterRegistry::Dropped() {
+  last_drop_ = ++changes_;
+  if (change_listener_ != nullptr) change_listener_();
 }
 
 void AdapterRegistry::SetBase(absl::StatusOr<AdapterHandle> base) {
@@ -277,6 +352,7 @@ void AdapterRegistry::Publish(AdapterHandle adapter, absl::Duration load_time) {
   metrics_->AdapterLoaded(load_time);
   SetState(&record, AdapterState::kAvailable);
   UpdateLive(record.status.key.name);
+  AllChanged(record.status.key.name);
 }
 
 void AdapterRegistry::Refuse(const AdapterKey& key, const absl::Status& reason) {
@@ -289,19 +365,30 @@ void AdapterRegistry::Refuse(const AdapterKey& key, const absl::Status& reason) 
   SetState(&record, AdapterState::kEnd);
 }
 
-void AdapterRegistry::Unload(const AdapterKey& key) {
+void AdapterRegistry::SetGone(const AdapterKey& key) {
+  MutexLock lock(&mutex_);
+  Record& record = records_.at(key);
+  record.gone = true;
+  UpdateLive(key.name);
+  AllChanged(key.name);
+}
+
+void AdapterRegistry::Unload(const AdapterKey& key, const std::string& reason) {
   MutexLock lock(&mutex_);
   Record& record = records_.at(key);
   PRICER_CHECK(record.adapter != nullptr);
-  record.status.reason = kRemovedReason;
+  record.status.reason = reason;
   retired_.push_back(std::exchange(record.adapter, nullptr));
+  record.gone = false;
   SetState(&record, AdapterState::kUnloading);
   UpdateLive(key.name);
+  AllChanged(key.name);
 }
 
 void AdapterRegistry::Forget(const AdapterKey& key) {
   MutexLock lock(&mutex_);
   records_.erase(key);
+  Dropped();
   ReportStates();
 }
 
@@ -309,12 +396,14 @@ void AdapterRegistry::SetLabels(const std::string& name, AdapterLabels labels) {
   MutexLock lock(&mutex_);
   if (labels.generation == 0) {
     labels_.erase(name);
+    AllChanged(name);
     return;
   }
   LabelRecord& record = labels_[name];
   record.file = std::move(labels);
   record.error.clear();
   UpdateLive(name);
+  AllChanged(name);
 }
 
 void AdapterRegistry::SetLabelsError(const std::string& name, const std::string& error) {
@@ -322,40 +411,50 @@ void AdapterRegistry::SetLabelsError(const std::string& name, const std::string&
   labels_[name].error = error;
 }
 
-int AdapterRegistry::FreeUnused() {
+std::vector<FreedAdapter> AdapterRegistry::FreeUnused() {
   std::vector<AdapterHandle> unused;
+  AdapterMemory* memory = nullptr;
   {
     MutexLock lock(&mutex_);
+    memory = memory_;
     std::erase_if(retired_, [&unused](AdapterHandle& adapter) {
       // Nobody can take another handle of a retired version, so that 1 stays 1.
       if (adapter.use_count() > 1) return false;
       unused.push_back(std::move(adapter));
       return true;
     });
-    for (const AdapterHandle& adapter : unused) EndUnloaded(adapter->key);
+    for (const AdapterHandle& adapter : unused) EndUnloaded(*adapter);
     if (!unused.empty()) DropOldestEnded();
   }
-  return static_cast<int>(unused.size());
+  std::vector<FreedAdapter> freed;
+  for (const AdapterHandle& adapter : unused) {
+    freed.push_back({.key = adapter->key});
+    if (memory != nullptr) freed.back().bytes = memory->Remove(adapter.get());
+  }
+  return freed;
 }
 
-void AdapterRegistry::EndUnloaded(const AdapterKey& key) {
+void AdapterRegistry::EndUnloaded(const LoadedAdapter& adapter) {
+  const AdapterKey& key = adapter.key;
   const auto found = records_.find(key);
   // Found in the folder again in the meantime, and serving.
   if (found != records_.end() && found->second.adapter != nullptr) return;
   const bool still_held =
       std::any_of(retired_.begin(), retired_.end(),
-                  [&key](const AdapterHandle& adapter) { return adapter->key == key; });
+                  [&key](const AdapterHandle& other) { return other->key == key; });
   if (still_held) return;
   metrics_->AdapterEnded(key);
   // Found again, and loading or refused, or forgotten since.
   if (found == records_.end() || found->second.status.state != AdapterState::kUnloading) return;
   found->second.status.memory_bytes = 0;
+  metrics_->AdapterUnloaded(clock_->Now() - found->second.status.changed_at);
   SetState(&found->second, AdapterState::kEnd);
 }
 
 void AdapterRegistry::SetState(Record* record, AdapterState state) {
   record->status.state = state;
   record->status.changed_at = clock_->Now();
+  Changed(record);
   ReportStates();
 }
 
@@ -384,6 +483,7 @@ void AdapterRegistry::DropOldestEnded() {
       }
     }
     records_.erase(oldest);
+    Dropped();
   }
   ReportStates();
 }

@@ -4,6 +4,8 @@
 #include <utility>
 
 #include "base/status_macros.h"
+#include "server/adapter_proto.h"
+#include "server/call_deadline.h"
 #include "server/caller.h"
 #include "server/grpc_status.h"
 #include "server/proto_text.h"
@@ -11,35 +13,6 @@
 
 namespace pricer {
 namespace {
-
-v1::AdapterState StateToProto(AdapterState state) {
-  switch (state) {
-    case AdapterState::kStart:
-      return v1::ADAPTER_STATE_START;
-    case AdapterState::kLoading:
-      return v1::ADAPTER_STATE_LOADING;
-    case AdapterState::kAvailable:
-      return v1::ADAPTER_STATE_AVAILABLE;
-    case AdapterState::kUnloading:
-      return v1::ADAPTER_STATE_UNLOADING;
-    case AdapterState::kEnd:
-      return v1::ADAPTER_STATE_END;
-  }
-  return v1::ADAPTER_STATE_UNSPECIFIED;
-}
-
-void StatusToProto(const AdapterStatus& status, v1::AdapterVersion* proto) {
-  proto->set_name(status.key.name);
-  proto->set_version(status.key.version);
-  proto->set_state(StateToProto(status.state));
-  proto->set_reason(ToValidUtf8(status.reason));
-  proto->set_digest(status.digest);
-  proto->set_memory_bytes(status.memory_bytes);
-  SetDuration(status.load_time, proto->mutable_load_time());
-  SetTimestamp(status.changed_at, proto->mutable_changed_at());
-  proto->set_serves_by_default(status.serves_by_default);
-  for (const std::string& label : status.labels) proto->add_labels(label);
-}
 
 void TargetToProto(const LabelTarget& target, v1::LabelTarget* proto) {
   proto->set_version(target.version);
@@ -94,9 +67,9 @@ grpc::ServerUnaryReactor* AdapterService::Answer(const char* method,
     finish(status);
     return reactor;
   }
-  auto work = [this, handler, finish, response_bytes, caller = *caller,
-               request = std::move(request)] {
-    const absl::StatusOr<Response> response = (this->*handler)(request, caller);
+  auto work = [this, handler, finish, response_bytes, request = std::move(request),
+               asking = Asking{*caller, CallDeadline(*context)}] {
+    const absl::StatusOr<Response> response = (this->*handler)(request, asking);
     finish(response.ok() ? SerializeResponse(*response, response_bytes) : response.status());
   };
   if (!on_pool) {
@@ -141,16 +114,16 @@ grpc::ServerUnaryReactor* AdapterService::RollbackLabel(grpc::CallbackServerCont
 }
 
 absl::StatusOr<v1::ListAdaptersResponse> AdapterService::List(
-    const v1::ListAdaptersRequest& request, const std::string& /*caller*/) const {
+    const v1::ListAdaptersRequest& request, const Asking& /*asking*/) const {
   v1::ListAdaptersResponse response;
   for (const AdapterStatus& status : registry_->List(request.name())) {
-    StatusToProto(status, response.add_versions());
+    AdapterStatusToProto(status, response.add_versions());
   }
   return response;
 }
 
 absl::StatusOr<v1::GetLabelsResponse> AdapterService::Get(const v1::GetLabelsRequest& request,
-                                                          const std::string& /*caller*/) const {
+                                                          const Asking& /*asking*/) const {
   v1::GetLabelsResponse response;
   ASSIGN_OR_RETURN(const AdapterLabelStatus status, registry_->Labels(request.name()));
   LabelsToProto(request.name(), status, response.mutable_labels());
@@ -158,14 +131,15 @@ absl::StatusOr<v1::GetLabelsResponse> AdapterService::Get(const v1::GetLabelsReq
 }
 
 absl::StatusOr<v1::SetLabelResponse> AdapterService::Set(const v1::SetLabelRequest& request,
-                                                         const std::string& caller) const {
-  ASSIGN_OR_RETURN(LabelMover* const mover, Mover());
+                                                         const Asking& asking) const {
+  ASSIGN_OR_RETURN(const Operators operators, WhoOperates());
   LabelTarget target{.version = request.version()};
   if (request.percent() != 0) target.percent = request.percent();
   const PromotionGate gate{.golden_items = request.gate().golden_items(),
                            .max_shift = request.gate().max_shift()};
-  ASSIGN_OR_RETURN(const LabelMoveResult result,
-                   mover->Move(request.name(), request.label(), target, gate, caller));
+  ASSIGN_OR_RETURN(
+      const LabelMoveResult result,
+      operators.labels->Move(request.name(), request.label(), target, gate, asking.by));
   v1::SetLabelResponse response;
   LabelsToProto(request.name(), result.labels, response.mutable_labels());
   if (result.shift.has_value()) response.set_shift(*result.shift);
@@ -173,29 +147,97 @@ absl::StatusOr<v1::SetLabelResponse> AdapterService::Set(const v1::SetLabelReque
 }
 
 absl::StatusOr<v1::RemoveLabelResponse> AdapterService::Remove(
-    const v1::RemoveLabelRequest& request, const std::string& caller) const {
-  ASSIGN_OR_RETURN(LabelMover* const mover, Mover());
+    const v1::RemoveLabelRequest& request, const Asking& asking) const {
+  ASSIGN_OR_RETURN(const Operators operators, WhoOperates());
   ASSIGN_OR_RETURN(const LabelMoveResult result,
-                   mover->Remove(request.name(), request.label(), caller));
+                   operators.labels->Remove(request.name(), request.label(), asking.by));
   v1::RemoveLabelResponse response;
   LabelsToProto(request.name(), result.labels, response.mutable_labels());
   return response;
 }
 
 absl::StatusOr<v1::RollbackLabelResponse> AdapterService::RollBack(
-    const v1::RollbackLabelRequest& request, const std::string& caller) const {
-  ASSIGN_OR_RETURN(LabelMover* const mover, Mover());
+    const v1::RollbackLabelRequest& request, const Asking& asking) const {
+  ASSIGN_OR_RETURN(const Operators operators, WhoOperates());
   ASSIGN_OR_RETURN(const LabelMoveResult result,
-                   mover->RollBack(request.name(), request.label(), caller));
+                   operators.labels->RollBack(request.name(), request.label(), asking.by));
   v1::RollbackLabelResponse response;
   LabelsToProto(request.name(), result.labels, response.mutable_labels());
   return response;
 }
 
-absl::StatusOr<LabelMover*> AdapterService::Mover() const {
-  LabelMover* const mover = mover_.load(std::memory_order_acquire);
-  if (mover == nullptr) return absl::UnavailableError("the server is starting");
-  return mover;
+WatchReactor* AdapterService::WatchAdapters(grpc::CallbackServerContext* context,
+                                            const grpc::ByteBuffer* request_bytes) {
+  CallTags tags = TagsOf(context);
+  v1::WatchAdaptersRequest request;
+  const auto check = [&]() -> absl::Status {
+    tags.caller = CallerOf(context->peer());
+    ASSIGN_OR_RETURN(tags.caller, access_.Authenticate(*context, Permission::kAdmin));
+    return ParseRequest(*request_bytes, &request);
+  };
+  const absl::Status status = check();
+  return watches_.Start(request.name(), status, [this, tags](const absl::Status& end) {
+    log_.Ended("WatchAdapters", end, tags);
+  });
+}
+
+grpc::ServerUnaryReactor* AdapterService::LoadAdapter(grpc::CallbackServerContext* context,
+                                                      const grpc::ByteBuffer* request,
+                                                      grpc::ByteBuffer* response) {
+  return Answer("LoadAdapter", &AdapterService::Load, /*on_pool=*/true, context, request, response);
+}
+
+grpc::ServerUnaryReactor* AdapterService::UnloadAdapter(grpc::CallbackServerContext* context,
+                                                        const grpc::ByteBuffer* request,
+                                                        grpc::ByteBuffer* response) {
+  return Answer("UnloadAdapter", &AdapterService::Unload, /*on_pool=*/true, context, request,
+                response);
+}
+
+grpc::ServerUnaryReactor* AdapterService::PinAdapter(grpc::CallbackServerContext* context,
+                                                     const grpc::ByteBuffer* request,
+                                                     grpc::ByteBuffer* response) {
+  return Answer("PinAdapter", &AdapterService::Pin, /*on_pool=*/true, context, request, response);
+}
+
+absl::StatusOr<v1::LoadAdapterResponse> AdapterService::Load(const v1::LoadAdapterRequest& request,
+                                                             const Asking& asking) const {
+  ASSIGN_OR_RETURN(const Operators operators, WhoOperates());
+  ASSIGN_OR_RETURN(
+      const AdapterStatus status,
+      operators.adapters->Load({request.name(), request.version()}, asking.by, asking.deadline));
+  v1::LoadAdapterResponse response;
+  AdapterStatusToProto(status, response.mutable_version());
+  return response;
+}
+
+absl::StatusOr<v1::UnloadAdapterResponse> AdapterService::Unload(
+    const v1::UnloadAdapterRequest& request, const Asking& asking) const {
+  ASSIGN_OR_RETURN(const Operators operators, WhoOperates());
+  ASSIGN_OR_RETURN(
+      const UnloadResult result,
+      operators.adapters->Unload({request.name(), request.version()}, asking.by, asking.deadline));
+  v1::UnloadAdapterResponse response;
+  response.set_freed_host_bytes(result.freed[static_cast<int>(MemoryTier::kHost)]);
+  response.set_freed_device_bytes(result.freed[static_cast<int>(MemoryTier::kDevice)]);
+  response.set_in_use(result.in_use);
+  return response;
+}
+
+absl::StatusOr<v1::PinAdapterResponse> AdapterService::Pin(const v1::PinAdapterRequest& request,
+                                                           const Asking& asking) const {
+  ASSIGN_OR_RETURN(const Operators operators, WhoOperates());
+  ASSIGN_OR_RETURN(const AdapterStatus status,
+                   operators.adapters->SetPinned({request.name(), request.version()},
+                                                 request.pinned(), asking.by, asking.deadline));
+  v1::PinAdapterResponse response;
+  AdapterStatusToProto(status, response.mutable_version());
+  return response;
+}
+
+absl::StatusOr<AdapterService::Operators> AdapterService::WhoOperates() const {
+  if (serving_.load(std::memory_order_acquire)) return operators_;
+  return absl::UnavailableError("the server is starting");
 }
 
 }  // namespace pricer

@@ -5,8 +5,11 @@
 #include <vector>
 
 #include "absl/strings/str_cat.h"
+#include "absl/time/clock.h"
 #include "base/check.h"
 #include "base/logging.h"
+#include "base/status_macros.h"
+#include "model/adapter_directory.h"
 
 namespace pricer {
 namespace {
@@ -15,6 +18,7 @@ constexpr int kAbsentPollsToUnload = 2;
 // Doubling stops here, long after the longest delay is reached.
 constexpr int kMaxDoublings = 30;
 constexpr size_t kMaxWarnedEntries = 1000;
+constexpr char kRemovedReason[] = "removed from the adapter folder";
 
 // Reasons that may be gone on the next try though no file changed.
 bool MayPass(absl::StatusCode code) {
@@ -87,9 +91,120 @@ void AdapterWatcher::Run() {
 }
 
 bool AdapterWatcher::WaitForNextPoll() {
+  const absl::Time next = absl::Now() + options_.poll_interval;
+  while (true) {
+    AnswerRequests();
+    MutexLock lock(&mutex_);
+    if (stopping_) return false;
+    if (!requests_.empty()) continue;
+    const absl::Duration left = next - absl::Now();
+    if (left <= absl::ZeroDuration() || changed_.WaitWithTimeout(&mutex_, left)) return !stopping_;
+  }
+}
+
+absl::Status AdapterWatcher::Ask(std::function<absl::Status()> work, absl::Time deadline) {
+  const auto request = std::make_shared<Request>();
+  request->work = std::move(work);
   MutexLock lock(&mutex_);
-  if (!stopping_) changed_.WaitWithTimeout(&mutex_, options_.poll_interval);
-  return !stopping_;
+  if (running_) requests_.push_back(request);
+  changed_.SignalAll();
+  while (running_ && !stopping_ && !request->status.has_value()) {
+    const absl::Duration left = deadline - clock_->Now();
+    if (left <= absl::ZeroDuration()) {
+      std::erase(requests_, request);
+      return absl::DeadlineExceededError(
+          "the server did not come to it in time: it is loading other versions");
+    }
+    if (deadline == absl::InfiniteFuture()) {
+      changed_.Wait(&mutex_);
+    } else {
+      changed_.WaitWithTimeout(&mutex_, left);
+    }
+  }
+  // Moved: the thread may still hold the request, and a status that two threads count is counted
+  // inside libabsl, where the thread sanitizer does not see the order.
+  if (request->status.has_value()) return *std::move(request->status);
+  return absl::UnavailableError("the server does not look at its adapter folder now");
+}
+
+void AdapterWatcher::AnswerRequests() {
+  while (true) {
+    std::shared_ptr<Request> request;
+    {
+      MutexLock lock(&mutex_);
+      if (requests_.empty() || stopping_) return;
+      request = std::move(requests_.front());
+      requests_.pop_front();
+    }
+    absl::Status status = request->work();
+    MutexLock lock(&mutex_);
+    request->status = std::move(status);
+    changed_.SignalAll();
+  }
+}
+
+absl::StatusOr<AdapterKey> AdapterWatcher::Load(const AdapterKey& key, absl::Time deadline) {
+  // Shared with work that may outlive the wait.
+  const auto loaded = std::make_shared<AdapterKey>();
+  const absl::Status status = Ask(
+      [this, key, loaded]() -> absl::Status {
+        ASSIGN_OR_RETURN(*loaded, LoadNow(key));
+        return absl::OkStatus();
+      },
+      deadline);
+  if (!status.ok()) return status;
+  return *loaded;
+}
+
+absl::StatusOr<std::vector<FreedAdapter>> AdapterWatcher::Unload(const AdapterKey& key,
+                                                                 const std::string& reason,
+                                                                 absl::Time deadline) {
+  const auto freed = std::make_shared<std::vector<FreedAdapter>>();
+  const absl::Status status = Ask(
+      [this, key, reason, freed]() -> absl::Status {
+        ASSIGN_OR_RETURN(*freed, UnloadNow(key, reason));
+        return absl::OkStatus();
+      },
+      deadline);
+  if (!status.ok()) return status;
+  return *freed;
+}
+
+absl::StatusOr<AdapterKey> AdapterWatcher::LoadNow(AdapterKey key) {
+  ASSIGN_OR_RETURN(const FolderScan scan, ScanSameRoot());
+  if (key.version == 0) {
+    for (const AdapterKey& version : scan.versions) {  // in order
+      if (version.name == key.name) key.version = version.version;
+    }
+  }
+  if (scan.versions.count(key) == 0) {
+    return absl::NotFoundError(absl::StrCat(options_.root, ": has no ",
+                                            key.version == 0 ? "version" : "such version", " of ",
+                                            key.name, " with a ", kReadyFile));
+  }
+  const auto [found, is_new] = known_.try_emplace(key);
+  Known& known = found->second;
+  if (is_new) registry_->Discover(key);
+  if (known.available) return key;
+  known.failures = 0;
+  LoadVersion(key, &known);
+  if (known.available) return key;
+  if (known.refusal.ok()) return absl::UnavailableError("the server is stopping");
+  // The caller's own, as in Ask.
+  return absl::Status(known.refusal.code(), known.refusal.message());
+}
+
+absl::StatusOr<std::vector<FreedAdapter>> AdapterWatcher::UnloadNow(const AdapterKey& key,
+                                                                    const std::string& reason) {
+  const auto found = known_.find(key);
+  if (found == known_.end() || !found->second.available) {
+    return absl::FailedPreconditionError(
+        absl::StrCat("adapter \"", key.name, "\" version ", key.version, " is not available"));
+  }
+  registry_->Unload(key, reason);
+  found->second.available = false;
+  found->second.unloaded = true;
+  return registry_->FreeUnused();
 }
 
 bool AdapterWatcher::stopping() const {
@@ -130,7 +245,8 @@ absl::StatusOr<FolderScan> AdapterWatcher::ScanSameRoot() {
 
 bool AdapterWatcher::HoldsAllAvailable(const FolderScan& scan) const {
   return std::all_of(known_.begin(), known_.end(), [&scan](const auto& entry) {
-    return !entry.second.available || scan.versions.count(entry.first) > 0;
+    const Known& known = entry.second;
+    return !known.available || known.gone || scan.versions.count(entry.first) > 0;
   });
 }
 
@@ -172,6 +288,12 @@ void AdapterWatcher::WarnOfForeignEntries(const FolderScan& scan) {
 void AdapterWatcher::LoadNew(const FolderScan& scan) {
   for (const AdapterKey& key : scan.versions) {
     const auto [known, is_new] = known_.try_emplace(key);
+    if (known->second.gone) {
+      // What is there now may be another.
+      registry_->Unload(key, kRemovedReason);
+      registry_->Discover(key);
+      known->second = Known();
+    }
     if (is_new) registry_->Discover(key);
     known->second.absent_polls = 0;
   }
@@ -182,7 +304,8 @@ void AdapterWatcher::LoadNew(const FolderScan& scan) {
   for (const AdapterKey& key : order) {
     if (stopping()) return;
     Known& known = known_.at(key);
-    if (!known.available && ShouldTry(key, &known)) LoadVersion(key, &known);
+    if (!known.available && !known.unloaded && ShouldTry(key, &known)) LoadVersion(key, &known);
+    AnswerRequests();
   }
 }
 
@@ -196,14 +319,15 @@ bool AdapterWatcher::ShouldTry(const AdapterKey& key, Known* known) const {
     known->failures = 0;
     return true;
   }
-  return clock_->Now() >= known->next_try && (changed || MayPass(known->refusal));
+  return clock_->Now() >= known->next_try && (changed || MayPass(known->refusal.code()));
 }
 
 void AdapterWatcher::LoadVersion(const AdapterKey& key, Known* known) {
   const std::string directory = AdapterDirectory(options_.root, key);
   // Taken before the files are read: a change while they are read is a change.
   known->signature = known->latest_signature = VersionSignature(directory);
-  if (known->refusal != absl::StatusCode::kOk) registry_->Discover(key);
+  if (!known->refusal.ok() || known->unloaded) registry_->Discover(key);
+  known->unloaded = false;
   registry_->BeginLoad(key);
   const absl::Time start = clock_->Now();
   absl::StatusOr<AdapterHandle> adapter = load_(directory);
@@ -221,13 +345,14 @@ void AdapterWatcher::LoadVersion(const AdapterKey& key, Known* known) {
   registry_->Publish(*std::move(adapter), load_time);
   known->available = true;
   known->failures = 0;
+  known->refusal = absl::OkStatus();
   LogInfo("adapter available", fields);
 }
 
 void AdapterWatcher::Refuse(const AdapterKey& key, const absl::Status& reason, Known* known) {
   registry_->Refuse(key, reason);
   const double factor = static_cast<double>(1 << std::min(known->failures, kMaxDoublings));
-  known->refusal = reason.code();
+  known->refusal = reason;
   known->next_try =
       clock_->Now() + std::min(options_.max_retry_delay, options_.min_retry_delay * factor);
   ++known->failures;
@@ -245,7 +370,17 @@ void AdapterWatcher::UnloadAbsent(const FolderScan& scan) {
       continue;
     }
     if (known.available) {
-      registry_->Unload(key);
+      if (registry_->AskedByNumberSince(key, clock_->Now() - options_.keep_asked_for)) {
+        if (!known.gone) {
+          registry_->SetGone(key);
+          LogInfo("adapter gone from the folder, kept for calls that ask for its number",
+                  FieldsOf(key));
+        }
+        known.gone = true;
+        ++entry;
+        continue;
+      }
+      registry_->Unload(key, kRemovedReason);
       LogInfo("adapter unloaded: gone from the folder", FieldsOf(key));
     } else {
       registry_->Forget(key);

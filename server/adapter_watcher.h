@@ -1,12 +1,15 @@
 #pragma once
 
 #include <cstdint>
+#include <deque>
 #include <functional>
 #include <map>
+#include <memory>
 #include <optional>
 #include <set>
 #include <string>
 #include <thread>
+#include <vector>
 
 #include "absl/base/thread_annotations.h"
 #include "absl/status/status.h"
@@ -30,6 +33,9 @@ struct AdapterWatcherOptions {
   // Before a refused version is tried again, if there is a reason to; doubled with every failure.
   absl::Duration min_retry_delay = absl::Seconds(1);
   absl::Duration max_retry_delay = absl::Minutes(5);
+  // A version that a call has asked for by its number so lately is not unloaded though it is gone
+  // from the folder: a job of many calls names the version that it began with.
+  absl::Duration keep_asked_for = absl::Minutes(10);
 };
 
 // Makes the registry follow the adapter folder, its labels first, from one thread of its own. Loads
@@ -41,10 +47,15 @@ struct AdapterWatcherOptions {
 // 2. A refused version is tried again at once when its files have changed and then stayed the same
 //    for two looks in a row: it was being copied. Otherwise it is tried when its files changed, or
 //    when the reason may pass by itself (I/O, memory), never before its retry delay is over.
-// 3. A version is unloaded when two looks in a row at the same directory did not find it. A root
-//    that cannot be read, or that has become another directory which lacks a version that is
-//    served, changes nothing: it counts as unreadable. Another directory that holds all versions
-//    served, such as a volume mounted anew, takes the old one's place.
+// 3. A version is unloaded when two looks in a row at the same directory did not find it; for as
+// long
+//    as calls ask for it by its number, and keep_asked_for longer, they alone still get it. One
+//    that comes back is loaded anew. A root that cannot be read, or that has become another
+//    directory which lacks a version that is served, changes nothing: it counts as unreadable.
+//    Another directory that holds all versions served, such as a volume mounted anew, takes the old
+//    one's place.
+// 4. What an operator unloads stays away until an operator loads it again, it is gone from the
+//    folder, or the server is started anew.
 class AdapterWatcher {
  public:
   // Reads and checks the version in a directory; may take long. Cancelled = the server is stopping.
@@ -65,6 +76,17 @@ class AdapterWatcher {
   // Has the registry know what was just written to an adapter's labels. Thread-safe.
   void RefreshLabels(const std::string& name) { labels_.Refresh(name); }
 
+  // What operators ask for. Each waits until the thread has done it, between two loads, at most
+  // until `deadline`; Unavailable where the thread does not run. Thread-safe.
+  //
+  // Looks at the folder at once and loads a version that is not available, whatever it was refused
+  // for before; 0 = the newest in the folder. Returns which. NotFound where the folder has none,
+  // else the reason why it is refused.
+  absl::StatusOr<AdapterKey> Load(const AdapterKey& key, absl::Time deadline);
+  // FailedPrecondition where it is not available. `reason` is what the registry tells from then on.
+  absl::StatusOr<std::vector<FreedAdapter>> Unload(const AdapterKey& key, const std::string& reason,
+                                                   absl::Time deadline);
+
   // Polls on a thread of its own, the first time after one interval.
   void Start();
   // Has the thread end after the load that runs; does not wait for it.
@@ -78,14 +100,29 @@ class AdapterWatcher {
   struct Known {
     bool available = false;
     int absent_polls = 0;
-    // Of a refused version.
-    absl::StatusCode refusal = absl::StatusCode::kOk;
+    // Available, but gone from the folder: kept for calls that ask for it by its number.
+    bool gone = false;
+    // By an operator.
+    bool unloaded = false;
+    // Why it was refused; OK = it was not.
+    absl::Status refusal;
     std::string signature;         // when it was tried
     std::string latest_signature;  // at the latest look
     int failures = 0;
     absl::Time next_try = absl::InfinitePast();
   };
 
+  // Of operators.
+  struct Request {
+    std::function<absl::Status()> work;
+    std::optional<absl::Status> status;
+  };
+
+  absl::Status Ask(std::function<absl::Status()> work, absl::Time deadline);
+  void AnswerRequests();
+  absl::StatusOr<AdapterKey> LoadNow(AdapterKey key);
+  absl::StatusOr<std::vector<FreedAdapter>> UnloadNow(const AdapterKey& key,
+                                                      const std::string& reason);
   absl::StatusOr<FolderScan> ScanSameRoot();
   bool HoldsAllAvailable(const FolderScan& scan) const;
   void ReportReadable(const absl::Status& status);
@@ -97,7 +134,7 @@ class AdapterWatcher {
   bool ShouldTry(const AdapterKey& key, Known* known) const;
   void UnloadAbsent(const FolderScan& scan);
   void Run();
-  // False = to stop.
+  // Answers requests meanwhile. False = to stop.
   bool WaitForNextPoll();
   bool stopping() const;
 
@@ -119,6 +156,7 @@ class AdapterWatcher {
   CondVar changed_;
   bool stopping_ ABSL_GUARDED_BY(mutex_) = false;
   bool running_ ABSL_GUARDED_BY(mutex_) = false;
+  std::deque<std::shared_ptr<Request>> requests_ ABSL_GUARDED_BY(mutex_);
   std::thread thread_;
 };
 

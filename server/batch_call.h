@@ -1,6 +1,9 @@
 #pragma once
 
+#include <google/protobuf/arena.h>
+
 #include <atomic>
+#include <vector>
 
 #include "absl/status/status.h"
 #include "pricer/v1/pricing.pb.h"
@@ -21,17 +24,27 @@ class BatchCall : public UnaryCall {
   // All items have their results in `response_`, or nobody waits for them. Finishes the call, once.
   virtual void Ended(const absl::Status& status) = 0;
 
-  v1::BatchPredictPricesRequest request_;
-  v1::BatchPredictPricesResponse response_;
+  // Of the messages: a thousand items are freed at once.
+  google::protobuf::Arena arena_;
+  v1::BatchPredictPricesRequest& request_ =
+      *google::protobuf::Arena::CreateMessage<v1::BatchPredictPricesRequest>(&arena_);
+  v1::BatchPredictPricesResponse& response_ =
+      *google::protobuf::Arena::CreateMessage<v1::BatchPredictPricesResponse>(&arena_);
 
  private:
+  struct PricedItem {
+    PriceCache::Outcome outcome;
+    PricingCall::Answering answering;
+  };
+
   void ScheduleAll();
-  void ItemDone(const PriceCache::Outcome& outcome, const PricingCall::Answering& answering,
-                v1::ItemResult* result);
-  void ItemFailed(const absl::Status& status, v1::ItemResult* result);
+  void ItemFailed(const absl::Status& status, int item);
   void OneDone();
+  // All items are done: writes the response.
+  void Answer();
 
   CallQueue queue_{&call_};
+  std::vector<PricedItem> items_;
   // Items without a result, and one more for the loop that queues them.
   std::atomic<int> pending_{0};
 };

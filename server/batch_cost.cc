@@ -8,12 +8,21 @@ namespace {
 
 // Of a batch beside the next one: the last 30 make most of the estimate.
 constexpr double kDecay = 0.97;
+// Of what a batch is expected to take.
+constexpr double kLeastReserve = 0.05;
+constexpr double kMostReserve = 0.5;
 
 }  // namespace
 
 void BatchCost::Add(int64_t tokens, absl::Duration time) {
   const auto x = static_cast<double>(tokens);
-  const double y = absl::ToDoubleSeconds(time);
+  double y = absl::ToDoubleSeconds(time);
+  if (const double expected = known() ? absl::ToDoubleSeconds(OfBatch(tokens)) : 0; expected > 0) {
+    y = std::min(y, kMostSurprise * expected);
+    const double off = y / expected - 1;
+    surprises_ = kDecay * surprises_ + 1;
+    surprise_ = kDecay * surprise_ + off * off;
+  }
   weight_ = kDecay * weight_ + 1;
   tokens_ = kDecay * tokens_ + x;
   seconds_ = kDecay * seconds_ + y;
@@ -34,6 +43,13 @@ BatchCost::Line BatchCost::Fit() const {
 }
 
 absl::Duration BatchCost::OfBatch(int64_t tokens) const { return OfQueue(tokens, tokens); }
+
+absl::Duration BatchCost::AtMost(int64_t tokens) const {
+  const double deviation = std::sqrt(surprise_ / surprises_);
+  return OfBatch(tokens) * (1 + std::clamp(2 * deviation, kLeastReserve, kMostReserve));
+}
+
+absl::Duration BatchCost::Constant() const { return absl::Seconds(Fit().constant); }
 
 absl::Duration BatchCost::OfQueue(int64_t tokens, int64_t max_batch_tokens) const {
   const Line line = Fit();

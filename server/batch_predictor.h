@@ -10,10 +10,11 @@
 
 namespace pricer {
 
-// One prompt of a batch. Both pointers outlive the call alone.
+// One prompt of a batch. All pointers outlive the call alone.
 struct PredictorSequence {
   absl::Span<const int32_t> ids;  // not empty
   const LoadedAdapter* adapter = nullptr;
+  const AdapterTensors* tensors = nullptr;  // null = it has none
 };
 
 // What the batch scheduler runs. Called from one thread, the scheduler's.

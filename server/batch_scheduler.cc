@@ -3,12 +3,17 @@
 #include <algorithm>
 #include <cmath>
 #include <functional>
+#include <map>
 #include <utility>
 
 #include "base/check.h"
+#include "base/status_macros.h"
 
 namespace pricer {
 namespace {
+
+// A fetch may hang; its tasks are dropped all the same when their callers have gone.
+constexpr absl::Duration kParkedLook = absl::Milliseconds(20);
 
 absl::Status StoppingError() { return absl::UnavailableError("the server is stopping"); }
 
@@ -25,52 +30,115 @@ std::vector<Row> RowsOf(const std::vector<BatchQueue::Waiting>& batch) {
   rows.reserve(batch.size());
   for (size_t i = 0; i < batch.size(); ++i) {
     const PriceTask& task = batch[i].task;
-    rows.push_back({{task.ids, task.adapter.get()}, i});
+    rows.push_back({{task.ids, task.adapter.get(), task.tensors.get()}, i});
     if (!task.shadow.has_value()) continue;
-    rows.push_back({{task.shadow->ids, task.shadow->adapter.get()}, i, /*is_shadow=*/true});
+    const ShadowPrompt& shadow = *task.shadow;
+    rows.push_back(
+        {{shadow.ids, shadow.adapter.get(), shadow.tensors.get()}, i, /*is_shadow=*/true});
   }
+  // By tensors too: a version may have been evicted and fetched again between two tasks.
   std::stable_sort(rows.begin(), rows.end(), [](const Row& a, const Row& b) {
-    return std::less<>()(a.sequence.adapter, b.sequence.adapter);
+    const std::less<> less;
+    if (a.sequence.adapter != b.sequence.adapter) {
+      return less(a.sequence.adapter, b.sequence.adapter);
+    }
+    return less(a.sequence.tensors, b.sequence.tensors);
   });
   return rows;
 }
 
+void LetGo(PriceTask* task) {
+  task->tensors.reset();
+  task->adapter.reset();
+  task->shadow.reset();
+}
+
 // What became of a task that no batch computed.
-absl::Status ReasonToDrop(const PriceTask& task, absl::Time now) {
+std::pair<absl::Status, DropReason> ReasonToDrop(const BatchQueue::Waiting& waiting,
+                                                 absl::Time now) {
+  const PriceTask& task = waiting.task;
   // First, because gRPC cancels a call when its deadline passes.
   if (task.expired(now)) {
-    return absl::DeadlineExceededError("the deadline passed before the item was computed");
+    return {absl::DeadlineExceededError("the deadline passed before the item was computed"),
+            DropReason::kExpired};
   }
-  if (task.gone()) return absl::CancelledError("the caller has gone");
-  return StoppingError();
+  if (task.gone()) return {absl::CancelledError("the caller has gone"), DropReason::kCancelled};
+  if (waiting.failure.ok()) return {StoppingError(), DropReason::kStopping};
+  return {waiting.failure, waiting.failed_by};
 }
 
 }  // namespace
 
 BatchScheduler::BatchScheduler(const BatchSchedulerOptions& options, BatchPredictor* predictor,
-                               Metrics* metrics, const Clock* clock)
+                               Metrics* metrics, const Clock* clock, AdapterMemory* memory)
     : options_(options),
       predictor_(predictor),
       metrics_(metrics),
       clock_(clock),
+      memory_(memory),
+      acquire_(memory == nullptr ? BatchQueue::Acquire()
+                                 : [this](PriceTask* task) { return Acquire(task); }),
       queue_(options),
-      thread_([this] { Run(); }) {}
+      thread_([this] { Run(); }) {
+  if (memory_ == nullptr) return;
+  memory_->SetListener([this](const LoadedAdapter* adapter, const absl::Status& status) {
+    AdapterFetched(adapter, status);
+  });
+}
 
-BatchScheduler::~BatchScheduler() { Stop(absl::InfinitePast()); }
+BatchScheduler::~BatchScheduler() {
+  if (memory_ != nullptr) memory_->SetListener(nullptr);
+  Stop(absl::InfinitePast());
+}
+
+absl::Status BatchScheduler::Acquire(PriceTask* task) const {
+  if (task->tensors == nullptr && task->adapter->has_tensors()) {
+    ASSIGN_OR_RETURN(task->tensors, memory_->Get(task->adapter));
+  }
+  if (!task->shadow.has_value()) return absl::OkStatus();
+  // What waits to be fetched holds nothing that its own fetch may have to wait for.
+  if (task->adapter->has_tensors() && task->tensors == nullptr) return absl::OkStatus();
+  ShadowPrompt& shadow = *task->shadow;
+  const absl::StatusOr<TensorsHandle> tensors = memory_->Get(shadow.adapter);
+  if (tensors.ok() && *tensors != nullptr) {
+    shadow.tensors = *tensors;
+  } else {
+    task->shadow.reset();
+    metrics_->ShadowFailed();
+  }
+  return absl::OkStatus();
+}
+
+void BatchScheduler::AdapterFetched(const LoadedAdapter* adapter, const absl::Status& status) {
+  MutexLock lock(&mutex_);
+  if (status.ok()) {
+    queue_.Unpark(adapter, acquire_);
+  } else {
+    queue_.FailParked(adapter, status);
+  }
+  ReportQueue();
+  work_.Signal();
+}
 
 absl::Status BatchScheduler::Schedule(PriceTask&& task) {
   PRICER_CHECK(!task.ids.empty() && task.adapter != nullptr);
   const absl::Time now = clock_->Now();
+  const bool wake = task.wake;
   MutexLock lock(&mutex_);
   BatchQueue::Refusal refusal{StoppingError(), RefusalReason::kStopping};
-  if (!stopping_) refusal = queue_.Admit(std::move(task), now);
+  if (!stopping_) refusal = queue_.Admit(std::move(task), now, acquire_);
   if (!refusal.status.ok()) {
     metrics_->AdmissionRefused(refusal.reason);
     return refusal.status;
   }
   ReportQueue();
-  work_.Signal();
+  if (wake) work_.Signal();
   return absl::OkStatus();
+}
+
+void BatchScheduler::Wake() {
+  MutexLock lock(&mutex_);
+  work_.Signal();
 }
 
 absl::Status BatchScheduler::Check(const BatchQueue::Request& request) {
@@ -109,15 +177,24 @@ void BatchScheduler::Run() {
   while (Take(&taken)) {
     Drop(std::exchange(taken.dropped, {}));
     if (!taken.batch.empty()) Compute(std::move(taken));
+    if (memory_ != nullptr) memory_->Released();
   }
 }
 
 bool BatchScheduler::Take(BatchQueue::Taken* taken) {
   MutexLock lock(&mutex_);
-  while (queue_.empty() && !stopping_) work_.Wait(&mutex_);
+  while (!queue_.ready() && !stopping_) {
+    if (!queue_.has_parked()) {
+      work_.Wait(&mutex_);
+    } else if (work_.WaitWithTimeout(&mutex_, kParkedLook)) {
+      break;
+    }
+  }
   if (queue_.empty()) return false;
   const absl::Time now = clock_->Now();
-  *taken = queue_.Take(now, /*give_up=*/stopping_ && now >= stop_deadline_);
+  // What is parked when nothing else waits is not waited for.
+  const bool give_up = stopping_ && (now >= stop_deadline_ || !queue_.ready());
+  *taken = queue_.Take(now, give_up);
   if (!taken->batch.empty()) queue_.BatchStarted(taken->tokens, now);
   ReportQueue();
   return true;
@@ -126,10 +203,10 @@ bool BatchScheduler::Take(BatchQueue::Taken* taken) {
 void BatchScheduler::Drop(std::vector<BatchQueue::Waiting> dropped) {
   const absl::Time now = clock_->Now();
   for (BatchQueue::Waiting& waiting : dropped) {
-    waiting.task.adapter.reset();
-    waiting.task.shadow.reset();
-    waiting.task.done(
-        {ReasonToDrop(waiting.task, now), now - waiting.admitted, absl::ZeroDuration()});
+    const auto [status, reason] = ReasonToDrop(waiting, now);
+    metrics_->TaskDropped(reason);
+    LetGo(&waiting.task);
+    waiting.task.done({status, now - waiting.admitted, absl::ZeroDuration()});
   }
 }
 
@@ -141,15 +218,21 @@ void BatchScheduler::Compute(BatchQueue::Taken taken) {
   for (const Row& row : rows) sequences.push_back(row.sequence);
 
   const absl::Time start = clock_->Now();
-  for (const BatchQueue::Waiting& waiting : batch) metrics_->TaskWaited(start - waiting.admitted);
+  for (const BatchQueue::Waiting& waiting : batch) {
+    metrics_->TaskWaited(waiting.task.lane, start - waiting.admitted);
+  }
   BatchPredictor::Results results = predictor_->PredictBatch(sequences);
-  const absl::Duration compute_time = clock_->Now() - start;
+  const absl::Time end = clock_->Now();
+  const absl::Duration compute_time = end - start;
   PRICER_CHECK(results.size() == rows.size());
   metrics_->BatchComputed(static_cast<int64_t>(rows.size()), taken.tokens, compute_time);
   {
     MutexLock lock(&mutex_);
-    queue_.BatchEnded(taken.tokens, compute_time);
+    queue_.BatchEnded(taken.tokens, compute_time, end);
   }
+  metrics_->TasksLate(std::count_if(batch.begin(), batch.end(), [end](const auto& waiting) {
+    return waiting.task.expired(end);
+  }));
 
   // Of each task, where its own result and its shadow's are.
   std::vector<size_t> own(batch.size());
@@ -157,15 +240,28 @@ void BatchScheduler::Compute(BatchQueue::Taken taken) {
   for (size_t i = 0; i < rows.size(); ++i) {
     (rows[i].is_shadow ? shadow : own)[rows[i].task] = i;
   }
+  CountPriced(batch, results, own);
   for (size_t i = 0; i < batch.size(); ++i) {
     PriceTask& task = batch[i].task;
     BatchPredictor::Results::value_type& result = results[own[i]];
-    if (result.ok() && !task.internal) metrics_->ItemPriced(task.lane, task.adapter->key);
     if (result.ok() && task.shadow.has_value()) Compare(*result, results[shadow[i]], task);
     // Before `done`: whoever waits for it may rely on being the last to hold the adapter.
-    task.adapter.reset();
-    task.shadow.reset();
+    LetGo(&task);
     task.done({std::move(result), start - batch[i].admitted, compute_time});
+  }
+}
+
+void BatchScheduler::CountPriced(const std::vector<BatchQueue::Waiting>& batch,
+                                 const BatchPredictor::Results& results,
+                                 const std::vector<size_t>& own) {
+  // Metrics look series up by their labels, which is slow for each item of a large batch.
+  std::map<std::pair<const LoadedAdapter*, Lane>, int64_t> counts;
+  for (size_t i = 0; i < batch.size(); ++i) {
+    const PriceTask& task = batch[i].task;
+    if (results[own[i]].ok() && !task.internal) ++counts[{task.adapter.get(), task.lane}];
+  }
+  for (const auto& [key, count] : counts) {
+    metrics_->ItemsPriced(key.second, key.first->key, count);
   }
 }
 

@@ -9,6 +9,7 @@
 #include "absl/time/time.h"
 #include "base/clock.h"
 #include "base/mutex.h"
+#include "server/adapter_memory.h"
 #include "server/batch_predictor.h"
 #include "server/batch_queue.h"
 #include "server/metrics.h"
@@ -24,20 +25,28 @@ namespace pricer {
 //
 // Tasks whose deadline has passed or whose caller has gone are dropped when a batch is formed: they
 // never reach the predictor. A batch that is being computed runs to its end.
+//
+// A task whose adapter's tensors are not in memory waits until they have been fetched; a shadow
+// that is not in memory leaves its task without one.
 class BatchScheduler {
  public:
-  // `predictor`, `metrics` and `clock` must outlive the scheduler.
+  // All must outlive the scheduler, which is the memory's listener; without one, tasks that bring
+  // no tensors are computed without.
   BatchScheduler(const BatchSchedulerOptions& options, BatchPredictor* predictor, Metrics* metrics,
-                 const Clock* clock);
+                 const Clock* clock, AdapterMemory* memory = nullptr);
   // Stop(absl::InfinitePast()).
   ~BatchScheduler();
   BatchScheduler(const BatchScheduler&) = delete;
   BatchScheduler& operator=(const BatchScheduler&) = delete;
 
   // Hands a task over; does not block. On error, one of BatchQueue::Check's or Unavailable where
-  // the scheduler is stopping, `task` is as it was and `done` is never called. An item longer than
+  // the scheduler is stopping, or why the adapter could not be fetched lately, `task` is as it was
+  // and `done` is never called. An item longer than
   // the whole queue is taken when nothing else waits in its lane.
   absl::Status Schedule(PriceTask&& task);
+
+  // Has the batch thread look for tasks that were handed over with `wake` false.
+  void Wake();
 
   // What Schedule would say of such a task now; another caller may be faster. Counts as a refusal
   // where it is one.
@@ -54,9 +63,14 @@ class BatchScheduler {
 
  private:
   void Run();
+  absl::Status Acquire(PriceTask* task) const;
+  void AdapterFetched(const LoadedAdapter* adapter, const absl::Status& status);
   // Waits for work; false = ended.
   bool Take(BatchQueue::Taken* taken);
   void Compute(BatchQueue::Taken taken);
+  // `own`: where each task's result is.
+  void CountPriced(const std::vector<BatchQueue::Waiting>& batch,
+                   const BatchPredictor::Results& results, const std::vector<size_t>& own);
   // Tells the metrics how far a task's shadow is from it.
   void Compare(const PriceDistribution& price, const absl::StatusOr<PriceDistribution>& shadow,
                const PriceTask& task);
@@ -67,6 +81,9 @@ class BatchScheduler {
   BatchPredictor* const predictor_;
   Metrics* const metrics_;
   const Clock* const clock_;
+  AdapterMemory* const memory_;
+  // Gives a task its tensors; null = there is no memory to take them from.
+  const BatchQueue::Acquire acquire_;
 
   mutable Mutex mutex_;
   CondVar work_;

@@ -58,7 +58,8 @@ bool IsRequestId(absl::string_view text) {
 }
 
 void CallLog::Ended(absl::string_view method, const absl::Status& status, const CallTags& tags) {
-  metrics_->CallEnded(method, status.code());
+  const absl::Duration time = std::max(clock_->Now() - tags.started, absl::ZeroDuration());
+  metrics_->CallEnded(method, status.code(), time);
   const LogLevel level = LevelOf(status.code());
   if (level < CurrentLogLevel()) return;
   const int64_t dropped =

@@ -4,6 +4,7 @@
 
 #include "absl/status/status.h"
 #include "absl/strings/string_view.h"
+#include "absl/time/time.h"
 #include "base/clock.h"
 #include "server/log_sampler.h"
 #include "server/metrics.h"
@@ -17,6 +18,8 @@ struct CallTags {
   std::string request_id;
   // The caller's traceparent (W3C Trace Context); empty = none, or not well formed.
   std::string trace_parent;
+  // When its handler was entered.
+  absl::Time started = absl::InfiniteFuture();
 };
 
 // "00-" 32 hexadecimal digits "-" 16 "-" 2, of which neither id is all zeros; later versions may
@@ -31,12 +34,14 @@ bool IsRequestId(absl::string_view text);
 class CallLog {
  public:
   // Both must outlive the log.
-  CallLog(Metrics* metrics, const Clock* clock) : metrics_(metrics), sampler_(clock) {}
+  CallLog(Metrics* metrics, const Clock* clock)
+      : metrics_(metrics), clock_(clock), sampler_(clock) {}
 
   void Ended(absl::string_view method, const absl::Status& status, const CallTags& tags);
 
  private:
   Metrics* const metrics_;
+  const Clock* const clock_;
   // By method and code: methods are the protocol's, so that there are few.
   LogSampler sampler_;
 };

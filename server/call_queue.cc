@@ -32,7 +32,7 @@ absl::Status CallQueue::Add(PricingCall::PendingItem item, const PricingCall::Do
 }
 
 PricingCall::DoneFunction CallQueue::WhenDone(int64_t tokens, PricingCall::DoneFunction done) {
-  return [this, tokens, done = std::move(done)](const PriceCache::Outcome& outcome,
+  return [this, tokens, done = std::move(done)](PriceCache::Outcome outcome,
                                                 const PricingCall::Answering& answering) {
     std::vector<Failed> failed;
     {
@@ -42,7 +42,7 @@ PricingCall::DoneFunction CallQueue::WhenDone(int64_t tokens, PricingCall::DoneF
     }
     // Before this item's own: the call may end with that.
     Fail(failed);
-    done(outcome, answering);
+    done(std::move(outcome), answering);
   };
 }
 

@@ -35,13 +35,23 @@ class Engine {
                                                absl::string_view item_text) const = 0;
 
   // Reads and checks the files of ADAPTERS/<name>/<version>/; a link that leads out of the folder
-  // is refused. The adapter's key is that name and version. FailedPrecondition where it does not
-  // fit the base, or the base's tokenizer its head. Thread-safe.
-  virtual absl::StatusOr<std::shared_ptr<LoadedAdapter>> LoadAdapter(
-      const std::string& directory) const = 0;
+  // is refused. The adapter's key is that name and version; its tensors are in host memory.
+  // FailedPrecondition where it does not fit the base, or the base's tokenizer its head.
+  // Thread-safe.
+  virtual absl::StatusOr<LoadedVersion> LoadAdapter(const std::string& directory) const = 0;
 
-  // The base without an adapter, under BaseKey(): its own head is read. FailedPrecondition says why
-  // it cannot be. Thread-safe.
+  // Whether batches are computed in memory of a device's own.
+  virtual bool has_device_memory() const { return false; }
+
+  // Brings an adapter's tensors there, while batches go on. Thread-safe.
+  // REQUIRES: has_device_memory().
+  virtual absl::StatusOr<TensorsHandle> CopyToDevice(const LoadedAdapter& /*adapter*/,
+                                                     const TensorsHandle& host) const {
+    return host;
+  }
+
+  // The base without an adapter, under BaseKey(): its own head is read, and it has no tensors.
+  // FailedPrecondition says why it cannot be. Thread-safe.
   virtual absl::StatusOr<std::shared_ptr<LoadedAdapter>> LoadBase() const = 0;
 };
 

@@ -61,19 +61,21 @@ std::string ForeignWarning(const Manifest& manifest, const EngineInfo& info) {
                       info.weights, " weights in ", info.dtype);
 }
 
-absl::Status GoldenChecker::Check(const AdapterHandle& adapter) {
+absl::Status GoldenChecker::Check(const AdapterHandle& adapter, const TensorsHandle& tensors) {
   for (size_t i = 0; i < adapter->manifest.golden.size(); ++i) {
-    RETURN_IF_ERROR(CheckItem(adapter, i));
+    RETURN_IF_ERROR(CheckItem(adapter, i, tensors));
   }
   return absl::OkStatus();
 }
 
-absl::Status GoldenChecker::CheckItem(const AdapterHandle& adapter, size_t index) {
+absl::Status GoldenChecker::CheckItem(const AdapterHandle& adapter, size_t index,
+                                      const TensorsHandle& tensors) {
   const Manifest& manifest = adapter->manifest;
   const double tolerance = ForeignWarning(manifest, engine_->info()).empty()
                                ? manifest.golden_tolerance
                                : kForeignGoldenTolerance;
-  ASSIGN_OR_RETURN(const PriceDistribution distribution, PriceGolden(adapter, adapter, index));
+  ASSIGN_OR_RETURN(const PriceDistribution distribution,
+                   PriceGolden(adapter, tensors, adapter, index));
   const GoldenItem& item = manifest.golden[index];
   const GoldenOutcome outcome = OutcomeOf(distribution, manifest, tolerance);
   RETURN_IF_ERROR(CheckNear(index, "price", item.price, outcome.price, tolerance));
@@ -94,8 +96,8 @@ absl::StatusOr<double> GoldenChecker::MeanShift(const AdapterHandle& adapter,
   }
   double sum = 0;
   for (size_t i = 0; i < items.size(); ++i) {
-    ASSIGN_OR_RETURN(const PriceDistribution price, PriceGolden(adapter, adapter, i));
-    ASSIGN_OR_RETURN(const PriceDistribution before, PriceGolden(current, adapter, i));
+    ASSIGN_OR_RETURN(const PriceDistribution price, PriceGolden(adapter, nullptr, adapter, i));
+    ASSIGN_OR_RETURN(const PriceDistribution before, PriceGolden(current, nullptr, adapter, i));
     sum += std::abs(std::log(price.Quantile(0.5) / before.Quantile(0.5)));
   }
   return sum / static_cast<double>(items.size());
@@ -108,21 +110,25 @@ void GoldenChecker::Cancel() {
 }
 
 absl::StatusOr<PriceDistribution> GoldenChecker::PriceGolden(const AdapterHandle& adapter,
+                                                             const TensorsHandle& tensors,
                                                              const AdapterHandle& of,
                                                              size_t index) {
-  absl::StatusOr<PriceDistribution> distribution = Price(adapter, of->manifest.golden[index].item);
+  absl::StatusOr<PriceDistribution> distribution =
+      Price(adapter, tensors, of->manifest.golden[index].item);
   if (distribution.ok() || absl::IsCancelled(distribution.status())) return distribution;
   return absl::Status(distribution.status().code(),
                       absl::StrCat("golden item ", index, ": ", distribution.status().message()));
 }
 
 absl::StatusOr<PriceDistribution> GoldenChecker::Price(const AdapterHandle& adapter,
+                                                       const TensorsHandle& tensors,
                                                        const std::string& item) {
   ASSIGN_OR_RETURN(EncodedPrompt prompt, engine_->Encode(adapter->manifest.prompt, item));
   const auto result = std::make_shared<std::optional<TaskResult>>();
   PriceTask task;
   task.ids = std::move(prompt.ids);
   task.adapter = adapter;
+  task.tensors = tensors;
   task.extra_rows = adapter->extra_rows();
   task.internal = true;
   task.done = [state = state_, result](TaskResult outcome) {
@@ -130,8 +136,11 @@ absl::StatusOr<PriceDistribution> GoldenChecker::Price(const AdapterHandle& adap
     *result = std::move(outcome);
     state->changed.SignalAll();
   };
-  // An internal task without a deadline is refused by a scheduler that stops, and for nothing else.
-  if (!scheduler_->Schedule(std::move(task)).ok()) return StoppingError();
+  // An internal task without a deadline is refused by a scheduler that stops, and where its adapter
+  // cannot be fetched.
+  if (const absl::Status status = scheduler_->Schedule(std::move(task)); !status.ok()) {
+    return absl::IsUnavailable(status) ? StoppingError() : status;
+  }
 
   MutexLock lock(&state_->mutex);
   while (!result->has_value() && !state_->cancelled) state_->changed.Wait(&state_->mutex);

@@ -28,11 +28,13 @@ class GoldenChecker {
       : engine_(engine), scheduler_(scheduler) {}
 
   // Whether the version prices its golden items as its manifest says; FailedPrecondition names the
-  // item that it does not. OK where it has none.
-  absl::Status Check(const AdapterHandle& adapter);
+  // item that it does not. OK where it has none. `tensors` of a version that the adapter memory has
+  // not taken up; null = it has.
+  absl::Status Check(const AdapterHandle& adapter, const TensorsHandle& tensors = nullptr);
 
   // The same of one item. REQUIRES: there is such an item.
-  absl::Status CheckItem(const AdapterHandle& adapter, size_t index);
+  absl::Status CheckItem(const AdapterHandle& adapter, size_t index,
+                         const TensorsHandle& tensors = nullptr);
 
   // How far `adapter` is from `current` on its own golden items: the mean of |ln(price / price)| of
   // the medians. FailedPrecondition where it has none, or another currency.
@@ -49,9 +51,11 @@ class GoldenChecker {
     bool cancelled ABSL_GUARDED_BY(mutex) = false;
   };
 
-  absl::StatusOr<PriceDistribution> Price(const AdapterHandle& adapter, const std::string& item);
+  absl::StatusOr<PriceDistribution> Price(const AdapterHandle& adapter,
+                                          const TensorsHandle& tensors, const std::string& item);
   // Price, whose errors name the golden item.
   absl::StatusOr<PriceDistribution> PriceGolden(const AdapterHandle& adapter,
+                                                const TensorsHandle& tensors,
                                                 const AdapterHandle& of, size_t index);
 
   const Engine* const engine_;

@@ -11,8 +11,8 @@
 #include <utility>
 
 #include "absl/strings/str_cat.h"
-#include "base/clock.h"
 #include "base/logging.h"
+#include "base/steady_clock.h"
 #include "server/log_sampler.h"
 
 namespace pricer {
@@ -31,7 +31,7 @@ class WithoutReflection final : public grpc::ServerBuilderOption {
 
 void LogGrpcLine(gpr_log_func_args* line) {
   // Whoever connects can cause lines, such as those of handshakes that fail. Lives for ever.
-  static auto* const sampler = new LogSampler(Clock::System());
+  static auto* const sampler = new LogSampler(SteadyClock());
   const std::string source = absl::StrCat(line->file, ":", line->line);
   const int64_t dropped = sampler->TakeLine(source);
   if (dropped < 0) return;
@@ -57,6 +57,11 @@ absl::StatusOr<Listener> Listen(const ListenerOptions& options,
   // By default two processes can listen on one port and share its callers.
   builder.AddChannelArgument(GRPC_ARG_ALLOW_REUSEPORT, 0);
   builder.SetMaxReceiveMessageSize(options.max_request_bytes);
+  if (options.max_connection_age < absl::InfiniteDuration()) {
+    builder.AddChannelArgument(
+        GRPC_ARG_MAX_CONNECTION_AGE_MS,
+        static_cast<int>(absl::ToInt64Milliseconds(options.max_connection_age)));
+  }
   listener.credentials =
       options.credentials != nullptr ? options.credentials : grpc::InsecureServerCredentials();
   builder.AddListeningPort(options.address, listener.credentials, &listener.port);

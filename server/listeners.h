@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "absl/status/statusor.h"
+#include "absl/time/time.h"
 
 namespace pricer {
 
@@ -27,6 +28,9 @@ struct ListenerOptions {
   int max_request_bytes = 4 * 1024 * 1024;
   // Null = no TLS.
   std::shared_ptr<grpc::ServerCredentials> credentials = nullptr;
+  // A connection is ended this long after it was made, up to a tenth more or less, once its calls
+  // are done: so that clients look again where servers are.
+  absl::Duration max_connection_age = absl::InfiniteDuration();
   // Lets tools ask for the protocol.
   bool reflection = true;
 };

@@ -2,6 +2,18 @@
 
 namespace pricer {
 
+absl::string_view MemoryTierName(MemoryTier tier) {
+  switch (tier) {
+    case MemoryTier::kDisk:
+      return "disk";
+    case MemoryTier::kHost:
+      return "host";
+    case MemoryTier::kDevice:
+      return "device";
+  }
+  return "unknown";
+}
+
 absl::string_view AdapterStateName(AdapterState state) {
   switch (state) {
     case AdapterState::kStart:

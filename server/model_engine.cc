@@ -18,6 +18,7 @@
 #include "model/cuda/device.h"
 #include "model/network.h"
 #include "model/nf4_cache.h"
+#include "model/processor.h"
 #include "model/token_head.h"
 #include "model/tokenizer.h"
 #include "model/torch_status.h"
@@ -45,15 +46,15 @@ class ModelEngine final : public Engine {
     return EncodePrompt(prompt, *tokenizer_, item_text);
   }
 
-  absl::StatusOr<std::shared_ptr<LoadedAdapter>> LoadAdapter(
-      const std::string& directory) const override;
+  absl::StatusOr<LoadedVersion> LoadAdapter(const std::string& directory) const override;
+
+  bool has_device_memory() const override { return cuda::RunsOn(network_->device()); }
+  absl::StatusOr<TensorsHandle> CopyToDevice(const LoadedAdapter& adapter,
+                                             const TensorsHandle& host) const override;
 
   absl::StatusOr<std::shared_ptr<LoadedAdapter>> LoadBase() const override;
 
  private:
-  // Where the network computes; on a GPU by a stream of its own, so that batches go on meanwhile.
-  absl::StatusOr<AdapterWeights> PlaceWeights(const std::string& directory,
-                                              const AdapterWeights& weights) const;
   // Makes the adapter read its prices off the base's own head. FailedPrecondition where the
   // tokenizer has no tokens for them.
   absl::Status AddTokenHead(ModelAdapter* adapter) const;
@@ -72,33 +73,36 @@ class ModelEngine final : public Engine {
       ABSL_GUARDED_BY(mutex_);
 };
 
-absl::StatusOr<AdapterWeights> ModelEngine::PlaceWeights(const std::string& directory,
-                                                         const AdapterWeights& weights) const {
+absl::StatusOr<TensorsHandle> ModelEngine::CopyToDevice(const LoadedAdapter& adapter,
+                                                        const TensorsHandle& host) const {
+  const AdapterWeights& weights = static_cast<const ModelTensors&>(*host).weights;
   const at::Device device = network_->device();
-  if (!cuda::RunsOn(device)) return weights;
-  return CatchTorch(directory, [&]() -> absl::StatusOr<AdapterWeights> {
-    AdapterWeights placed;
-    cuda::RunOnOwnStream(device, [&] { placed = CopyTo(weights, device, at::kBFloat16); });
+  const std::string what =
+      absl::StrCat("adapter \"", adapter.key.name, "\" version ", adapter.key.version);
+  return CatchTorch(what, [&]() -> absl::StatusOr<TensorsHandle> {
+    auto placed = std::make_shared<ModelTensors>();
+    // By a stream of its own, so that batches go on meanwhile.
+    cuda::RunOnOwnStream(device, [&] { placed->weights = CopyTo(weights, device, at::kBFloat16); });
     return placed;
   });
 }
 
-absl::StatusOr<std::shared_ptr<LoadedAdapter>> ModelEngine::LoadAdapter(
-    const std::string& directory) const {
+absl::StatusOr<LoadedVersion> ModelEngine::LoadAdapter(const std::string& directory) const {
   ASSIGN_OR_RETURN(PublishedAdapter published,
                    LoadPublishedAdapter(directory, network_->config(), info_.model_fingerprint));
   auto adapter = std::make_shared<ModelAdapter>();
   adapter->key = {published.name, published.version};
   adapter->digest = std::move(published.digest);
   adapter->manifest = std::move(published.manifest);
-  ASSIGN_OR_RETURN(adapter->weights, PlaceWeights(directory, published.adapter.weights));
-  adapter->memory_bytes = adapter->weights.bytes();
+  adapter->memory_bytes = published.adapter.weights.bytes();
   if (adapter->manifest.head == HeadKind::kToken) {
     if (const absl::Status status = AddTokenHead(adapter.get()); !status.ok()) {
       return absl::Status(status.code(), absl::StrCat(directory, ": ", status.message()));
     }
   }
-  return adapter;
+  auto tensors = std::make_shared<ModelTensors>();
+  tensors->weights = std::move(published.adapter.weights);
+  return LoadedVersion{std::move(adapter), std::move(tensors)};
 }
 
 absl::StatusOr<std::shared_ptr<LoadedAdapter>> ModelEngine::LoadBase() const {
@@ -118,8 +122,6 @@ absl::StatusOr<std::shared_ptr<LoadedAdapter>> ModelEngine::LoadBase() const {
                                                       network_->config().context_tokens));
   }
   base->digest = Sha256Hex(manifest.ToJson());
-  base->weights.layers.assign(network_->config().layer_count,
-                              std::vector<LoraWeights>(kProjectionCount));
   RETURN_IF_ERROR(AddTokenHead(base.get()));
   return base;
 }
@@ -177,6 +179,11 @@ absl::StatusOr<std::unique_ptr<Engine>> LoadModelEngine(const ServerOptions& opt
   ASSIGN_OR_RETURN(network_options.weights, ParseWeightsKind(options.weights));
   ASSIGN_OR_RETURN(network_options.device, ParseDevice(options.device));
   ASSIGN_OR_RETURN(network_options.dtype, ParseComputeDtype(options.dtype, network_options.device));
+  if (network_options.device.is_cpu()) {
+    const std::string warning =
+        ProcessorWarning(ThisProcessor(), network_options.dtype == at::kBFloat16);
+    if (!warning.empty()) LogWarning(warning);
+  }
   // For what runs on this thread; the batch thread sets its own.
   if (options.threads > 0) at::set_num_threads(options.threads);
   ASSIGN_OR_RETURN(ModelFiles files, OpenModelFiles(options));

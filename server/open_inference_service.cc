@@ -7,6 +7,7 @@
 #include "base/build_info.h"
 #include "base/status_macros.h"
 #include "server/batch_call.h"
+#include "server/call_deadline.h"
 #include "server/caller.h"
 #include "server/grpc_status.h"
 #include "server/open_inference.h"
@@ -193,28 +194,58 @@ grpc::ServerUnaryReactor* OpenInferenceService::RepositoryIndex(
       });
 }
 
+template <typename Request, typename Response, typename Change>
+grpc::ServerUnaryReactor* OpenInferenceService::ChangeRepository(
+    const char* method, grpc::CallbackServerContext* context, const grpc::ByteBuffer& request_bytes,
+    grpc::ByteBuffer* response_bytes, Change change) const {
+  CallTags tags = TagsOf(context);
+  tags.caller = CallerOf(context->peer());
+  grpc::ServerUnaryReactor* const reactor = context->DefaultReactor();
+  Request request;
+  AdapterOperator* const adapters = adapters_.load(std::memory_order_acquire);
+  const auto check = [&]() -> absl::Status {
+    ASSIGN_OR_RETURN(tags.caller, door_->access().Authenticate(*context, Permission::kAdmin));
+    RETURN_IF_ERROR(CheckAdminListener());
+    if (adapters == nullptr) return absl::UnavailableError("the server is starting");
+    return ParseRequest(request_bytes, &request);
+  };
+  absl::Status status = check();
+  const auto finish = [this, method, reactor, tags](const absl::Status& end) {
+    door_->Ended(method, end, tags);
+    reactor->Finish(ToGrpcStatus(end));
+  };
+  if (status.ok()) {
+    status = pool_->Submit([adapters, finish, change, response_bytes, by = tags.caller,
+                            request = std::move(request), deadline = CallDeadline(*context)] {
+      const absl::Status changed = change(adapters, request, by, deadline);
+      finish(changed.ok() ? SerializeResponse(Response(), response_bytes) : changed);
+    });
+  }
+  if (!status.ok()) finish(status);
+  return reactor;
+}
+
 grpc::ServerUnaryReactor* OpenInferenceService::RepositoryModelLoad(
     grpc::CallbackServerContext* context, const grpc::ByteBuffer* request,
     grpc::ByteBuffer* response) {
-  return Answer<inference::RepositoryModelLoadRequest, inference::RepositoryModelLoadResponse>(
-      "RepositoryModelLoad", &kAdmin, context, *request, response,
-      [this](const auto&, auto*) -> absl::Status {
-        RETURN_IF_ERROR(CheckAdminListener());
-        return absl::UnimplementedError(
-            "adapters are loaded when they are published in the adapter folder");
+  using Request = inference::RepositoryModelLoadRequest;
+  return ChangeRepository<Request, inference::RepositoryModelLoadResponse>(
+      "RepositoryModelLoad", context, *request, response,
+      [](AdapterOperator* adapters, const Request& in, const std::string& by,
+         absl::Time deadline) -> absl::Status {
+        // Its newest version, as `stable` goes where no label is set.
+        return adapters->Load({in.model_name(), 0}, by, deadline).status();
       });
 }
 
 grpc::ServerUnaryReactor* OpenInferenceService::RepositoryModelUnload(
     grpc::CallbackServerContext* context, const grpc::ByteBuffer* request,
     grpc::ByteBuffer* response) {
-  return Answer<inference::RepositoryModelUnloadRequest, inference::RepositoryModelUnloadResponse>(
-      "RepositoryModelUnload", &kAdmin, context, *request, response,
-      [this](const auto&, auto*) -> absl::Status {
-        RETURN_IF_ERROR(CheckAdminListener());
-        return absl::UnimplementedError(
-            "adapters are unloaded when they are removed from the adapter folder");
-      });
+  using Request = inference::RepositoryModelUnloadRequest;
+  return ChangeRepository<Request, inference::RepositoryModelUnloadResponse>(
+      "RepositoryModelUnload", context, *request, response,
+      [](AdapterOperator* adapters, const Request& in, const std::string& by, absl::Time deadline)
+          -> absl::Status { return adapters->UnloadAll(in.model_name(), by, deadline); });
 }
 
 }  // namespace pricer

@@ -1,11 +1,14 @@
 #pragma once
 
+#include <atomic>
 #include <functional>
 
 #include "absl/status/status.h"
 #include "inference/grpc_service.grpc.pb.h"
+#include "server/adapter_operator.h"
 #include "server/adapter_registry.h"
 #include "server/unary_call.h"
+#include "server/worker_pool.h"
 
 namespace pricer {
 
@@ -33,6 +36,13 @@ class OpenInferenceService final
   // All must outlive the service. `is_ready` says what readiness does.
   OpenInferenceService(Listener listener, const PricingDoor* door, const AdapterRegistry* registry,
                        std::function<bool()> is_ready);
+
+  // Loads and unloads are answered with Unavailable before, and run on `pool`. Once; both must
+  // outlive all calls.
+  void ServeRepository(AdapterOperator* adapters, WorkerPool* pool) {
+    pool_ = pool;
+    adapters_.store(adapters, std::memory_order_release);
+  }
 
   grpc::ServerUnaryReactor* ServerLive(grpc::CallbackServerContext* context,
                                        const grpc::ByteBuffer* request,
@@ -69,6 +79,12 @@ class OpenInferenceService final
                                    grpc::CallbackServerContext* context,
                                    const grpc::ByteBuffer& request, grpc::ByteBuffer* response,
                                    const Fill& fill) const;
+  // The same on the pool, for what changes the repository; `change` gets the message and who asks.
+  template <typename Request, typename Response, typename Change>
+  grpc::ServerUnaryReactor* ChangeRepository(const char* method,
+                                             grpc::CallbackServerContext* context,
+                                             const grpc::ByteBuffer& request,
+                                             grpc::ByteBuffer* response, Change change) const;
   // PermissionDenied on the pricing listener.
   absl::Status CheckAdminListener() const;
 
@@ -76,6 +92,8 @@ class OpenInferenceService final
   const PricingDoor* const door_;
   const AdapterRegistry* const registry_;
   const std::function<bool()> is_ready_;
+  WorkerPool* pool_ = nullptr;  // set before adapters_
+  std::atomic<AdapterOperator*> adapters_{nullptr};
 };
 
 }  // namespace pricer

@@ -3,7 +3,7 @@
 #include <string>
 
 #include "absl/status/status.h"
-#include "base/clock.h"
+#include "base/steady_clock.h"
 #include "pricer/v1/operations.grpc.pb.h"
 #include "server/access.h"
 #include "server/access_tokens.h"
@@ -18,7 +18,7 @@ class OperationsService final : public v1::OperationsService::WithRawCallbackMet
  public:
   // Both must outlive the service. Null tokens = none are asked for.
   OperationsService(Metrics* metrics, const TokenKeeper* tokens)
-      : access_(tokens), log_(metrics, Clock::System()) {}
+      : access_(tokens), log_(metrics, SteadyClock()) {}
 
   grpc::ServerUnaryReactor* SetLogLevel(grpc::CallbackServerContext* context,
                                         const grpc::ByteBuffer* request,

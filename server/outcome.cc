@@ -32,8 +32,8 @@ T Read(absl::string_view bytes, size_t at) {
 }
 
 std::string Checksum(absl::string_view payload, absl::string_view adapter_digest) {
-  return absl::HexStringToBytes(
-      Sha256Hex(absl::StrCat(adapter_digest, payload)).substr(0, 2 * kChecksumBytes));
+  const Sha256Bytes digest = Sha256Of(absl::StrCat(adapter_digest, payload));
+  return std::string(digest.begin(), digest.begin() + kChecksumBytes);
 }
 
 absl::Status NoToken() {

@@ -9,6 +9,7 @@
 #include <utility>
 
 #include "absl/strings/str_cat.h"
+#include "base/check.h"
 #include "base/logging.h"
 #include "model/cuda/device.h"
 #include "model/packed_batch.h"
@@ -24,6 +25,7 @@ const ModelAdapter& AsModelAdapter(const LoadedAdapter* adapter) {
 // A run of sequences of one adapter.
 struct Segment {
   const ModelAdapter* adapter = nullptr;
+  const AdapterTensors* tensors = nullptr;
   int64_t begin = 0;
   int64_t end = 0;
 };
@@ -32,17 +34,26 @@ std::vector<Segment> SegmentsOf(absl::Span<const PredictorSequence> sequences) {
   std::vector<Segment> segments;
   for (int64_t i = 0; i < static_cast<int64_t>(sequences.size()); ++i) {
     const ModelAdapter* const adapter = &AsModelAdapter(sequences[i].adapter);
-    if (segments.empty() || segments.back().adapter != adapter) segments.push_back({adapter, i, i});
+    const AdapterTensors* const tensors = sequences[i].tensors;
+    if (segments.empty() || segments.back().adapter != adapter ||
+        segments.back().tensors != tensors) {
+      segments.push_back({adapter, tensors, i, i});
+    }
     ++segments.back().end;
   }
   return segments;
 }
 
+const AdapterWeights& WeightsOf(const AdapterTensors& tensors) {
+  return static_cast<const ModelTensors&>(tensors).weights;
+}
+
 // [segment, H]
 void ReadBins(const Segment& segment, const at::Tensor& hidden, Predictor::Results* results) {
+  PRICER_CHECK(segment.tensors != nullptr);
   const Manifest& manifest = segment.adapter->manifest;
   const at::Tensor logits =  // [segment, bins] fp32
-      Network::BinLogits(hidden, segment.adapter->weights.score).cpu().contiguous();
+      Network::BinLogits(hidden, WeightsOf(*segment.tensors).score).cpu().contiguous();
   const int64_t bins = logits.size(1);
   for (int64_t row = 0; row < logits.size(0); ++row) {
     (*results)[segment.begin + row] = manifest.Distribution(
@@ -71,11 +82,21 @@ int64_t TreeRows(const PriceTree::Result& result) {
                        [](double mass) { return mass > 0; });
 }
 
+std::vector<std::vector<LoraWeights>> NoLora(const ModelConfig& config) {
+  return std::vector<std::vector<LoraWeights>>(config.layer_count,
+                                               std::vector<LoraWeights>(kProjectionCount));
+}
+
 bool ReadsDigits(const ModelAdapter& adapter) {
   return adapter.tokens != nullptr && adapter.tokens->kind == PriceTokens::Kind::kDigits;
 }
 
 }  // namespace
+
+Predictor::Predictor(const Network* network, int threads)
+    : network_(network),
+      threads_(threads),
+      no_lora_{.layers = NoLora(network->config()), .score = {}} {}
 
 void Predictor::PrepareThread() {
   // OpenMP's number of threads belongs to the thread that starts them.
@@ -129,7 +150,7 @@ Predictor::Results Predictor::Predict(absl::Span<const PredictorSequence> sequen
   packed.reserve(sequences.size());
   for (const Segment& segment : segments) {
     const auto index = static_cast<int32_t>(adapters.size());
-    adapters.push_back(&segment.adapter->weights);
+    adapters.push_back(segment.tensors == nullptr ? &no_lora_ : &WeightsOf(*segment.tensors));
     for (int64_t i = segment.begin; i < segment.end; ++i) {
       packed.push_back({sequences[i].ids, index});
     }

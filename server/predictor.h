@@ -14,11 +14,15 @@
 
 namespace pricer {
 
-// A loaded version with its tensors.
-struct ModelAdapter final : LoadedAdapter {
-  AdapterWeights weights;  // of the base alone: no LoRA anywhere
-  // Of the token head, for the manifest's prompt; null = `weights` has a bins head.
+// A loaded version, or the base.
+struct ModelAdapter : LoadedAdapter {
+  // Of the token head, for the manifest's prompt; null = its tensors have a bins head.
   std::shared_ptr<const PriceTokens> tokens;
+};
+
+// A version's tensors, in host memory or where the network is.
+struct ModelTensors : AdapterTensors {
+  AdapterWeights weights;
 };
 
 // One batch: tokens in, distributions out, whatever heads its rows are read by. This is where
@@ -26,7 +30,7 @@ struct ModelAdapter final : LoadedAdapter {
 class Predictor final : public BatchPredictor {
  public:
   // `network` must outlive the predictor. `threads` of one forward pass; 0 = one per core.
-  Predictor(const Network* network, int threads) : network_(network), threads_(threads) {}
+  Predictor(const Network* network, int threads);
 
   void PrepareThread() override;
 
@@ -34,7 +38,8 @@ class Predictor final : public BatchPredictor {
   // digits. FailedPrecondition for an item whose prices have no mass, Internal for one whose
   // probabilities are no numbers; neither touches the others. A batch that runs out of memory is
   // computed in halves, ResourceExhausted where one does so again. Ends the process where a GPU has
-  // met an error that lasts. REQUIRES: every adapter is a ModelAdapter.
+  // met an error that lasts. REQUIRES: every adapter is a
+  // ModelAdapter, and its tensors, where it has some, are ModelTensors on the network's device.
   Results PredictBatch(absl::Span<const PredictorSequence> sequences) override;
 
  private:
@@ -46,6 +51,7 @@ class Predictor final : public BatchPredictor {
 
   const Network* const network_;
   const int threads_;
+  const AdapterWeights no_lora_;  // of what has no tensors
 };
 
 }  // namespace pricer

@@ -1,12 +1,12 @@
 #include "server/price_cache.h"
 
 #include <algorithm>
+#include <iterator>
 #include <utility>
 #include <vector>
 
 #include "absl/strings/str_cat.h"
 #include "base/check.h"
-#include "base/sha256.h"
 
 namespace pricer {
 
@@ -60,7 +60,7 @@ class PriceCache::Flight : public TaskWaiters {
 };
 
 PriceCache::Key PriceCache::KeyOf(const LoadedAdapter& adapter, absl::string_view text) {
-  return Sha256Hex(absl::StrCat(adapter.digest, absl::string_view("\0", 1), text));
+  return Sha256Of(absl::StrCat(adapter.digest, absl::string_view("\0", 1), text));
 }
 
 PriceCache::PriceCache(int64_t max_bytes, BatchScheduler* scheduler, Metrics* metrics,
@@ -75,13 +75,12 @@ PriceCache::~PriceCache() {
 int64_t PriceCache::BytesOf(const Entry& entry) {
   // Lists, maps and allocations beside what they hold.
   constexpr size_t kOverhead = 256;
-  return static_cast<int64_t>(kOverhead + sizeof(Entry) + 2 * entry.key.capacity() +
+  return static_cast<int64_t>(kOverhead + sizeof(Entry) + sizeof(Key) +
                               entry.priced.distribution.probabilities().capacity() *
                                   sizeof(double));
 }
 
-std::optional<PriceCache::Priced> PriceCache::Find(const Key& key) {
-  MutexLock lock(&mutex_);
+std::optional<PriceCache::Priced> PriceCache::FindLocked(const Key& key) {
   const auto place = places_.find(key);
   if (place == places_.end()) return std::nullopt;
   entries_.splice(entries_.begin(), entries_, place->second);
@@ -97,9 +96,12 @@ bool PriceCache::JoinLocked(const Key& key, Asker* asker) {
   return true;
 }
 
-bool PriceCache::Join(const Key& key, Asker* asker) {
+PriceCache::Found PriceCache::FindOrJoin(const Key& key, bool may_be_kept, Asker* asker) {
   MutexLock lock(&mutex_);
-  return JoinLocked(key, asker);
+  Found found;
+  if (may_be_kept) found.priced = FindLocked(key);
+  found.joined = !found.priced.has_value() && JoinLocked(key, asker);
+  return found;
 }
 
 absl::Status PriceCache::ScheduleOrJoin(const Key& key, PriceTask&& task, PromptFacts prompt,
@@ -128,37 +130,40 @@ absl::Status PriceCache::ScheduleOrJoin(const Key& key, PriceTask&& task, Prompt
 }
 
 void PriceCache::Finish(const Key& key, const std::shared_ptr<Flight>& flight, TaskResult result) {
+  // What is copied and freed is so outside of the lock, which every item takes several times.
+  Entries kept;
+  Entries evicted;
+  if (result.distribution.ok() && max_bytes_ > 0) {
+    kept.push_front({key, {*result.distribution, flight->prompt()}});
+  }
   std::vector<Flight::Waiter> waiters;
   {
     MutexLock lock(&mutex_);
     // Not where another one, that was wanted earlier, has taken its place.
     const auto found = flights_.find(key);
     if (found != flights_.end() && found->second == flight) flights_.erase(found);
-    if (result.distribution.ok()) KeepLocked(key, {*result.distribution, flight->prompt()});
+    if (!kept.empty()) KeepLocked(&kept, &evicted);
     waiters = flight->TakeWaiters();
   }
-  const absl::Time first = waiters.empty() ? absl::InfinitePast() : waiters.front().joined;
-  for (Flight::Waiter& waiter : waiters) {
-    TaskResult own = result;
-    own.queue_time = std::max(own.queue_time - (waiter.joined - first), absl::ZeroDuration());
-    waiter.asker.done({std::move(own), flight->prompt()});
-  }
+  if (waiters.empty()) return;
+  const auto answer = [&waiters, &flight](Flight::Waiter* waiter, TaskResult own) {
+    const absl::Duration later = waiter->joined - waiters.front().joined;
+    own.queue_time = std::max(own.queue_time - later, absl::ZeroDuration());
+    waiter->asker.done({std::move(own), flight->prompt()});
+  };
+  for (size_t i = 0; i + 1 < waiters.size(); ++i) answer(&waiters[i], result);
+  answer(&waiters.back(), std::move(result));
 }
 
-void PriceCache::KeepLocked(const Key& key, const Priced& priced) {
-  if (places_.count(key) > 0) return;
-  entries_.push_front({key, priced});
-  const int64_t bytes = BytesOf(entries_.front());
-  if (bytes > max_bytes_) {
-    entries_.pop_front();
-    return;
-  }
-  places_[key] = entries_.begin();
+void PriceCache::KeepLocked(Entries* kept, Entries* evicted) {
+  const int64_t bytes = BytesOf(kept->front());
+  if (bytes > max_bytes_ || !places_.try_emplace(kept->front().key, kept->begin()).second) return;
+  entries_.splice(entries_.begin(), *kept);
   bytes_ += bytes;
   while (bytes_ > max_bytes_) {
     bytes_ -= BytesOf(entries_.back());
     places_.erase(entries_.back().key);
-    entries_.pop_back();
+    evicted->splice(evicted->end(), entries_, std::prev(entries_.end()));
   }
   metrics_->CacheChanged(bytes_);
 }

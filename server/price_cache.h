@@ -3,6 +3,7 @@
 #include <atomic>
 #include <cstddef>
 #include <cstdint>
+#include <cstring>
 #include <functional>
 #include <list>
 #include <memory>
@@ -16,6 +17,7 @@
 #include "absl/time/time.h"
 #include "base/clock.h"
 #include "base/mutex.h"
+#include "base/sha256.h"
 #include "server/batch_scheduler.h"
 #include "server/metrics.h"
 #include "server/price_task.h"
@@ -42,7 +44,7 @@ class PriceCache {
     PromptFacts prompt;
   };
   // SHA-256 of both.
-  using Key = std::string;
+  using Key = Sha256Bytes;
   static Key KeyOf(const LoadedAdapter& adapter, absl::string_view text);
 
   // Who asks for an item.
@@ -62,21 +64,33 @@ class PriceCache {
   PriceCache(const PriceCache&) = delete;
   PriceCache& operator=(const PriceCache&) = delete;
 
-  // What was computed of the item, where it is still there.
-  std::optional<Priced> Find(const Key& key);
+  struct Found {
+    // What was computed of the item, where it is still there.
+    std::optional<Priced> priced;
+    // Whether it is being computed in time for the asker, whose `done` will be called. An online
+    // item does not wait for a bulk one.
+    bool joined = false;
+  };
+  // What is known of an item, from before only where it `may_be_kept`. `asker` is as it was unless
+  // it joined.
+  Found FindOrJoin(const Key& key, bool may_be_kept, Asker* asker);
 
-  // Where the item is being computed in time for `asker`, its `done` will be called; else it is as
-  // it was. An online item does not wait for a bulk one.
-  bool Join(const Key& key, Asker* asker);
-
-  // Joins as above, or schedules the task, whose lane, deadline, `cancelled` and `done` are the
-  // asker's. Errors are the scheduler's; then both are as they were and `done` is never called.
+  // Joins as FindOrJoin, or schedules the task, whose lane, deadline, `cancelled` and `done` are
+  // the asker's. Errors are the scheduler's; then both are as they were and `done` is never called.
   absl::Status ScheduleOrJoin(const Key& key, PriceTask&& task, PromptFacts prompt, Asker&& asker);
 
   int64_t bytes() const;
 
  private:
   class Flight;
+  // Any bytes of a hash are one.
+  struct KeyHash {
+    size_t operator()(const Key& key) const {
+      size_t hash;
+      std::memcpy(&hash, key.data(), sizeof(hash));
+      return hash;
+    }
+  };
   struct Entry {
     Key key;
     Priced priced;
@@ -84,9 +98,11 @@ class PriceCache {
   using Entries = std::list<Entry>;
 
   static int64_t BytesOf(const Entry& entry);
+  std::optional<Priced> FindLocked(const Key& key) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   bool JoinLocked(const Key& key, Asker* asker) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   void Finish(const Key& key, const std::shared_ptr<Flight>& flight, TaskResult result);
-  void KeepLocked(const Key& key, const Priced& priced) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  // Takes the one entry of `kept`, unless there is one; what is given up for it goes to `evicted`.
+  void KeepLocked(Entries* kept, Entries* evicted) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
 
   const int64_t max_bytes_;
   BatchScheduler* const scheduler_;
@@ -94,9 +110,9 @@ class PriceCache {
   const Clock* const clock_;
 
   mutable Mutex mutex_;
-  std::unordered_map<Key, std::shared_ptr<Flight>> flights_ ABSL_GUARDED_BY(mutex_);
+  std::unordered_map<Key, std::shared_ptr<Flight>, KeyHash> flights_ ABSL_GUARDED_BY(mutex_);
   Entries entries_ ABSL_GUARDED_BY(mutex_);  // last used first
-  std::unordered_map<Key, Entries::iterator> places_ ABSL_GUARDED_BY(mutex_);
+  std::unordered_map<Key, Entries::iterator, KeyHash> places_ ABSL_GUARDED_BY(mutex_);
   int64_t bytes_ ABSL_GUARDED_BY(mutex_) = 0;
 };
 

@@ -8,6 +8,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "base/status_macros.h"
+#include "server/call_deadline.h"
 #include "server/call_queue.h"
 #include "server/grpc_status.h"
 #include "server/retry_after.h"
@@ -109,8 +110,8 @@ class PriceStream final : public PriceStreamReactor {
   absl::Status Prepare(const v1::StreamPredictPricesRequest& request) {
     if (!prepared_) {
       prepared_ = true;
-      return call_.Prepare(request.adapter(), request.options(),
-                           absl::FromChrono(context_->deadline()), tags_.caller);
+      return call_.Prepare(request.adapter(), request.options(), CallDeadline(*context_),
+                           tags_.caller);
     }
     if (!request.has_adapter() && !request.has_options()) return absl::OkStatus();
     return absl::InvalidArgumentError(absl::StrCat(request.has_adapter() ? "adapter" : "options",

@@ -39,6 +39,7 @@ class TaskWaiters {
 struct ShadowPrompt {
   std::vector<int32_t> ids;  // not empty
   AdapterHandle adapter;     // not null
+  TensorsHandle tensors;     // as PriceTask's
   int64_t extra_rows = 0;    // as PriceTask's
 };
 
@@ -46,6 +47,9 @@ struct ShadowPrompt {
 struct PriceTask {
   std::vector<int32_t> ids;  // not empty
   AdapterHandle adapter;     // not null
+  // What it is computed with. The scheduler takes them from the adapter memory, and the task waits
+  // until they are there, unless whoever schedules it brings them along.
+  TensorsHandle tensors;
   // What it is expected to cost beside the prompt, in rows of the forward pass, which count as
   // tokens wherever tokens are limited: LoadedAdapter::extra_rows().
   int64_t extra_rows = 0;
@@ -65,6 +69,9 @@ struct PriceTask {
   bool internal = false;
   // Follows an earlier task of its call that has left the queue: taken though the queue is full.
   bool replaces = false;
+  // False = others follow at once, and then BatchScheduler::Wake: an idle batch thread is not woken
+  // for this one alone.
+  bool wake = true;
   // Called exactly once where Schedule returned OK, mostly on the batch thread, which waits for it:
   // it must not block.
   std::function<void(TaskResult)> done;
@@ -78,9 +85,9 @@ struct PriceTask {
     if (waiters != nullptr) return waiters->gone();
     return cancelled != nullptr && cancelled->load(std::memory_order_relaxed);
   }
-  bool expired(absl::Time now) const {
-    return (waiters != nullptr ? waiters->deadline() : deadline) <= now;
-  }
+  // When nobody waits any more.
+  absl::Time needed_by() const { return waiters != nullptr ? waiters->deadline() : deadline; }
+  bool expired(absl::Time now) const { return needed_by() <= now; }
 };
 
 }  // namespace pricer

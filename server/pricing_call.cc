@@ -17,6 +17,7 @@ absl::Status PricingCall::Prepare(const v1::AdapterSpec& adapter, const v1::Pred
                                   absl::Time deadline, const std::string& caller) {
   ASSIGN_OR_RETURN(options_, OptionsFromProto(options));
   ASSIGN_OR_RETURN(lane_, LaneFromProto(options.lane()));
+  no_cache_ = options.no_cache();
   ASSIGN_OR_RETURN(const AdapterChoice choice, ChoiceFromProto(adapter));
   ASSIGN_OR_RETURN(route_, backend_->registry->Route(choice.name, choice.version, choice.label));
   deadline_ = deadline;
@@ -40,19 +41,20 @@ absl::StatusOr<bool> PricingCall::Read(const v1::Item& proto, bool ask_first,
   item->answering = AnsweringOf(proto, text);
   const LoadedAdapter& adapter = **item->answering.adapter;
   item->key = PriceCache::KeyOf(adapter, text);
-  if (std::optional<PriceCache::Priced> known = backend_->cache->Find(item->key)) {
-    done({{std::move(known->distribution), absl::ZeroDuration(), absl::ZeroDuration()},
-          known->prompt},
-         item->answering);
-    return true;
-  }
   item->asker = {.lane = lane_,
                  .deadline = deadline_,
                  .cancelled = cancelled_,
-                 .done = [done, answering = item->answering](const PriceCache::Outcome& outcome) {
-                   done(outcome, answering);
+                 .done = [done, answering = item->answering](PriceCache::Outcome outcome) {
+                   done(std::move(outcome), answering);
                  }};
-  if (backend_->cache->Join(item->key, &item->asker)) return true;
+  PriceCache::Found found = backend_->cache->FindOrJoin(item->key, !no_cache_, &item->asker);
+  if (found.joined) return true;
+  if (found.priced.has_value()) {
+    done({{std::move(found.priced->distribution), absl::ZeroDuration(), absl::ZeroDuration()},
+          found.priced->prompt},
+         item->answering);
+    return true;
+  }
   item->asker.done = nullptr;
   if (ask_first) RETURN_IF_ERROR(CheckAdmission(proto, adapter));
   RETURN_IF_ERROR(Encode(text, item));
@@ -60,8 +62,8 @@ absl::StatusOr<bool> PricingCall::Read(const v1::Item& proto, bool ask_first,
 }
 
 absl::Status PricingCall::Schedule(PendingItem* item, const DoneFunction& done) const {
-  item->asker.done = [done, answering = item->answering](const PriceCache::Outcome& outcome) {
-    done(outcome, answering);
+  item->asker.done = [done, answering = item->answering](PriceCache::Outcome outcome) {
+    done(std::move(outcome), answering);
   };
   return backend_->cache->ScheduleOrJoin(item->key, std::move(item->task), item->prompt,
                                          std::move(item->asker));
@@ -129,7 +131,10 @@ void PricingCall::AddShadow(const std::string& text, PriceTask* task) const {
   const AdapterHandle& shadow = route_.shadow;
   absl::StatusOr<EncodedPrompt> encoded = backend_->engine->Encode(shadow->manifest.prompt, text);
   if (encoded.ok()) {
-    task->shadow = {std::move(encoded->ids), shadow, shadow->extra_rows()};
+    task->shadow = {.ids = std::move(encoded->ids),
+                    .adapter = shadow,
+                    .tensors = nullptr,
+                    .extra_rows = shadow->extra_rows()};
   } else {
     metrics_->ShadowFailed();
   }

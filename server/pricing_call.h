@@ -10,6 +10,7 @@
 #include "absl/strings/string_view.h"
 #include "absl/time/time.h"
 #include "base/clock.h"
+#include "base/steady_clock.h"
 #include "pricer/v1/pricing.pb.h"
 #include "server/adapter_registry.h"
 #include "server/adapter_route.h"
@@ -33,7 +34,7 @@ struct PricingBackend {
   // Tokenizes long items and those of calls with many, so that they hold up neither small calls nor
   // probes.
   WorkerPool* pool = nullptr;
-  const Clock* clock = Clock::System();
+  const Clock* clock = SteadyClock();
 };
 
 // What all items of a call share, whatever kind of call it is, and an item's way from the message
@@ -46,8 +47,7 @@ class PricingCall {
     absl::string_view label;
   };
   // Mostly called on the batch thread: it must not block.
-  using DoneFunction =
-      std::function<void(const PriceCache::Outcome& outcome, const Answering& answering)>;
+  using DoneFunction = std::function<void(PriceCache::Outcome outcome, const Answering& answering)>;
   // An item that is tokenized and not yet handed over.
   struct PendingItem {
     Answering answering;
@@ -107,6 +107,7 @@ class PricingCall {
   AdapterRoute route_;
   PriceOptions options_;
   Lane lane_ = Lane::kOnline;
+  bool no_cache_ = false;
   absl::Time deadline_ = absl::InfiniteFuture();
   std::string caller_;
 };

@@ -19,6 +19,8 @@ std::vector<Item> ItemsToPrice(const AdapterRegistry& registry) {
   std::vector<Item> items;
   for (const AdapterStatus& status : registry.List()) {
     if (!status.serves_by_default) continue;
+    // Of those that wait on disk nothing would be known but that the folder can be read.
+    if (status.place.tier == MemoryTier::kDisk) continue;
     const absl::StatusOr<AdapterHandle> adapter =
         registry.Find(status.key.name, status.key.version);
     if (!adapter.ok()) continue;  // gone since

@@ -1,6 +1,7 @@
 #include "server/server.h"
 
 #include <algorithm>
+#include <chrono>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
@@ -8,12 +9,17 @@
 #include "base/clock.h"
 #include "base/logging.h"
 #include "base/status_macros.h"
+#include "base/steady_clock.h"
 #include "server/access_tokens.h"
+#include "server/adapter_folder.h"
 #include "server/adapter_loader.h"
+#include "server/adapter_memory.h"
+#include "server/adapter_operator.h"
 #include "server/adapter_registry.h"
 #include "server/adapter_service.h"
 #include "server/adapter_watcher.h"
 #include "server/batch_scheduler.h"
+#include "server/call_deadline.h"
 #include "server/golden_checker.h"
 #include "server/health_service.h"
 #include "server/label_mover.h"
@@ -50,10 +56,12 @@ absl::Status OfFlag(absl::string_view flag, const absl::Status& status) {
 struct Server::Parts {
   explicit Parts(const ServerOptions& server_options)
       : options(server_options),
+        metrics(static_cast<size_t>(options.metrics_adapters)),
         registry(options.default_adapter, &metrics, Clock::System()),
         operators(kOperatorThreads, kMaxWaitingCalls),
         tokenizers(kTokenizerThreads, kMaxWaitingCalls) {}
 
+  AdapterTensorSource TensorSource();
   absl::Status OpenSecrets();
   absl::Status OpenListeners();
   absl::Status LoadEngine(const EngineFactory& make_engine);
@@ -81,12 +89,14 @@ struct Server::Parts {
   std::unique_ptr<OpenInferenceService> admin_inference;
   // Made by LoadEngine.
   std::unique_ptr<Engine> engine;
+  std::unique_ptr<AdapterMemory> memory;
   std::unique_ptr<PriceCache> cache;  // outlives what the scheduler still has to finish
   std::unique_ptr<BatchScheduler> scheduler;
   std::unique_ptr<AdapterLoader> loader;
   std::unique_ptr<AdapterWatcher> watcher;
   std::unique_ptr<GoldenChecker> golden;
   std::unique_ptr<LabelMover> labels;
+  std::unique_ptr<AdapterOperator> adapters;
   WorkerPool tokenizers;
   PricingBackend backend;
   // Made by OpenListeners too.
@@ -148,11 +158,15 @@ absl::Status Server::Parts::OpenListeners() {
                                            .address = options.admin_listen,
                                            .credentials = credentials(admin_certificates)},
                                           {admin.get(), operations.get(), admin_inference.get()}));
-  ASSIGN_OR_RETURN(pricing_listener, Listen({.flag = "--listen",
-                                             .address = options.listen,
-                                             .max_request_bytes = kMaxRequestBytes,
-                                             .credentials = credentials(certificates)},
-                                            {pricing.get(), inference.get()}));
+  ASSIGN_OR_RETURN(pricing_listener,
+                   Listen({.flag = "--listen",
+                           .address = options.listen,
+                           .max_request_bytes = kMaxRequestBytes,
+                           .credentials = credentials(certificates),
+                           .max_connection_age = options.max_connection_age == absl::ZeroDuration()
+                                                     ? absl::InfiniteDuration()
+                                                     : options.max_connection_age},
+                          {pricing.get(), inference.get()}));
   ports.metrics = metrics_listener->port();
   ports.health = health_listener.port;
   ports.admin = admin_listener.port;
@@ -163,11 +177,14 @@ absl::Status Server::Parts::OpenListeners() {
 absl::Status Server::Parts::LoadEngine(const EngineFactory& make_engine) {
   ASSIGN_OR_RETURN(engine, make_engine(options));
   metrics.DescribeBuild(engine->info().device);
+  memory = std::make_unique<AdapterMemory>(options.adapter_memory, TensorSource(), &metrics,
+                                           SteadyClock());
+  registry.SetMemory(memory.get());
   scheduler = std::make_unique<BatchScheduler>(options.scheduler, engine->predictor(), &metrics,
-                                               Clock::System());
+                                               SteadyClock(), memory.get());
   cache = std::make_unique<PriceCache>(options.price_cache_bytes, scheduler.get(), &metrics,
-                                       Clock::System());
-  loader = std::make_unique<AdapterLoader>(engine.get(), scheduler.get());
+                                       SteadyClock());
+  loader = std::make_unique<AdapterLoader>(engine.get(), scheduler.get(), memory.get());
   const absl::StatusOr<std::shared_ptr<LoadedAdapter>> base = engine->LoadBase();
   registry.SetBase(base);
   if (!base.ok()) {
@@ -177,15 +194,29 @@ absl::Status Server::Parts::LoadEngine(const EngineFactory& make_engine) {
   return absl::OkStatus();
 }
 
+AdapterTensorSource Server::Parts::TensorSource() {
+  AdapterTensorSource source;
+  source.read = [this](const LoadedAdapter& adapter) {
+    return loader->ReadAgain(adapter, AdapterDirectory(options.adapters, adapter.key));
+  };
+  if (engine->has_device_memory()) {
+    source.copy_to_device = [this](const LoadedAdapter& adapter, const TensorsHandle& host) {
+      return engine->CopyToDevice(adapter, host);
+    };
+  }
+  return source;
+}
+
 absl::Status Server::Parts::LoadAdapters() {
   watcher = std::make_unique<AdapterWatcher>(
       AdapterWatcherOptions{.root = options.adapters, .poll_interval = options.poll_interval},
       [this](const std::string& directory) { return loader->Load(directory); }, &registry, &metrics,
-      Clock::System());
+      SteadyClock());
   golden = std::make_unique<GoldenChecker>(engine.get(), scheduler.get());
   labels = std::make_unique<LabelMover>(
       options.adapters, &registry, golden.get(),
       [this](const std::string& adapter) { watcher->RefreshLabels(adapter); }, Clock::System());
+  adapters = std::make_unique<AdapterOperator>(&registry, watcher.get(), memory.get());
   return watcher->Poll();
 }
 
@@ -196,7 +227,8 @@ void Server::Parts::Serve() {
              .cache = cache.get(),
              .pool = &tokenizers};
   pricing->Serve(&backend);
-  admin->Serve(labels.get());
+  admin->Serve({.labels = labels.get(), .adapters = adapters.get()});
+  admin_inference->ServeRepository(adapters.get(), &operators);
   health.Set(kHealthStartup, true);
   SetReady(true);
   serving = true;
@@ -216,7 +248,7 @@ void Server::Parts::Serve() {
 void Server::Parts::StartSelfCheck() {
   if (options.self_check_interval == absl::ZeroDuration()) return;
   self_check = std::make_unique<SelfCheck>(
-      &registry, golden.get(), options.self_check_timeout, Clock::System(),
+      &registry, golden.get(), options.self_check_timeout, SteadyClock(),
       [this](bool well, const std::string& reason) {
         if (well) {
           LogInfo("prices are right again: ready");
@@ -239,7 +271,11 @@ void Server::Parts::SetReady(bool ready) {
 
 bool Server::Parts::Stop() {
   if (std::exchange(stopped, true)) return true;
-  const absl::Time deadline = Clock::System()->Now() + options.grace_period;
+  const absl::Time deadline = SteadyClock()->Now() + options.grace_period;
+  // gRPC's deadlines are the machine's time.
+  const auto grpc_deadline = [deadline] {
+    return absl::ToChronoTime(OnClock(deadline, *SteadyClock(), *Clock::System()));
+  };
   if (golden != nullptr) golden->Cancel();
   self_check_watch.reset();
   self_check_ticker.reset();
@@ -248,21 +284,26 @@ bool Server::Parts::Stop() {
   if (loader != nullptr) loader->Cancel();
   if (serving) options.sleep(std::min(options.notice_period, options.grace_period / 10));
   if (pricing != nullptr) pricing->Refuse();
+  if (admin != nullptr) admin->EndWatches();
   if (pricing_listener.server != nullptr) {
-    pricing_listener.server->Shutdown(absl::ToChronoTime(deadline));
+    pricing_listener.server->Shutdown(grpc_deadline());
   }
+  // No call is left that needs it, but an operator's may wait for a read that does not return.
+  if (memory != nullptr) memory->RequestStop();
   if (admin_listener.server != nullptr) {
-    admin_listener.server->Shutdown(absl::ToChronoTime(deadline));
+    admin_listener.server->Shutdown(grpc_deadline());
   }
   operators.Stop();
   tokenizers.Stop();
   if (scheduler != nullptr) scheduler->Stop(deadline);
   if (health_listener.server != nullptr) {
     // Ends the watches at once: they have been told.
-    health_listener.server->Shutdown(absl::ToChronoTime(Clock::System()->Now()));
+    health_listener.server->Shutdown(std::chrono::system_clock::now());
   }
   metrics_listener.reset();
-  if (watcher == nullptr || watcher->Stop(deadline)) return true;
+  const bool watcher_ended = watcher == nullptr || watcher->Stop(deadline);
+  const bool memory_ended = memory == nullptr || memory->Stop(deadline);
+  if (watcher_ended && memory_ended) return true;
   LogWarning("an adapter's load has not returned within the grace period",
              {{"path", options.adapters}});
   return false;

@@ -25,9 +25,10 @@ struct ServerPorts {
 // all loads -> readiness and startup serving, calls answered -> watcher's thread, self-check.
 //
 // Stop order: self-check ended, readiness not serving, watcher and loads told to end -> for the
-// notice period, calls as before -> new calls refused with UNAVAILABLE -> calls in flight finished,
-// or cancelled when the grace period is over -> tokenizer pool and scheduler ended -> health and
-// metrics listeners closed -> watcher's thread ended, as far as the grace period allows -> all
+// notice period, calls as before -> new calls refused with UNAVAILABLE, watches ended -> calls in
+// flight finished, or cancelled when the grace period is over -> nothing is fetched any more, and
+// operators' calls finished -> tokenizer pool and scheduler ended -> health and metrics listeners
+// closed -> watcher's and adapter memory's threads ended, as far as the grace period allows -> all
 // destroyed in the reverse order of construction.
 class Server {
  public:

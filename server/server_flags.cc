@@ -106,6 +106,13 @@ void AddServerFlags(ServerFlags* flags, CLI::App* app) {
          "such as "
          "ipv4:192.0.2.7; several")
       ->check([](const std::string& text) { return QuotaProblem(text); });
+  AddBytes(
+      app, "--adapter-memory", &o.adapter_memory.host_bytes,
+      "Memory for adapters' tensors; those that find no room are read when they are asked for");
+  AddBytes(app, "--adapter-device-memory", &o.adapter_memory.device_bytes,
+           "The same of a GPU's memory");
+  app->add_option("--metrics-adapters", o.metrics_adapters,
+                  "Adapter versions with metrics of their own; the others share \"other\"");
   AddBytes(app, "--price-cache", &o.price_cache_bytes,
            "Memory for prices of items that were computed; 0: none");
   AddDuration(app, "--poll-interval", &o.poll_interval, "Between looks at the folder");
@@ -113,6 +120,9 @@ void AddServerFlags(ServerFlags* flags, CLI::App* app) {
               "Between golden items that are priced again for readiness; 0s: never");
   AddDuration(app, "--self-check-timeout", &o.self_check_timeout,
               "For one of them, before readiness says no");
+  AddDuration(app, "--max-connection-age", &o.max_connection_age,
+              "After which a caller's connection is made anew, so that it finds new servers; 0s: "
+              "never");
   AddDuration(app, "--grace-period", &o.grace_period,
               "To finish calls after SIGTERM; a tenth of it, at most 1s, still takes new ones");
   app->add_flag("--check-config", flags->check_config,

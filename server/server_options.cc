@@ -21,6 +21,8 @@ namespace pricer {
 namespace {
 
 constexpr int kMaxThreads = 1024;
+// gRPC counts milliseconds in an int.
+constexpr absl::Duration kMaxConnectionAge = absl::Hours(7 * 24);
 
 absl::Status RequireValue(absl::string_view flag, absl::string_view value) {
   if (!value.empty()) return absl::OkStatus();
@@ -139,12 +141,24 @@ absl::Status ServerOptions::Validate() const {
     return absl::InvalidArgumentError(
         absl::StrCat("--threads: expected 0 to ", kMaxThreads, ", got ", threads));
   }
+  RETURN_IF_ERROR(adapter_memory.Validate());
+  if (metrics_adapters < 0) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("--metrics-adapters: expected at least 0, got ", metrics_adapters));
+  }
   RETURN_IF_ERROR(scheduler.Validate());
   RETURN_IF_ERROR(RequireDuration("--poll-interval", poll_interval, absl::Milliseconds(1)));
   RETURN_IF_ERROR(
       RequireDuration("--self-check-interval", self_check_interval, absl::ZeroDuration()));
   RETURN_IF_ERROR(
       RequireDuration("--self-check-timeout", self_check_timeout, absl::Milliseconds(1)));
+  RETURN_IF_ERROR(
+      RequireDuration("--max-connection-age", max_connection_age, absl::ZeroDuration()));
+  if (max_connection_age > kMaxConnectionAge) {
+    return absl::InvalidArgumentError(absl::StrCat(
+        "--max-connection-age: expected at most ", absl::FormatDuration(kMaxConnectionAge),
+        ", got ", absl::FormatDuration(max_connection_age)));
+  }
   return RequireDuration("--grace-period", grace_period, absl::ZeroDuration());
 }
 

@@ -6,6 +6,7 @@
 #include "absl/status/status.h"
 #include "absl/time/clock.h"
 #include "absl/time/time.h"
+#include "server/adapter_memory.h"
 #include "server/batch_scheduler.h"
 
 namespace pricer {
@@ -59,9 +60,13 @@ struct ServerOptions {
   // Threads of one forward pass; 0 = one per core.
   int threads = 0;
 
+  AdapterMemoryOptions adapter_memory;
   BatchSchedulerOptions scheduler;
   // Of distributions that are kept to answer the same items again; 0 = none.
   int64_t price_cache_bytes = int64_t{64} << 20;
+
+  // Adapter versions that have metrics of their own, the busiest; the others share "other".
+  int metrics_adapters = 100;
 
   // Between two looks at the adapter folder.
   absl::Duration poll_interval = absl::Seconds(1);
@@ -69,6 +74,9 @@ struct ServerOptions {
   // how long one may take before readiness says no. Zero interval = none is.
   absl::Duration self_check_interval = absl::Seconds(10);
   absl::Duration self_check_timeout = absl::Minutes(1);
+  // After which a caller's connection is ended, without its calls, so that it looks again where
+  // servers are; zero = never. At most a week.
+  absl::Duration max_connection_age = absl::Minutes(5);
   // How long calls may take to finish after the signal to stop. The batch that is being computed
   // then is finished even so.
   absl::Duration grace_period = absl::Seconds(30);

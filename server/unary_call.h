@@ -10,9 +10,10 @@
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "absl/strings/string_view.h"
-#include "base/clock.h"
+#include "base/steady_clock.h"
 #include "server/access.h"
 #include "server/access_tokens.h"
+#include "server/call_deadline.h"
 #include "server/call_log.h"
 #include "server/grpc_status.h"
 #include "server/metrics.h"
@@ -32,7 +33,7 @@ class PricingDoor {
 
   // Both must outlive the door. Null tokens = none are asked for.
   PricingDoor(Metrics* metrics, const TokenKeeper* tokens)
-      : access_(tokens), metrics_(metrics), log_(metrics, Clock::System()) {}
+      : access_(tokens), metrics_(metrics), log_(metrics, SteadyClock()) {}
 
   // Unavailable before Serve and after Refuse. `backend` must outlive all calls.
   void Serve(const PricingBackend* backend) { backend_.store(backend, std::memory_order_release); }
@@ -94,7 +95,7 @@ class UnaryCall : public grpc::ServerUnaryReactor {
 
  protected:
   absl::Status Prepare(const v1::AdapterSpec& adapter, const v1::PredictOptions& options) {
-    return call_.Prepare(adapter, options, absl::FromChrono(context_->deadline()), tags_.caller);
+    return call_.Prepare(adapter, options, CallDeadline(*context_), tags_.caller);
   }
 
   // `response` counts where `status` is OK.

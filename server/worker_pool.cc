@@ -33,6 +33,14 @@ absl::Status WorkerPool::SubmitUpTo(size_t max_waiting, std::function<void()> wo
   return absl::OkStatus();
 }
 
+absl::Status WorkerPool::SubmitFirst(std::function<void()> work) {
+  MutexLock lock(&mutex_);
+  if (stopping_) return absl::UnavailableError("the server is stopping");
+  first_.push_back(std::move(work));
+  changed_.Signal();
+  return absl::OkStatus();
+}
+
 void WorkerPool::Stop() {
   {
     MutexLock lock(&mutex_);
@@ -49,10 +57,11 @@ void WorkerPool::Run() {
     std::function<void()> work;
     {
       MutexLock lock(&mutex_);
-      while (waiting_.empty() && !stopping_) changed_.Wait(&mutex_);
-      if (waiting_.empty()) return;
-      work = std::move(waiting_.front());
-      waiting_.pop_front();
+      while (first_.empty() && waiting_.empty() && !stopping_) changed_.Wait(&mutex_);
+      std::deque<std::function<void()>>& queue = first_.empty() ? waiting_ : first_;
+      if (queue.empty()) return;
+      work = std::move(queue.front());
+      queue.pop_front();
     }
     work();
   }

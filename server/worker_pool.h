@@ -12,8 +12,8 @@
 
 namespace pricer {
 
-// A few threads that run what they are given, in the order given, off the threads that answer
-// calls. Thread-safe.
+// A few threads that run what they are given, mostly in the order given, off the threads that
+// answer calls. Thread-safe.
 class WorkerPool {
  public:
   // At most `max_waiting` pieces of work wait for a thread.
@@ -30,6 +30,10 @@ class WorkerPool {
   // Unavailable as above.
   absl::Status SubmitOngoing(std::function<void()> work);
 
+  // For what ends a call: runs before all that waits, and takes no room of it. Unavailable as
+  // above.
+  absl::Status SubmitFirst(std::function<void()> work);
+
   // Runs what waits and ends the threads. One caller.
   void Stop();
 
@@ -41,6 +45,7 @@ class WorkerPool {
 
   Mutex mutex_;
   CondVar changed_;
+  std::deque<std::function<void()>> first_ ABSL_GUARDED_BY(mutex_);
   std::deque<std::function<void()>> waiting_ ABSL_GUARDED_BY(mutex_);
   bool stopping_ ABSL_GUARDED_BY(mutex_) = false;
 

@@ -15,21 +15,24 @@
 namespace pricer::gpu {
 namespace {
 
+// A version with its tensors on the device.
+struct BenchAdapter final : ModelAdapter, ModelTensors {};
+
 constexpr int64_t kItemTokens = 180;
 constexpr int64_t kAdapterRank = 16;
 
-absl::StatusOr<std::vector<std::unique_ptr<ModelAdapter>>> MakeAdapters(const Bench& bench,
+absl::StatusOr<std::vector<std::unique_ptr<BenchAdapter>>> MakeAdapters(const Bench& bench,
                                                                         const Network& network,
                                                                         int64_t count) {
   PeftConfig peft;
   peft.r = kAdapterRank;
   peft.alpha = 2 * kAdapterRank;
   peft.target_modules = {"all-linear"};
-  std::vector<std::unique_ptr<ModelAdapter>> adapters;
+  std::vector<std::unique_ptr<BenchAdapter>> adapters;
   for (int64_t a = 0; a < count; ++a) {
     ASSIGN_OR_RETURN(const PeftAdapter made, MakeAdapter(peft, network.config(), kDefaultBinCount,
                                                          static_cast<uint64_t>(a)));
-    auto adapter = std::make_unique<ModelAdapter>();
+    auto adapter = std::make_unique<BenchAdapter>();
     adapter->key = {"bench", a + 1};
     adapter->manifest.bins = {.min_price = 1, .max_price = 1000};
     adapter->weights = CopyTo(made.weights, bench.device, at::kBFloat16);
@@ -45,11 +48,11 @@ struct Batch {
 
 // Items by adapter, each of them having about as many.
 Batch MakeBatch(const ModelConfig& config, int64_t items, int64_t tokens,
-                const std::vector<std::unique_ptr<ModelAdapter>>& adapters, size_t used) {
+                const std::vector<std::unique_ptr<BenchAdapter>>& adapters, size_t used) {
   Batch batch{.prompts = RandomPrompts(config, items, tokens), .sequences = {}};
   for (int64_t i = 0; i < items; ++i) {
     const size_t adapter = static_cast<size_t>(i) * used / static_cast<size_t>(items);
-    batch.sequences.push_back({batch.prompts[i], adapters[adapter].get()});
+    batch.sequences.push_back({batch.prompts[i], adapters[adapter].get(), adapters[adapter].get()});
   }
   return batch;
 }

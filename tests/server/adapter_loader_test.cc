@@ -42,7 +42,8 @@ class AdapterLoaderTest : public ::testing::Test {
                             engine_.predictor(),
                             &metrics_,
                             &clock_};
-  AdapterLoader loader_{&engine_, &scheduler_};
+  AdapterMemory memory_{{.host_bytes = 1 << 20}, {}, &metrics_, &clock_};
+  AdapterLoader loader_{&engine_, &scheduler_, &memory_};
 };
 
 TEST_F(AdapterLoaderTest, PricesTheGoldenItemsThroughTheBatchLoopOneAtATime) {
@@ -111,12 +112,12 @@ TEST_F(AdapterLoaderTest, ToleratesThatAWholePriceJumpsWithLittleMass) {
   auto adapter = AdapterWithGolden(0);
   adapter->manifest.head = HeadKind::kToken;
   adapter->manifest.golden = {{"item", 149, 99, 149}};
-  engine_.AddAdapter("toys/1", adapter);
-  const auto load = [this](double share_of_99) {
+  const auto load = [&](double share_of_99) {
+    engine_.AddAdapter("toys/1", adapter);
     WholePricePredictor predictor(share_of_99);
     BatchScheduler scheduler({.max_batch_tokens = 1000, .max_queue_tokens = 1000}, &predictor,
                              &metrics_, &clock_);
-    return AdapterLoader(&engine_, &scheduler).Load(kDirectory).status();
+    return AdapterLoader(&engine_, &scheduler, &memory_).Load(kDirectory).status();
   };
   EXPECT_OK(load(0.499));
   EXPECT_OK(load(0.5005));

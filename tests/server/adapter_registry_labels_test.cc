@@ -88,7 +88,7 @@ TEST_F(AdapterRegistryLabelsTest, ALabelOfAnUnloadedVersionLeadsNowhere) {
   Load(1);
   Load(2);
   Label({{"stable", {1}}});
-  registry_.Unload({"toys", 1});
+  registry_.Unload({"toys", 1}, "removed from the adapter folder");
   EXPECT_EQ(Version(), 0);
   EXPECT_THAT(Live(), IsEmpty());
   Label({{"stable", {2}}});

@@ -19,6 +19,7 @@ using ::testing::IsEmpty;
 using testing::MakeLoadedAdapter;
 using ::testing::Not;
 using testing::RecordingMetrics;
+using ::testing::SizeIs;
 using testing::StatusIs;
 
 class AdapterRegistryTest : public ::testing::Test {
@@ -172,14 +173,14 @@ TEST_F(AdapterRegistryTest, AnUnloadedVersionIsFreedOnlyByFreeUnusedAndOnlyWhenN
   Load("toys", 1);
   AdapterHandle held = *registry_.Find("toys", std::nullopt);
   const std::weak_ptr<const LoadedAdapter> watched = held;
-  registry_.Unload({"toys", 1});
+  registry_.Unload({"toys", 1}, "removed from the adapter folder");
   EXPECT_THAT(registry_.Find("toys", 1), StatusIs(absl::StatusCode::kNotFound));
-  EXPECT_EQ(registry_.FreeUnused(), 0);
+  EXPECT_THAT(registry_.FreeUnused(), SizeIs(0));
   EXPECT_EQ(StateOf("toys", 1), AdapterState::kUnloading);
 
   held.reset();
   EXPECT_FALSE(watched.expired());
-  EXPECT_EQ(registry_.FreeUnused(), 1);
+  EXPECT_THAT(registry_.FreeUnused(), SizeIs(1));
   EXPECT_TRUE(watched.expired());
   EXPECT_EQ(StateOf("toys", 1), AdapterState::kEnd);
   EXPECT_EQ(registry_.List()[0].memory_bytes, 0);
@@ -189,11 +190,11 @@ TEST_F(AdapterRegistryTest, AnUnloadedVersionIsFreedOnlyByFreeUnusedAndOnlyWhenN
 TEST_F(AdapterRegistryTest, AVersionFoundAgainWhileTheOldOneIsHeldServesAnew) {
   Load("toys", 1);
   AdapterHandle held = *registry_.Find("toys", std::nullopt);
-  registry_.Unload({"toys", 1});
+  registry_.Unload({"toys", 1}, "removed from the adapter folder");
   Load("toys", 1);
   EXPECT_EQ(Version("toys"), 1);
   held.reset();
-  EXPECT_EQ(registry_.FreeUnused(), 1);
+  EXPECT_THAT(registry_.FreeUnused(), SizeIs(1));
   EXPECT_EQ(StateOf("toys", 1), AdapterState::kAvailable);
   EXPECT_THAT(metrics_.values().ended, IsEmpty());
 }
@@ -201,13 +202,13 @@ TEST_F(AdapterRegistryTest, AVersionFoundAgainWhileTheOldOneIsHeldServesAnew) {
 TEST_F(AdapterRegistryTest, AVersionRefusedAndForgottenWhileTheOldOneIsHeldEndsInTheMetricsToo) {
   Load("toys", 1);
   AdapterHandle held = *registry_.Find("toys", std::nullopt);
-  registry_.Unload({"toys", 1});
+  registry_.Unload({"toys", 1}, "removed from the adapter folder");
   registry_.Discover({"toys", 1});
   registry_.Refuse({"toys", 1}, absl::DataLossError("short file"));
   registry_.Forget({"toys", 1});
-  EXPECT_EQ(registry_.FreeUnused(), 0);
+  EXPECT_THAT(registry_.FreeUnused(), SizeIs(0));
   held.reset();
-  EXPECT_EQ(registry_.FreeUnused(), 1);
+  EXPECT_THAT(registry_.FreeUnused(), SizeIs(1));
   EXPECT_THAT(metrics_.values().ended, ElementsAre(AdapterKey{"toys", 1}));
   EXPECT_THAT(registry_.List(), IsEmpty());
 }
@@ -239,7 +240,7 @@ TEST_F(AdapterRegistryTest, CountsVersionsByState) {
   registry_.Discover({"toys", 3});
   registry_.Discover({"toys", 4});
   registry_.BeginLoad({"toys", 4});
-  registry_.Unload({"toys", 1});
+  registry_.Unload({"toys", 1}, "removed from the adapter folder");
   EXPECT_THAT(metrics_.values().adapters, ElementsAre(1, 1, 1, 1, 0));
   registry_.Refuse({"toys", 4}, absl::DataLossError("short file"));
   registry_.FreeUnused();
@@ -252,7 +253,7 @@ TEST_F(AdapterRegistryTest, RemembersOnlyTheLatestUnloadedVersions) {
   for (int i = 1; i <= 150; ++i) {
     clock_.Advance(absl::Seconds(1));
     Load("toys", i);
-    registry_.Unload({"toys", i});
+    registry_.Unload({"toys", i}, "removed from the adapter folder");
     registry_.FreeUnused();
   }
   const std::vector<AdapterStatus> statuses = registry_.List();

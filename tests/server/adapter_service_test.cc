@@ -109,7 +109,7 @@ class AdapterServiceTest : public ::testing::Test {
 };
 
 TEST_F(AdapterServiceTest, LabelsAreShownAsTheyAre) {
-  service_.Serve(&mover_);
+  service_.Serve({.labels = &mover_, .adapters = nullptr});
   ASSERT_TRUE(Get("toys").ok());
   EXPECT_EQ(labels_.name(), "toys");
   EXPECT_EQ(labels_.generation(), 0);
@@ -138,7 +138,7 @@ TEST_F(AdapterServiceTest, LabelsAreShownAsTheyAre) {
 }
 
 TEST_F(AdapterServiceTest, LabelsMoveGoBackAndGo) {
-  service_.Serve(&mover_);
+  service_.Serve({.labels = &mover_, .adapters = nullptr});
   ASSERT_TRUE(Set("stable", 1).ok());
   EXPECT_EQ((*registry_.Find("toys", std::nullopt))->key.version, 1);
   ASSERT_TRUE(Set("stable", 2).ok());
@@ -160,7 +160,7 @@ TEST_F(AdapterServiceTest, MovesWaitUntilTheServerServesAndEndWithIt) {
   EXPECT_EQ(starting.error_code(), grpc::StatusCode::UNAVAILABLE);
   EXPECT_THAT(starting.error_message(), HasSubstr("starting"));
   EXPECT_TRUE(Get("toys").ok());
-  service_.Serve(&mover_);
+  service_.Serve({.labels = &mover_, .adapters = nullptr});
   pool_.Stop();
   EXPECT_EQ(Set("stable", 1).error_code(), grpc::StatusCode::UNAVAILABLE);
 }

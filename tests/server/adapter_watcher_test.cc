@@ -4,6 +4,7 @@
 #include <gtest/gtest.h>
 
 #include <filesystem>
+#include <functional>
 #include <map>
 #include <string>
 #include <vector>
@@ -40,6 +41,7 @@ class AdapterWatcherTest : public ::testing::Test {
     const std::string name = path.parent_path().filename().string();
     const std::string version = path.filename().string();
     loads_.push_back(name + "/" + version);
+    if (during_load_) during_load_();
     const auto failure = failures_.find(loads_.back());
     if (failure != failures_.end()) return failure->second;
     return AdapterHandle(MakeLoadedAdapter(name, std::stoll(version)));
@@ -63,6 +65,7 @@ class AdapterWatcherTest : public ::testing::Test {
   RecordingMetrics metrics_;
   AdapterRegistry registry_{"", &metrics_, &clock_};
   std::map<std::string, absl::Status> failures_;
+  std::function<void()> during_load_;
   std::vector<std::string> loads_;
   AdapterWatcher watcher_{{.root = root_},
                           [this](const std::string& directory) { return Load(directory); },
@@ -110,6 +113,57 @@ TEST_F(AdapterWatcherTest, UnloadsAVersionThatTwoPollsInARowDidNotFind) {
   ASSERT_OK(watcher_.Poll());
   // Nobody held it, so that the same poll frees it.
   EXPECT_THAT(States(), ElementsAre("toys/1 end", "toys/2 available"));
+}
+
+TEST_F(AdapterWatcherTest, AVersionThatCallsAskForByNumberStaysForThem) {
+  MakeVersion(root_, "toys", "1");
+  const fs::path version = MakeVersion(root_, "toys", "2");
+  ASSERT_OK(watcher_.Poll());
+  fs::remove_all(version);
+  ASSERT_OK(registry_.Route("toys", 2, "").status());
+  for (int minute = 0; minute < 15; ++minute) {
+    ASSERT_OK(watcher_.Poll());
+    ASSERT_OK(registry_.Route("toys", 2, "").status()) << minute;
+    clock_.Advance(absl::Minutes(1));
+  }
+  // Who asks for none gets one that is there.
+  EXPECT_EQ(registry_.Route("toys", std::nullopt, "")->adapter->key.version, 1);
+  clock_.Advance(absl::Minutes(9));
+  ASSERT_OK(watcher_.Poll());
+  EXPECT_THAT(States(), ElementsAre("toys/1 available", "toys/2 available"));
+  clock_.Advance(absl::Milliseconds(1));
+  ASSERT_OK(watcher_.Poll());
+  EXPECT_THAT(States(), ElementsAre("toys/1 available", "toys/2 end"));
+}
+
+// Such as the server's own checks.
+TEST_F(AdapterWatcherTest, WhoLooksForAVersionDoesNotKeepIt) {
+  const fs::path version = MakeVersion(root_, "toys", "1");
+  ASSERT_OK(watcher_.Poll());
+  fs::remove_all(version);
+  for (int poll = 0; poll < 2; ++poll) {
+    ASSERT_OK(registry_.Find("toys", 1).status());
+    ASSERT_OK(watcher_.Poll());
+  }
+  EXPECT_THAT(States(), ElementsAre("toys/1 end"));
+}
+
+TEST_F(AdapterWatcherTest, AVersionThatWasKeptIsLoadedAnewWhenItComesBack) {
+  const fs::path version = MakeVersion(root_, "toys", "1");
+  ASSERT_OK(watcher_.Poll());
+  fs::remove_all(version);
+  ASSERT_OK(registry_.Route("toys", 1, "").status());
+  for (int poll = 0; poll < 3; ++poll) ASSERT_OK(watcher_.Poll());
+  // Another root that lacks it is none that lacks what is served.
+  fs::rename(root_, parent_.File("aside"));
+  EXPECT_THAT(watcher_.Poll(), StatusIs(absl::StatusCode::kUnavailable));
+  fs::create_directory(root_);
+  for (int poll = 0; poll < 3; ++poll) ASSERT_OK(watcher_.Poll());
+  EXPECT_THAT(States(), ElementsAre("toys/1 available"));
+  MakeVersion(root_, "toys", "1");
+  ASSERT_OK(watcher_.Poll());
+  EXPECT_THAT(States(), ElementsAre("toys/1 available"));
+  EXPECT_THAT(TakeLoads(), ElementsAre("toys/1", "toys/1"));
 }
 
 TEST_F(AdapterWatcherTest, AVersionThatComesBackInTimeStays) {
@@ -293,6 +347,23 @@ TEST_F(AdapterWatcherTest, AVersionCopiedMarkerFirstIsTriedAsSoonAsItStaysTheSam
   clock_.Advance(absl::Seconds(1));
   WriteText(version / "growing", "whole");
   ASSERT_OK(watcher_.Poll());
+  EXPECT_THAT(States(), ElementsAre("toys/1 available"));
+}
+
+TEST_F(AdapterWatcherTest, AVersionReplacedWhileItIsLoadedIsRefusedAndThenLoadedAsItHasBecome) {
+  const fs::path version = MakeVersion(root_, "toys", "1");
+  WriteText(version / "weights", "old");
+  // What was read of it then does not fit what its manifest says.
+  during_load_ = [&] {
+    WriteText(version / "weights", "new and longer");
+    failures_["toys/1"] = absl::DataLossError("weights: expected SHA-256 a, got b");
+  };
+  ASSERT_OK(watcher_.Poll());
+  EXPECT_THAT(States(), ElementsAre("toys/1 end"));
+  EXPECT_THAT(registry_.List().front().reason, HasSubstr("expected SHA-256 a"));
+  during_load_ = nullptr;
+  failures_.clear();
+  for (int look = 0; look < 2; ++look) ASSERT_OK(watcher_.Poll());
   EXPECT_THAT(States(), ElementsAre("toys/1 available"));
 }
 

@@ -32,6 +32,25 @@ TEST(BatchCostTest, FollowsAChange) {
   EXPECT_NEAR(absl::ToDoubleMilliseconds(cost.OfBatch(120)), 40, 0.5);
 }
 
+TEST(BatchCostTest, AMachineThatStoodStillSaysLittleOfTheNextBatch) {
+  BatchCost cost;
+  for (int i = 0; i < 200; ++i) cost.Add(100 + i % 50, absl::Milliseconds(10));
+  cost.Add(120, absl::Minutes(10));
+  EXPECT_LT(cost.OfBatch(120), absl::Milliseconds(12));
+}
+
+TEST(BatchCostTest, WhatBatchesTakeAtMostFollowsHowFarTheyAreOff) {
+  BatchCost even;
+  BatchCost uneven;
+  for (int i = 0; i < 400; ++i) {
+    const int64_t tokens = 100 + 53 * (i % 7);
+    even.Add(tokens, tokens * absl::Microseconds(100));
+    uneven.Add(tokens, tokens * absl::Microseconds(i % 2 == 0 ? 80 : 120));
+  }
+  EXPECT_NEAR(absl::FDivDuration(even.AtMost(1000), even.OfBatch(1000)), 1.05, 1e-3);
+  EXPECT_NEAR(absl::FDivDuration(uneven.AtMost(1000), uneven.OfBatch(1000)), 1.4, 0.03);
+}
+
 TEST(BatchCostTest, MoreTokensNeverTakeLess) {
   BatchCost cost;
   // As if larger batches were faster.

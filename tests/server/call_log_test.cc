@@ -13,6 +13,7 @@ namespace pricer {
 namespace {
 
 using ::testing::AllOf;
+using ::testing::ElementsAre;
 using testing::FakeClock;
 using ::testing::HasSubstr;
 using ::testing::Not;
@@ -60,7 +61,8 @@ class CallLogTest : public ::testing::Test {
   FakeClock clock_;
   RecordingMetrics metrics_;
   CallLog log_{&metrics_, &clock_};
-  CallTags tags_ = {"token:shop", "r-1", "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"};
+  CallTags tags_ = {"token:shop", "r-1", "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01",
+                    absl::UnixEpoch()};
 };
 
 TEST_F(CallLogTest, AFailedCallIsALineWithAllThatItIsKnownBy) {
@@ -71,6 +73,17 @@ TEST_F(CallLogTest, AFailedCallIsALineWithAllThatItIsKnownBy) {
                     HasSubstr("not finite"), Not(HasSubstr("not_logged"))));
   EXPECT_THAT(LogOf(1, absl::NotFoundError("no such adapter")), HasSubstr("\"level\":\"info\""));
   EXPECT_EQ(metrics_.values().calls.at("PredictPrice INTERNAL"), 1);
+}
+
+TEST_F(CallLogTest, CallsAreTimedFromTheStartOfTheirHandlers) {
+  tags_.started = clock_.Now();
+  clock_.Advance(absl::Milliseconds(7));
+  LogOf(1, absl::OkStatus());
+  // What was refused before a handler had it took no time.
+  tags_.started = absl::InfiniteFuture();
+  LogOf(1, absl::OkStatus());
+  EXPECT_THAT(metrics_.values().call_times,
+              ElementsAre(absl::Milliseconds(7), absl::ZeroDuration()));
 }
 
 TEST_F(CallLogTest, GoodCallsAreLinesWhereThatIsAskedFor) {

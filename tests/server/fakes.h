@@ -5,6 +5,7 @@
 #include <atomic>
 #include <cstdint>
 #include <deque>
+#include <filesystem>
 #include <functional>
 #include <map>
 #include <memory>
@@ -58,6 +59,12 @@ inline std::shared_ptr<LoadedAdapter> MakeLoadedAdapter(const std::string& name,
   return adapter;
 }
 
+// What there is of an adapter beside its tensors' bytes in a test: whether they are on the device.
+struct FakeTensors final : AdapterTensors {
+  explicit FakeTensors(bool is_on_device) : on_device(is_on_device) {}
+  const bool on_device;
+};
+
 // What the fake predictor prices everything at under a version: one bin from 100 to 400 times the
 // version, so that the median is 200 times the version. The base, version 0, prices as version 1.
 inline PriceDistribution FakeDistribution(const LoadedAdapter& adapter) {
@@ -72,6 +79,7 @@ class FakePredictor final : public BatchPredictor {
   struct Sequence {
     AdapterKey adapter;
     std::vector<int32_t> ids;
+    bool has_tensors = false;
   };
   using Batch = std::vector<Sequence>;
 
@@ -115,7 +123,9 @@ class FakePredictor final : public BatchPredictor {
     Results results;
     MutexLock lock(&mutex_);
     for (const PredictorSequence& sequence : sequences) {
-      batch.push_back({sequence.adapter->key, {sequence.ids.begin(), sequence.ids.end()}});
+      batch.push_back({sequence.adapter->key,
+                       {sequence.ids.begin(), sequence.ids.end()},
+                       sequence.tensors != nullptr});
       const auto failure = failures_.find(sequence.ids[0]);
       if (failure != failures_.end()) {
         results.push_back(failure->second);
@@ -149,6 +159,7 @@ class RecordingMetrics final : public Metrics {
  public:
   struct Values {
     std::map<std::string, int> calls;  // "method code"
+    std::vector<absl::Duration> call_times;
     std::map<AdapterKey, int> items;
     int64_t tokens = 0;
     std::vector<int64_t> batch_items;
@@ -160,10 +171,19 @@ class RecordingMetrics final : public Metrics {
     int coalesced = 0;
     int64_t cache_bytes = 0;
     std::array<int, kRefusalReasonCount> refused{};
+    std::array<int, kDropReasonCount> dropped{};
+    int64_t late = 0;
     std::array<int64_t, kAdapterStateCount> adapters{};
     int loaded = 0;
     int load_failures = 0;
     std::vector<AdapterKey> ended;
+    int unloaded = 0;
+    std::array<int64_t, kMemoryTierCount> memory_adapters{};
+    std::array<int64_t, kMemoryTierCount> memory_bytes{};
+    std::array<int64_t, kMemoryTierCount> most_memory_bytes{};
+    std::array<int, kMemoryTierCount> fetched_from{};
+    int fetch_failures = 0;
+    std::array<int, kMemoryTierCount> evictions{};
     bool root_readable = false;
     std::vector<std::string> label_moves;
     std::map<AdapterKey, std::vector<double>> shadow_log_ratios;
@@ -177,20 +197,21 @@ class RecordingMetrics final : public Metrics {
     return values_;
   }
 
-  void CallEnded(absl::string_view method, absl::StatusCode code) override {
+  void CallEnded(absl::string_view method, absl::StatusCode code, absl::Duration time) override {
     MutexLock lock(&mutex_);
+    values_.call_times.push_back(time);
     ++values_.calls[std::string(method) + " " + absl::StatusCodeToString(code)];
   }
-  void ItemPriced(Lane /*lane*/, const AdapterKey& adapter) override {
+  void ItemsPriced(Lane /*lane*/, const AdapterKey& adapter, int64_t count) override {
     MutexLock lock(&mutex_);
-    ++values_.items[adapter];
+    values_.items[adapter] += static_cast<int>(count);
   }
   void BatchComputed(int64_t items, int64_t tokens, absl::Duration /*compute*/) override {
     MutexLock lock(&mutex_);
     values_.batch_items.push_back(items);
     values_.tokens += tokens;
   }
-  void TaskWaited(absl::Duration queue) override {
+  void TaskWaited(Lane /*lane*/, absl::Duration queue) override {
     MutexLock lock(&mutex_);
     values_.queue_times.push_back(queue);
   }
@@ -219,6 +240,14 @@ class RecordingMetrics final : public Metrics {
     MutexLock lock(&mutex_);
     ++values_.refused[static_cast<int>(reason)];
   }
+  void TaskDropped(DropReason reason) override {
+    MutexLock lock(&mutex_);
+    ++values_.dropped[static_cast<int>(reason)];
+  }
+  void TasksLate(int64_t count) override {
+    MutexLock lock(&mutex_);
+    values_.late += count;
+  }
   void AdapterStatesChanged(const std::array<int64_t, kAdapterStateCount>& counts) override {
     MutexLock lock(&mutex_);
     values_.adapters = counts;
@@ -234,6 +263,25 @@ class RecordingMetrics final : public Metrics {
   void AdapterEnded(const AdapterKey& adapter) override {
     MutexLock lock(&mutex_);
     values_.ended.push_back(adapter);
+  }
+  void AdapterUnloaded(absl::Duration /*unload*/) override {
+    MutexLock lock(&mutex_);
+    ++values_.unloaded;
+  }
+  void AdapterMemoryChanged(MemoryTier tier, int64_t adapters, int64_t bytes) override {
+    MutexLock lock(&mutex_);
+    const auto i = static_cast<size_t>(tier);
+    values_.memory_adapters[i] = adapters;
+    values_.memory_bytes[i] = bytes;
+    values_.most_memory_bytes[i] = std::max(values_.most_memory_bytes[i], bytes);
+  }
+  void AdapterFetched(MemoryTier from, absl::Duration /*time*/, bool ok) override {
+    MutexLock lock(&mutex_);
+    ++(ok ? values_.fetched_from[static_cast<size_t>(from)] : values_.fetch_failures);
+  }
+  void AdapterEvicted(MemoryTier tier, int64_t /*bytes*/) override {
+    MutexLock lock(&mutex_);
+    ++values_.evictions[static_cast<size_t>(tier)];
   }
   void AdapterRootReadable(bool readable) override {
     MutexLock lock(&mutex_);
@@ -328,6 +376,14 @@ class FakeEngine final : public Engine {
     while (loads_ == 0) changed_.Wait(&mutex_);
   }
 
+  void WaitForBlockedLoad() {
+    MutexLock lock(&mutex_);
+    while (blocked_loads_ == 0) changed_.Wait(&mutex_);
+  }
+
+  // Versions that are no longer in the folder cannot be read from now on.
+  void ReadOnlyWhatIsThere() { checks_folder_ = true; }
+
   // Items that were encoded so far.
   int encoded() const { return encoded_; }
 
@@ -346,18 +402,38 @@ class FakeEngine final : public Engine {
     return encoded;
   }
 
-  absl::StatusOr<std::shared_ptr<LoadedAdapter>> LoadAdapter(
-      const std::string& directory) const override {
+  // Batches are computed in memory of a device's own from now on.
+  void AddDevice() { has_device_ = true; }
+  bool has_device_memory() const override { return has_device_; }
+  absl::StatusOr<TensorsHandle> CopyToDevice(const LoadedAdapter& /*adapter*/,
+                                             const TensorsHandle& /*host*/) const override {
+    return std::make_shared<FakeTensors>(/*is_on_device=*/true);
+  }
+
+  absl::StatusOr<LoadedVersion> LoadAdapter(const std::string& directory) const override {
     const size_t slash = directory.rfind('/');
     const size_t start = directory.rfind('/', slash - 1) + 1;
     MutexLock lock(&mutex_);
     ++loads_;
     changed_.SignalAll();
+    ++blocked_loads_;
+    changed_.SignalAll();
     while (loads_blocked_) changed_.Wait(&mutex_);
+    --blocked_loads_;
+    if (checks_folder_ && !std::filesystem::exists(directory)) {
+      return absl::UnavailableError(directory + ": gone");
+    }
     const auto found = adapters_.find(directory.substr(start));
-    if (found != adapters_.end()) return found->second;
-    return MakeLoadedAdapter(directory.substr(start, slash - start),
-                             std::stoll(directory.substr(slash + 1)));
+    LoadedVersion version{nullptr, std::make_shared<FakeTensors>(/*is_on_device=*/false)};
+    if (found == adapters_.end()) {
+      version.adapter = MakeLoadedAdapter(directory.substr(start, slash - start),
+                                          std::stoll(directory.substr(slash + 1)));
+      return version;
+    }
+    if (!found->second.ok()) return found->second.status();
+    // One of its own for each load, as a real engine's.
+    version.adapter = std::make_shared<LoadedAdapter>(**found->second);
+    return version;
   }
 
   // What LoadBase gives; before, an error.
@@ -373,10 +449,13 @@ class FakeEngine final : public Engine {
  private:
   mutable std::atomic<int> encoded_{0};
   const EngineInfo info_ = {"model-fingerprint", "fp32", "fp32", "cpu"};
+  bool has_device_ = false;
+  bool checks_folder_ = false;
   FakePredictor predictor_;
   mutable Mutex mutex_;
   mutable CondVar changed_;
   mutable int loads_ ABSL_GUARDED_BY(mutex_) = 0;
+  mutable int blocked_loads_ ABSL_GUARDED_BY(mutex_) = 0;  // in LoadAdapter now
   bool loads_blocked_ ABSL_GUARDED_BY(mutex_) = false;
   absl::StatusOr<std::shared_ptr<LoadedAdapter>> base_ ABSL_GUARDED_BY(mutex_) =
       absl::FailedPreconditionError("no token for 7");

@@ -22,7 +22,8 @@ class GpuPredictorTest : public ::testing::Test {
   void SetUp() override {
     ASSERT_OK(testing::WriteTinyCheckpoint(base_.path()));
     for (int seed : {1, 2}) {
-      ASSERT_OK_AND_ASSIGN(ModelAdapter adapter, testing::MakeTinyAdapter(base_.path(), seed));
+      ASSERT_OK_AND_ASSIGN(testing::TinyAdapter adapter,
+                           testing::MakeTinyAdapter(base_.path(), seed));
       adapters_.push_back(std::move(adapter));
     }
     ASSERT_OK_AND_ASSIGN(checkpoint_, Checkpoint::Open(base_.path()));
@@ -37,8 +38,9 @@ class GpuPredictorTest : public ::testing::Test {
 
   std::vector<PredictorSequence> Sequences() const {
     std::vector<PredictorSequence> sequences;
-    for (const ModelAdapter& adapter : adapters_) {
-      for (const std::vector<int32_t>& ids : prompts_) sequences.push_back({ids, &adapter});
+    for (const testing::TinyAdapter& adapter : adapters_) {
+      for (const std::vector<int32_t>& ids : prompts_)
+        sequences.push_back({ids, &adapter, &adapter});
     }
     return sequences;
   }
@@ -46,7 +48,7 @@ class GpuPredictorTest : public ::testing::Test {
   const testing::TempDir base_;
   const std::vector<std::vector<int32_t>> prompts_ = {{5, 9, 13}, {40, 41, 42, 43, 44}, {7}};
   std::unique_ptr<Checkpoint> checkpoint_;
-  std::vector<ModelAdapter> adapters_;
+  std::vector<testing::TinyAdapter> adapters_;
 };
 
 TEST_F(GpuPredictorTest, PricesAsTheCpuDoes) {
@@ -71,7 +73,7 @@ TEST_F(GpuPredictorTest, EndsTheProcessWhereTheGpuCannotBeUsedAnyMore) {
   Predictor predictor(network.get(), 1);
   // Longer than the base's context.
   const std::vector<int32_t> too_long(100000, 5);
-  const PredictorSequence sequence{too_long, &adapters_[0]};
+  const PredictorSequence sequence{too_long, &adapters_[0], &adapters_[0]};
   EXPECT_EQ(predictor.PredictBatch({&sequence, 1})[0].status().code(), absl::StatusCode::kInternal);
   EXPECT_EXIT(
       {

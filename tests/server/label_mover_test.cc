@@ -112,7 +112,7 @@ TEST_F(LabelMoverTest, RollBackReturnsToAVersionThatIsStillThere) {
   ASSERT_OK(mover_.RollBack("toys", "stable", "operator"));
   EXPECT_EQ(Stable(), 1);
   ASSERT_OK(Move("stable", {3}));
-  registry_.Unload({"toys", 1});
+  registry_.Unload({"toys", 1}, "removed from the adapter folder");
   EXPECT_THAT(mover_.RollBack("toys", "stable", "operator"),
               StatusIs(absl::StatusCode::kFailedPrecondition, HasSubstr("version 1")));
   EXPECT_EQ(Stable(), 3);

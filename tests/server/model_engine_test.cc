@@ -44,7 +44,8 @@ class ModelEngineTest : public ::testing::Test {
   // Loads through the golden items, as the server does.
   absl::StatusOr<AdapterHandle> LoadChecked(Engine* engine, const std::string& directory) {
     BatchScheduler scheduler({}, engine->predictor(), &metrics_, Clock::System());
-    return AdapterLoader(engine, &scheduler).Load(directory);
+    AdapterMemory memory({}, {}, &metrics_, Clock::System());
+    return AdapterLoader(engine, &scheduler, &memory).Load(directory);
   }
 
   TempDir base_;
@@ -149,15 +150,15 @@ TEST_F(ModelEngineTest, LoadsAPlainDirectoryWithAWarning) {
 TEST_F(ModelEngineTest, ProbesTheTokenizerOnceForOnePrompt) {
   ASSERT_OK(PlacePlainAdapter(base_.path(), adapters_.path(), "one", 1));
   ASSERT_OK(PlacePlainAdapter(base_.path(), adapters_.path(), "two", 2));
-  const auto tokens_of = [](const std::shared_ptr<LoadedAdapter>& adapter) {
+  const auto tokens_of = [](const AdapterHandle& adapter) {
     return static_cast<const ModelAdapter&>(*adapter).tokens;
   };
   ASSERT_OK_AND_ASSIGN(const auto one, engine_->LoadAdapter(adapters_.File("one/1")));
   ASSERT_OK_AND_ASSIGN(const auto two, engine_->LoadAdapter(adapters_.File("two/1")));
   ASSERT_OK_AND_ASSIGN(const auto base, engine_->LoadBase());
-  EXPECT_NE(tokens_of(one), nullptr);
-  EXPECT_EQ(tokens_of(one), tokens_of(two));
-  EXPECT_NE(tokens_of(one), tokens_of(base));
+  EXPECT_NE(tokens_of(one.adapter), nullptr);
+  EXPECT_EQ(tokens_of(one.adapter), tokens_of(two.adapter));
+  EXPECT_NE(tokens_of(one.adapter), tokens_of(base));
 }
 
 TEST_F(ModelEngineTest, TheBasePricesAsItWasAskedTo) {

@@ -28,6 +28,7 @@ using testing::MakeTinyAdapter;
 using testing::MakeTinyTokenAdapter;
 using testing::StatusIs;
 using testing::TempDir;
+using testing::TinyAdapter;
 
 // What the test below limits; it outlives all tensors.
 testing::CountingAllocator& Allocator() {
@@ -55,15 +56,15 @@ class PredictorTest : public ::testing::Test {
     return ids;
   }
   // Of one sequence alone.
-  PriceDistribution Alone(const std::vector<int32_t>& ids, const ModelAdapter& adapter) {
-    const PredictorSequence sequence{ids, &adapter};
+  PriceDistribution Alone(const std::vector<int32_t>& ids, const TinyAdapter& adapter) {
+    const PredictorSequence sequence{ids, &adapter, &adapter};
     return *predictor_->PredictBatch({&sequence, 1})[0];
   }
 
   TempDir base_;
   std::unique_ptr<Network> network_;
-  ModelAdapter first_;
-  ModelAdapter second_;
+  TinyAdapter first_;
+  TinyAdapter second_;
   std::unique_ptr<Predictor> predictor_;
 };
 
@@ -78,7 +79,7 @@ TEST_F(PredictorTest, HalvesABatchThatRunsOutOfMemory) {
   std::vector<std::vector<int32_t>> prompts;
   for (int i = 0; i < 8; ++i) prompts.push_back(Ids(40, i));
   std::vector<PredictorSequence> sequences;
-  for (const auto& ids : prompts) sequences.push_back({ids, &first_});
+  for (const auto& ids : prompts) sequences.push_back({ids, &first_, &first_});
   const BatchPredictor::Results expected = predictor_->PredictBatch(sequences);
   testing::CountingAllocator& allocator = Allocator();
   allocator.ResetPeak();
@@ -103,9 +104,9 @@ TEST_F(PredictorTest, HalvesABatchThatRunsOutOfMemory) {
 
 TEST_F(PredictorTest, ABatchOfTwoAdaptersGivesEachSequenceItsOwnAnswer) {
   const std::vector<std::vector<int32_t>> ids = {Ids(5, 1), Ids(40, 2), Ids(1, 3), Ids(17, 4)};
-  const std::vector<const ModelAdapter*> adapters = {&first_, &first_, &second_, &second_};
+  const std::vector<const TinyAdapter*> adapters = {&first_, &first_, &second_, &second_};
   std::vector<PredictorSequence> sequences;
-  for (size_t i = 0; i < ids.size(); ++i) sequences.push_back({ids[i], adapters[i]});
+  for (size_t i = 0; i < ids.size(); ++i) sequences.push_back({ids[i], adapters[i], adapters[i]});
   const auto results = predictor_->PredictBatch(sequences);
   ASSERT_EQ(results.size(), ids.size());
   for (size_t i = 0; i < ids.size(); ++i) {
@@ -137,7 +138,8 @@ TEST_F(PredictorTest, ATemperatureFlattensTheDistribution) {
 TEST_F(PredictorTest, LogitsThatAreNotFiniteFailTheirSequenceAlone) {
   second_.weights.score.fill_(std::numeric_limits<float>::quiet_NaN());
   const std::vector<int32_t> ids = Ids(5, 1);
-  const std::vector<PredictorSequence> sequences = {{ids, &first_}, {ids, &second_}};
+  const std::vector<PredictorSequence> sequences = {{ids, &first_, &first_},
+                                                    {ids, &second_, &second_}};
   const auto results = predictor_->PredictBatch(sequences);
   EXPECT_OK(results[0]);
   EXPECT_THAT(results[1], StatusIs(absl::StatusCode::kInvalidArgument));
@@ -166,8 +168,8 @@ class TokenPredictorTest : public PredictorTest {
     return shares;
   }
 
-  ModelAdapter token_;
-  ModelAdapter bare_;  // the base alone
+  TinyAdapter token_;
+  TinyAdapter bare_;  // the base alone
 };
 
 TEST_F(TokenPredictorTest, ReadsThePricesOffTheBasesOwnHead) {
@@ -191,10 +193,10 @@ TEST_F(TokenPredictorTest, ReadsThePricesOffTheBasesOwnHead) {
 TEST_F(TokenPredictorTest, ABatchThatMixesHeadsGivesEachSequenceItsOwnAnswer) {
   const std::vector<std::vector<int32_t>> ids = {Ids(5, 1),  Ids(40, 2), Ids(30, 3),
                                                  Ids(17, 4), Ids(22, 5), Ids(9, 6)};
-  const std::vector<const ModelAdapter*> adapters = {&token_, &token_,  &first_,
-                                                     &bare_,  &second_, &second_};
+  const std::vector<const TinyAdapter*> adapters = {&token_, &token_,  &first_,
+                                                    &bare_,  &second_, &second_};
   std::vector<PredictorSequence> sequences;
-  for (size_t i = 0; i < ids.size(); ++i) sequences.push_back({ids[i], adapters[i]});
+  for (size_t i = 0; i < ids.size(); ++i) sequences.push_back({ids[i], adapters[i], adapters[i]});
   const auto results = predictor_->PredictBatch(sequences);
   ASSERT_EQ(results.size(), ids.size());
   for (size_t i = 0; i < ids.size(); ++i) {
@@ -232,18 +234,20 @@ TEST_F(TokenPredictorTest, LearnsWhatAnItemCosts) {
 }
 
 TEST_F(TokenPredictorTest, ProbabilitiesThatAreNoNumbersFailTheirSequenceAlone) {
-  ModelAdapter broken = token_;
+  TinyAdapter broken = token_;
   broken.weights = MakeTinyTokenAdapter(base_.path(), 3)->weights;
   for (LoraWeights& lora : broken.weights.layers[0]) {
     if (lora.defined()) lora.b.fill_(std::numeric_limits<float>::quiet_NaN());
   }
   const std::vector<int32_t> ids = Ids(15, 1);
-  const auto results =
-      predictor_->PredictBatch({{{ids, &token_}, {ids, &broken}, {ids, &first_}, {ids, &bare_}}});
+  const auto results = predictor_->PredictBatch({{{ids, &token_, &token_},
+                                                  {ids, &broken, &broken},
+                                                  {ids, &first_, &first_},
+                                                  {ids, &bare_, nullptr}}});
   ASSERT_EQ(results.size(), 4u);
   EXPECT_THAT(results[1], StatusIs(absl::StatusCode::kInternal, HasSubstr("token head")));
   for (const auto& [index, adapter] :
-       {std::pair<int, const ModelAdapter*>{0, &token_}, {2, &first_}, {3, &bare_}}) {
+       {std::pair<int, const TinyAdapter*>{0, &token_}, {2, &first_}, {3, &bare_}}) {
     ASSERT_OK(results[index]);
     ExpectSame(*results[index], Alone(ids, *adapter));
   }
@@ -280,7 +284,7 @@ TEST_F(TokenPredictorTest, AnItemBehindWhichPricesHaveNoMassIsAnError) {
       Network::Load(*checkpoint, {.weights = WeightsKind::kFp32, .dtype = at::kFloat}));
   Predictor predictor(network.get(), 1);
   const std::vector<int32_t> ids = Ids(15, 1);
-  const auto results = predictor.PredictBatch({{{ids, &bare_}, {ids, &first_}}});
+  const auto results = predictor.PredictBatch({{{ids, &bare_, nullptr}, {ids, &first_, &first_}}});
   EXPECT_THAT(results[0], StatusIs(absl::StatusCode::kFailedPrecondition,
                                    AllOf(HasSubstr("\"tiny\""), HasSubstr("no probability"))));
   EXPECT_OK(results[1]);
@@ -290,7 +294,8 @@ TEST_F(PredictorTest, WhatTheTensorLibraryThrowsBecomesAStatusOfEverySequence) {
   // A head for another width.
   second_.weights.score = at::zeros({16, 7});
   const std::vector<int32_t> ids = Ids(5, 1);
-  const std::vector<PredictorSequence> sequences = {{ids, &first_}, {ids, &second_}};
+  const std::vector<PredictorSequence> sequences = {{ids, &first_, &first_},
+                                                    {ids, &second_, &second_}};
   const auto results = predictor_->PredictBatch(sequences);
   ASSERT_EQ(results.size(), 2u);
   for (const auto& result : results) {

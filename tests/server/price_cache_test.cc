@@ -67,7 +67,13 @@ class PriceCacheTest : public ::testing::Test {
     return reply;
   }
   std::optional<PriceCache::Priced> Find(const std::string& text) {
-    return cache_->Find(PriceCache::KeyOf(*adapter_, text));
+    PriceCache::Asker asker;
+    return cache_->FindOrJoin(PriceCache::KeyOf(*adapter_, text), /*may_be_kept=*/true, &asker)
+        .priced;
+  }
+  bool Join(const std::string& text, PriceCache::Asker* asker) {
+    return cache_->FindOrJoin(PriceCache::KeyOf(*adapter_, text), /*may_be_kept=*/false, asker)
+        .joined;
   }
   // Makes the predictor busy until Release.
   void OccupyPredictor() {
@@ -142,7 +148,7 @@ TEST_F(PriceCacheTest, TheSameItemIsComputedOnceForAllWhoAsk) {
   const auto other = Ask("lamp");
   const auto third = std::make_shared<Reply>();
   PriceCache::Asker asker = AskerOf(third);
-  EXPECT_TRUE(cache_->Join(PriceCache::KeyOf(*adapter_, "lamp"), &asker));
+  EXPECT_TRUE(Join("lamp", &asker));
   predictor_.Release();
   EXPECT_EQ(one->Wait().result.queue_time, absl::Seconds(2));
   EXPECT_EQ(other->Wait().result.queue_time, absl::ZeroDuration());
@@ -151,11 +157,27 @@ TEST_F(PriceCacheTest, TheSameItemIsComputedOnceForAllWhoAsk) {
   EXPECT_EQ(metrics_.values().coalesced, 2);
 }
 
+TEST_F(PriceCacheTest, WhatIsKeptIsNotFoundWhereItMayNotBe) {
+  Make(1 << 20);
+  Ask("lamp")->Wait();
+  PriceCache::Asker asker = AskerOf(std::make_shared<Reply>());
+  const PriceCache::Key key = PriceCache::KeyOf(*adapter_, "lamp");
+  const PriceCache::Found found = cache_->FindOrJoin(key, /*may_be_kept=*/false, &asker);
+  EXPECT_FALSE(found.priced.has_value());
+  EXPECT_FALSE(found.joined);
+  EXPECT_TRUE(cache_->FindOrJoin(key, /*may_be_kept=*/true, &asker).priced.has_value());
+  // Computed anew, it is kept once.
+  const int64_t bytes = cache_->bytes();
+  Ask("lamp")->Wait();
+  EXPECT_EQ(cache_->bytes(), bytes);
+  EXPECT_TRUE(Find("lamp").has_value());
+}
+
 TEST_F(PriceCacheTest, NobodyJoinsWhatIsDone) {
   Make(0);
   Ask("lamp")->Wait();
   PriceCache::Asker asker = AskerOf(std::make_shared<Reply>());
-  EXPECT_FALSE(cache_->Join(PriceCache::KeyOf(*adapter_, "lamp"), &asker));
+  EXPECT_FALSE(Join("lamp", &asker));
   EXPECT_NE(asker.done, nullptr);
 }
 
@@ -245,7 +267,7 @@ TEST_F(PriceCacheTest, WhatIsRefusedIsAsItWas) {
   EXPECT_EQ(task.tokens(), 45);    // NOLINT(bugprone-use-after-move)
   EXPECT_NE(asker.done, nullptr);  // NOLINT(bugprone-use-after-move)
   PriceCache::Asker other = AskerOf(std::make_shared<Reply>());
-  EXPECT_FALSE(cache_->Join(key, &other));
+  EXPECT_FALSE(Join("chair", &other));
   predictor_.Release();
   lamp->Wait();
   ASSERT_OK(cache_->ScheduleOrJoin(key, std::move(task), {}, std::move(asker)));

@@ -195,7 +195,8 @@ TEST_F(PricingServiceStreamTest, ACallerThatGoesEndsTheStream) {
   EXPECT_EQ(first.get(), 1);
   // As OK where the server took the end of its reads for the caller's own.
   while (Ended("CANCELLED") + Ended("OK") == 0) std::this_thread::yield();
-  EXPECT_EQ(metrics_.values().queue_tokens, 0);
+  // What was cancelled leaves the queue when the batch thread comes to it.
+  while (metrics_.values().queue_tokens > 0) std::this_thread::yield();
 }
 
 TEST_F(PricingServiceStreamTest, ItemsWhoseDeadlinePassedAreNeverComputed) {
@@ -308,7 +309,8 @@ TEST_F(PricingServiceStreamTest, ManyStreamsThatComeAndGoLeaveNothingBehind) {
   // A call that was cancelled before it reached the server never was.
   EXPECT_LE(ended(), 200);
   EXPECT_GE(Ended("OK"), 100);
-  EXPECT_EQ(metrics_.values().queue_tokens, 0);
+  // What was cancelled leaves the queue when the batch thread comes to it.
+  while (metrics_.values().queue_tokens > 0) std::this_thread::yield();
 }
 
 }  // namespace

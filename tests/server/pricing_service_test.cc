@@ -93,13 +93,23 @@ TEST_F(PricingServiceTest, OutcomesAreCountedForTheVersionThatPredicted) {
               DoubleNear(std::log(2 * interval.high() / FakePrice(1)), 1e-9));
   EXPECT_THAT(values.outcome_intervals.at(key), ElementsAre(true, false));
 
-  registry_.Unload(key);
+  registry_.Unload(key, "removed from the adapter folder");
   grpc::ClientContext later;
   ASSERT_TRUE(stub_->ReportOutcomes(&later, request, &response).ok());
   EXPECT_EQ(response.results(0).error().code(), grpc::StatusCode::NOT_FOUND);
   grpc::ClientContext empty;
   EXPECT_THAT(stub_->ReportOutcomes(&empty, {}, &response),
               IsGrpcError(grpc::StatusCode::INVALID_ARGUMENT, HasSubstr("outcomes")));
+}
+
+TEST_F(PricingServiceTest, AKeptPriceIsComputedAnewWhereThatIsAskedFor) {
+  v1::PredictPriceRequest request = Request("lamp");
+  for (int i = 0; i < 2; ++i) ASSERT_TRUE(Call(request).ok());
+  EXPECT_EQ(ComputedSequences(), 1);
+  request.mutable_options()->set_no_cache(true);
+  ASSERT_TRUE(Call(request).ok());
+  EXPECT_EQ(ComputedSequences(), 2);
+  EXPECT_DOUBLE_EQ(response_.prediction().price(), FakePrice(1));
 }
 
 TEST_F(PricingServiceTest, SaysThatALongTextWasCut) {
@@ -257,6 +267,7 @@ TEST_F(PricingServiceTest, ACallThatIsBothExpiredAndCancelledIsCountedAsExpired)
   engine_.fake_predictor().Release();
   EXPECT_EQ(first.get(), 1);
   scheduler_.Stop(absl::InfiniteFuture());
+  pool_.Stop();  // which answers batches
   EXPECT_EQ(metrics_.values().calls.at("PredictPrice DEADLINE_EXCEEDED"), 1);
   EXPECT_EQ(metrics_.values().calls.at("BatchPredictPrices DEADLINE_EXCEEDED"), 1);
 }

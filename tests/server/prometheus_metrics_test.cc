@@ -4,6 +4,7 @@
 #include <gtest/gtest.h>
 #include <prometheus/text_serializer.h>
 
+#include <cstdlib>
 #include <regex>
 #include <set>
 #include <string>
@@ -29,19 +30,23 @@ class PrometheusMetricsTest : public ::testing::Test {
 };
 
 TEST_F(PrometheusMetricsTest, CountsCallsByMethodAndCode) {
-  metrics_.CallEnded("PredictPrice", absl::StatusCode::kOk);
-  metrics_.CallEnded("PredictPrice", absl::StatusCode::kOk);
-  metrics_.CallEnded("PredictPrice", absl::StatusCode::kResourceExhausted);
+  metrics_.CallEnded("PredictPrice", absl::StatusCode::kOk, absl::Milliseconds(2));
+  metrics_.CallEnded("PredictPrice", absl::StatusCode::kOk, absl::Milliseconds(20));
+  metrics_.CallEnded("PredictPrice", absl::StatusCode::kResourceExhausted, absl::ZeroDuration());
   EXPECT_THAT(Text(), HasSubstr("pricer_requests_total{code=\"OK\",method=\"PredictPrice\"} 2"));
   EXPECT_THAT(
       Text(),
       HasSubstr("pricer_requests_total{code=\"RESOURCE_EXHAUSTED\",method=\"PredictPrice\"} 1"));
+  EXPECT_THAT(
+      Text(),
+      HasSubstr(
+          "pricer_request_seconds_bucket{code=\"OK\",method=\"PredictPrice\",le=\"0.005\"} 1"));
 }
 
 TEST_F(PrometheusMetricsTest, CountsItemsByVersionUntilItEnds) {
-  metrics_.ItemPriced(Lane::kOnline, {"toys", 3});
-  metrics_.ItemPriced(Lane::kBulk, {"toys", 3});
-  metrics_.ItemPriced(Lane::kOnline, {"toys", 4});
+  metrics_.ItemsPriced(Lane::kOnline, {"toys", 3}, 1);
+  metrics_.ItemsPriced(Lane::kBulk, {"toys", 3}, 1);
+  metrics_.ItemsPriced(Lane::kOnline, {"toys", 4}, 1);
   EXPECT_THAT(Text(),
               HasSubstr("pricer_items_total{adapter=\"toys\",lane=\"online\",version=\"3\"} 1"));
   EXPECT_THAT(Text(),
@@ -53,14 +58,14 @@ TEST_F(PrometheusMetricsTest, CountsItemsByVersionUntilItEnds) {
 
 TEST_F(PrometheusMetricsTest, DescribesBatches) {
   metrics_.BatchComputed(5, 700, absl::Milliseconds(20));
-  metrics_.TaskWaited(absl::Milliseconds(2));
+  metrics_.TaskWaited(Lane::kBulk, absl::Milliseconds(2));
   const std::string text = Text();
   EXPECT_THAT(text, HasSubstr("pricer_tokens_total 700"));
   EXPECT_THAT(text, HasSubstr("pricer_batch_items_bucket{le=\"8\"} 1"));
   EXPECT_THAT(text, HasSubstr("pricer_batch_items_bucket{le=\"4\"} 0"));
   EXPECT_THAT(text, HasSubstr("pricer_batch_tokens_sum 700"));
   EXPECT_THAT(text, HasSubstr("pricer_compute_seconds_bucket{le=\"0.025\"} 1"));
-  EXPECT_THAT(text, HasSubstr("pricer_queue_seconds_bucket{le=\"0.0025\"} 1"));
+  EXPECT_THAT(text, HasSubstr("pricer_queue_seconds_bucket{lane=\"bulk\",le=\"0.0025\"} 1"));
 }
 
 TEST_F(PrometheusMetricsTest, TellsTheStateOfQueueAndAdapters) {
@@ -71,6 +76,8 @@ TEST_F(PrometheusMetricsTest, TellsTheStateOfQueueAndAdapters) {
   metrics_.Coalesced();
   metrics_.CacheChanged(4096);
   metrics_.AdmissionRefused(RefusalReason::kQueueFull);
+  metrics_.TaskDropped(DropReason::kTooLate);
+  metrics_.TasksLate(5);
   metrics_.AdapterStatesChanged({0, 1, 2, 0, 4});
   metrics_.AdapterLoaded(absl::Seconds(2));
   metrics_.AdapterLoadFailed(absl::FromUnixSeconds(1700000000));
@@ -84,6 +91,9 @@ TEST_F(PrometheusMetricsTest, TellsTheStateOfQueueAndAdapters) {
   EXPECT_THAT(text, HasSubstr("pricer_cache_bytes 4096"));
   EXPECT_THAT(text, HasSubstr("pricer_admission_refused_total{reason=\"queue_full\"} 1"));
   EXPECT_THAT(text, HasSubstr("pricer_admission_refused_total{reason=\"expired\"} 0"));
+  EXPECT_THAT(text, HasSubstr("pricer_items_dropped_total{reason=\"too_late\"} 1"));
+  EXPECT_THAT(text, HasSubstr("pricer_items_dropped_total{reason=\"cancelled\"} 0"));
+  EXPECT_THAT(text, HasSubstr("pricer_items_late_total 5"));
   EXPECT_THAT(text, HasSubstr("pricer_adapters{state=\"available\"} 2"));
   EXPECT_THAT(text, HasSubstr("pricer_adapters{state=\"end\"} 4"));
   EXPECT_THAT(text, HasSubstr("pricer_adapter_load_seconds_sum 2"));
@@ -129,15 +139,67 @@ TEST_F(PrometheusMetricsTest, ShowsErrorAndCoverageOfAVersionUntilItEnds) {
   EXPECT_THAT(Text(), Not(HasSubstr("version=\"4\"")));
 }
 
+TEST_F(PrometheusMetricsTest, ShowsWhatMemoryHoldsAndWhatComesAndGoes) {
+  metrics_.AdapterMemoryChanged(MemoryTier::kHost, 3, 5000);
+  metrics_.AdapterMemoryChanged(MemoryTier::kDevice, 1, 700);
+  metrics_.AdapterFetched(MemoryTier::kDisk, absl::Milliseconds(20), /*ok=*/true);
+  metrics_.AdapterFetched(MemoryTier::kHost, absl::Milliseconds(2), /*ok=*/true);
+  metrics_.AdapterFetched(MemoryTier::kDisk, absl::Milliseconds(2), /*ok=*/false);
+  metrics_.AdapterEvicted(MemoryTier::kHost, 300);
+  metrics_.AdapterEvicted(MemoryTier::kHost, 100);
+  metrics_.AdapterUnloaded(absl::Seconds(2));
+  metrics_.AdmissionRefused(RefusalReason::kAdapter);
+  const std::string text = Text();
+  EXPECT_THAT(text, HasSubstr("pricer_adapter_memory_adapters{tier=\"host\"} 3"));
+  EXPECT_THAT(text, HasSubstr("pricer_adapter_memory_bytes{tier=\"host\"} 5000"));
+  EXPECT_THAT(text, HasSubstr("pricer_adapter_memory_bytes{tier=\"device\"} 700"));
+  EXPECT_THAT(text, HasSubstr("pricer_adapter_fetch_seconds_count{from=\"disk\"} 1"));
+  EXPECT_THAT(text, HasSubstr("pricer_adapter_fetch_seconds_count{from=\"host\"} 1"));
+  EXPECT_THAT(text, HasSubstr("pricer_adapter_fetch_failures_total 1"));
+  EXPECT_THAT(text, HasSubstr("pricer_adapter_evictions_total{tier=\"host\"} 2"));
+  EXPECT_THAT(text, HasSubstr("pricer_adapter_evicted_bytes_total{tier=\"host\"} 400"));
+  EXPECT_THAT(text, HasSubstr("pricer_adapter_unload_seconds_sum 2"));
+  EXPECT_THAT(text, HasSubstr("pricer_admission_refused_total{reason=\"adapter\"} 1"));
+  EXPECT_THAT(text, Not(HasSubstr("tier=\"disk\"")));
+}
+
+TEST_F(PrometheusMetricsTest, ManyVersionsShareOneSeriesBesideTheBusiest) {
+  PrometheusMetrics metrics(2);
+  const auto text = [&metrics] {
+    return prometheus::TextSerializer().Serialize(metrics.registry()->Collect());
+  };
+  const auto price = [&metrics](const std::string& name, int items) {
+    for (int i = 0; i < items; ++i) metrics.ItemsPriced(Lane::kOnline, {name, 1}, 1);
+  };
+  price("toys", 10);
+  price("wine", 1000);
+  price("tools", 3);
+  price("books", 4);
+  metrics.OutcomeReported({"books", 1}, 0.5);
+  EXPECT_THAT(text(), HasSubstr("{adapter=\"toys\",lane=\"online\",version=\"1\"} 10"));
+  EXPECT_THAT(text(), HasSubstr("{adapter=\"other\",lane=\"online\",version=\"\"} 7"));
+  EXPECT_THAT(text(), HasSubstr("log_error_count{adapter=\"other\",version=\"\"} 1"));
+  EXPECT_THAT(text(), Not(HasSubstr("books")));
+  price("books", 200);
+  EXPECT_THAT(text(), HasSubstr("{adapter=\"books\",lane=\"online\""));
+  EXPECT_THAT(text(), Not(HasSubstr("toys")));
+  metrics.AdapterEnded({"wine", 1});
+  EXPECT_THAT(text(), Not(HasSubstr("wine")));
+}
+
 TEST_F(PrometheusMetricsTest, AlertsAndDashboardNameNothingElse) {
-  metrics_.CallEnded("PredictPrice", absl::StatusCode::kOk);
-  metrics_.ItemPriced(Lane::kOnline, {"toys", 3});
+  metrics_.CallEnded("PredictPrice", absl::StatusCode::kOk, absl::ZeroDuration());
+  metrics_.ItemsPriced(Lane::kOnline, {"toys", 3}, 1);
   metrics_.LabelMoved("stable");
   metrics_.ShadowCompared({"toys", 4}, 0.1);
   metrics_.OutcomeReported({"toys", 4}, 0.1);
   metrics_.IntervalReported({"toys", 4}, true);
   metrics_.DescribeBuild("cpu");
   const std::string text = Text();
+  // For promtool, which .ci/run has.
+  if (const char* const file = std::getenv("PRICER_METRICS_FILE")) {
+    ASSERT_OK(WriteFile(file, text));
+  }
   for (const char* const path :
        {"deploy/monitoring/alerts.yaml", "deploy/monitoring/dashboard.json"}) {
     ASSERT_OK_AND_ASSIGN(const std::string file, ReadFile(path));

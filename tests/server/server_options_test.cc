@@ -91,6 +91,10 @@ INSTANTIATE_TEST_SUITE_P(
                   [](ServerOptions* o) { o->scheduler.max_queue_tokens = 7; }},
         BadOption{"--poll-interval", "0",
                   [](ServerOptions* o) { o->poll_interval = absl::ZeroDuration(); }},
+        BadOption{"--max-connection-age", "-1s",
+                  [](ServerOptions* o) { o->max_connection_age = -absl::Seconds(1); }},
+        BadOption{"--max-connection-age", "at most 168h",
+                  [](ServerOptions* o) { o->max_connection_age = absl::Hours(169); }},
         BadOption{"--grace-period", "-1s",
                   [](ServerOptions* o) { o->grace_period = -absl::Seconds(1); }}));
 

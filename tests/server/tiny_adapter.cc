@@ -41,11 +41,11 @@ absl::StatusOr<PeftAdapter> MakeRandomPeft(const ModelConfig& model, int bins, u
   return adapter;
 }
 
-absl::Status AddGoldenItems(Engine* engine, double factor, ModelAdapter* adapter) {
+absl::Status AddGoldenItems(Engine* engine, double factor, TinyAdapter* adapter) {
   for (int i = 0; i < kGoldenItems; ++i) {
     const std::string item = absl::StrCat("golden item ", i);
     ASSIGN_OR_RETURN(const EncodedPrompt prompt, engine->Encode(adapter->manifest.prompt, item));
-    const PredictorSequence sequence{prompt.ids, adapter};
+    const PredictorSequence sequence{prompt.ids, adapter, adapter};
     const BatchPredictor::Results results = engine->predictor()->PredictBatch({&sequence, 1});
     RETURN_IF_ERROR(results[0].status());
     const PriceAnswer answer = AnswerFrom(*results[0], adapter->manifest, PriceOptions());
@@ -55,7 +55,7 @@ absl::Status AddGoldenItems(Engine* engine, double factor, ModelAdapter* adapter
   return absl::OkStatus();
 }
 
-absl::StatusOr<PublishedVersion> Publish(ModelAdapter adapter, Engine* engine,
+absl::StatusOr<PublishedVersion> Publish(TinyAdapter adapter, Engine* engine,
                                          const std::string& root, const std::string& name,
                                          double golden_factor) {
   RETURN_IF_ERROR(AddGoldenItems(engine, golden_factor, &adapter));
@@ -66,9 +66,9 @@ absl::StatusOr<PublishedVersion> Publish(ModelAdapter adapter, Engine* engine,
 
 }  // namespace
 
-absl::StatusOr<ModelAdapter> MakeTinyAdapter(const std::string& base, uint64_t seed) {
+absl::StatusOr<TinyAdapter> MakeTinyAdapter(const std::string& base, uint64_t seed) {
   ASSIGN_OR_RETURN(const std::unique_ptr<Checkpoint> checkpoint, Checkpoint::Open(base));
-  ModelAdapter adapter;
+  TinyAdapter adapter;
   adapter.key = {"tiny", static_cast<int64_t>(seed)};
   Manifest& manifest = adapter.manifest;
   ASSIGN_OR_RETURN(manifest.base_fingerprint, checkpoint->Fingerprint());
@@ -89,12 +89,12 @@ absl::StatusOr<PublishedVersion> PublishTinyAdapter(const std::string& base, Eng
                                                     const std::string& root,
                                                     const std::string& name, uint64_t seed,
                                                     double golden_factor) {
-  ASSIGN_OR_RETURN(ModelAdapter adapter, MakeTinyAdapter(base, seed));
+  ASSIGN_OR_RETURN(TinyAdapter adapter, MakeTinyAdapter(base, seed));
   return Publish(std::move(adapter), engine, root, name, golden_factor);
 }
 
-absl::StatusOr<ModelAdapter> MakeTinyTokenAdapter(const std::string& base, uint64_t seed) {
-  ASSIGN_OR_RETURN(ModelAdapter adapter, MakeTinyAdapter(base, seed));
+absl::StatusOr<TinyAdapter> MakeTinyTokenAdapter(const std::string& base, uint64_t seed) {
+  ASSIGN_OR_RETURN(TinyAdapter adapter, MakeTinyAdapter(base, seed));
   ASSIGN_OR_RETURN(const std::unique_ptr<Tokenizer> tokenizer, Tokenizer::FromDirectory(base));
   ASSIGN_OR_RETURN(PriceTokens tokens, ProbePriceTokens(adapter.manifest.prompt, *tokenizer));
   adapter.tokens = std::make_shared<const PriceTokens>(std::move(tokens));
@@ -108,13 +108,13 @@ absl::StatusOr<PublishedVersion> PublishTinyTokenAdapter(const std::string& base
                                                          const std::string& root,
                                                          const std::string& name, uint64_t seed,
                                                          double golden_factor) {
-  ASSIGN_OR_RETURN(ModelAdapter adapter, MakeTinyTokenAdapter(base, seed));
+  ASSIGN_OR_RETURN(TinyAdapter adapter, MakeTinyTokenAdapter(base, seed));
   return Publish(std::move(adapter), engine, root, name, golden_factor);
 }
 
 absl::Status PlacePlainAdapter(const std::string& base, const std::string& root,
                                const std::string& name, uint64_t seed) {
-  ASSIGN_OR_RETURN(const ModelAdapter adapter, MakeTinyTokenAdapter(base, seed));
+  ASSIGN_OR_RETURN(const TinyAdapter adapter, MakeTinyTokenAdapter(base, seed));
   const std::string directory = absl::StrCat(root, "/", name, "/1");
   std::filesystem::create_directories(directory);
   RETURN_IF_ERROR(SavePeftAdapter(

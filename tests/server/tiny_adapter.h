@@ -10,12 +10,15 @@
 
 namespace pricer::testing {
 
+// A version with its tensors.
+struct TinyAdapter final : ModelAdapter, ModelTensors {};
+
 // A LoRA adapter with random weights and a head of 16 bins from 5 to 500 US dollars, for the base
 // in a directory. Tuned, as it claims, on fp32 weights in fp32. Same seed, same weights.
-absl::StatusOr<ModelAdapter> MakeTinyAdapter(const std::string& base, uint64_t seed);
+absl::StatusOr<TinyAdapter> MakeTinyAdapter(const std::string& base, uint64_t seed);
 
 // The same without a head of bins: prices are read off the base's own.
-absl::StatusOr<ModelAdapter> MakeTinyTokenAdapter(const std::string& base, uint64_t seed);
+absl::StatusOr<TinyAdapter> MakeTinyTokenAdapter(const std::string& base, uint64_t seed);
 
 // Publishes the first as the next version of `name`, with 8 golden items whose prices `engine`
 // gives, times `golden_factor`.

@@ -27,6 +27,7 @@ using ::testing::DoubleNear;
 using testing::GoldenPath;
 using ::testing::HasSubstr;
 using testing::TempDir;
+using testing::TinyAdapter;
 
 constexpr char kModel[] = "token_prices/digits";
 constexpr char kItem[] = "Steel kettle, 1.7 l";
@@ -152,7 +153,7 @@ TEST_F(TokenServingTest, APlainDirectoryPricesAsThePublishedRecipeSays) {
   ASSERT_TRUE(status.ok()) << status.error_message();
   EXPECT_EQ(prediction.served_by().adapter(), "recipe");
   EXPECT_EQ(prediction.served_by().version(), 1);
-  ASSERT_OK_AND_ASSIGN(const ModelAdapter adapter, testing::MakeTinyTokenAdapter(options_.base, 5));
+  ASSERT_OK_AND_ASSIGN(const TinyAdapter adapter, testing::MakeTinyTokenAdapter(options_.base, 5));
   ASSERT_OK_AND_ASSIGN(const PromptTemplate prompt, PromptTemplate::Preset("reference", "USD"));
   ExpectShares(prediction, SharesOf(prompt, &adapter.weights));
   EXPECT_THAT(Listed("recipe").reason(),
@@ -176,7 +177,7 @@ TEST_F(TokenServingTest, ATokenAdapterIsLoadedWhileOthersAreServed) {
     status = Price("token", &prediction);
   }
   ASSERT_TRUE(status.ok()) << status.error_message() << Listed("token").reason();
-  ASSERT_OK_AND_ASSIGN(const ModelAdapter adapter, testing::MakeTinyTokenAdapter(options_.base, 2));
+  ASSERT_OK_AND_ASSIGN(const TinyAdapter adapter, testing::MakeTinyTokenAdapter(options_.base, 2));
   ExpectShares(prediction, SharesOf(adapter.manifest.prompt, &adapter.weights));
   EXPECT_EQ(Listed("token").reason(), "");
 }

@@ -4,6 +4,7 @@
 
 #include <atomic>
 #include <memory>
+#include <string>
 
 #include "tests/testing/status_matchers.h"
 
@@ -56,6 +57,26 @@ TEST(WorkerPoolTest, RefusesWorkWhenTooMuchWaits) {
   EXPECT_OK(pool.Submit([] {}));
   EXPECT_THAT(pool.Submit([] { FAIL(); }), StatusIs(absl::StatusCode::kResourceExhausted));
   gate.Open();
+}
+
+TEST(WorkerPoolTest, WhatEndsACallRunsBeforeAllThatWaitsAndTakesNoRoom) {
+  Gate gate;
+  std::string order;
+  {
+    WorkerPool pool(1, 2);
+    ASSERT_OK(pool.Submit([&gate] { gate.Pass(); }));
+    gate.WaitForArrivals(1);
+    EXPECT_OK(pool.SubmitFirst([&order] { order += "a"; }));
+    EXPECT_OK(pool.SubmitFirst([&order] { order += "b"; }));
+    EXPECT_OK(pool.Submit([&order] { order += "c"; }));
+    EXPECT_OK(pool.Submit([&order] { order += "d"; }));
+    EXPECT_OK(pool.SubmitFirst([&order] { order += "e"; }));
+    EXPECT_THAT(pool.Submit([] { FAIL(); }), StatusIs(absl::StatusCode::kResourceExhausted));
+    gate.Open();
+    pool.Stop();
+    EXPECT_THAT(pool.SubmitFirst([] {}), StatusIs(absl::StatusCode::kUnavailable));
+  }
+  EXPECT_EQ(order, "abecd");
 }
 
 TEST(WorkerPoolTest, StopRunsWhatWaitsAndRefusesMore) {
