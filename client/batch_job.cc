@@ -1,7 +1,10 @@
 #include "client/batch_job.h"
 
-#include <cstdlib>
+#include <sys/stat.h>
+#include <unistd.h>
+
 #include <deque>
+#include <filesystem>
 #include <future>
 #include <memory>
 #include <nlohmann/json.hpp>
@@ -10,11 +13,14 @@
 #include <utility>
 #include <vector>
 
+#include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
-#include "absl/strings/str_format.h"
 #include "base/file.h"
+#include "base/sha256.h"
 #include "base/status_macros.h"
 #include "catalog/item_reader.h"
+#include "client/batch_output.h"
+#include "client/batch_row.h"
 
 namespace pricer {
 namespace {
@@ -48,46 +54,6 @@ void FillItem(const Item& item, v1::Item* proto) {
   proto->set_text(item.text);
 }
 
-// Six significant digits, so that the last bits of a processor's arithmetic do not show.
-double SixDigits(double value) {
-  return std::strtod(absl::StrFormat("%.6g", value).c_str(), nullptr);
-}
-
-Json ErrorRow(const Row& row, absl::string_view code, absl::string_view message) {
-  return {{"row", row.number},
-          {"id", row.id.empty() ? Json() : Json(row.id)},
-          {"price", nullptr},
-          {"currency", nullptr},
-          {"low", nullptr},
-          {"high", nullptr},
-          {"adapter", nullptr},
-          {"version", nullptr},
-          {"error", {{"code", std::string(code)}, {"message", std::string(message)}}}};
-}
-
-Json PriceRow(const Row& row, const v1::Prediction& prediction) {
-  Json json = {{"row", row.number},
-               {"id", row.id},
-               {"price", SixDigits(prediction.price())},
-               {"currency", prediction.currency_code()},
-               {"low", nullptr},
-               {"high", nullptr},
-               {"adapter", prediction.served_by().adapter()},
-               {"version", prediction.served_by().version()},
-               {"error", nullptr}};
-  if (prediction.intervals_size() > 0) {
-    json["low"] = SixDigits(prediction.intervals(0).low());
-    json["high"] = SixDigits(prediction.intervals(0).high());
-  }
-  return json;
-}
-
-Json ResultRow(const Row& row, const v1::ItemResult& result) {
-  if (result.has_prediction()) return PriceRow(row, result.prediction());
-  const auto code = static_cast<absl::StatusCode>(result.error().code());
-  return ErrorRow(row, absl::StatusCodeToString(code), result.error().message());
-}
-
 ItemReaderOptions ReaderOptions(const BatchJobOptions& options) {
   ItemReaderOptions reader;
   reader.columns = options.columns;
@@ -99,7 +65,8 @@ ItemReaderOptions ReaderOptions(const BatchJobOptions& options) {
 
 bool MayPass(const v1::ItemResult& result) {
   const auto code = static_cast<absl::StatusCode>(result.error().code());
-  return code == absl::StatusCode::kResourceExhausted || code == absl::StatusCode::kUnavailable;
+  return code == absl::StatusCode::kResourceExhausted || code == absl::StatusCode::kUnavailable ||
+         code == absl::StatusCode::kDeadlineExceeded;
 }
 
 void UseVersionOf(const v1::Prediction& prediction, v1::AdapterSpec* adapter) {
@@ -133,11 +100,24 @@ class PersistentPredict {
     CallWithRetry(options_, environment_, [&](absl::Time deadline) {
       failure = CallOnce(deadline, &request, &places, &whole);
       answered |= failure.ok();
-      const bool again = failure.ok() ? !places.empty() : absl::IsResourceExhausted(failure);
+      const bool again =
+          failure.ok() ? !places.empty()
+                       : absl::IsResourceExhausted(failure) || absl::IsDeadlineExceeded(failure);
       return again ? absl::UnavailableError("") : absl::OkStatus();
     }).IgnoreError();
+    // What an interrupt has kept from being sent again is not refused.
+    if (environment_.stop && environment_.stop() && !places.empty()) {
+      return absl::CancelledError("interrupted");
+    }
     // Once answered, items that were refused to the last have their errors in place.
     if (!failure.ok() && !(answered && absl::IsResourceExhausted(failure))) return failure;
+    for (const int place : places) {
+      // Of the call and not of the item: a later one may have the time.
+      const v1::ItemResult& result = whole.results(place);
+      if (result.error().code() == static_cast<int>(absl::StatusCode::kDeadlineExceeded)) {
+        return absl::DeadlineExceededError(result.error().message());
+      }
+    }
     return whole;
   }
 
@@ -171,40 +151,131 @@ class PersistentPredict {
   const RetryEnvironment& environment_;
 };
 
+// What a job computes, as BatchOutput keeps it: with another input or other options it is another.
+std::string JobOf(const BatchJobOptions& options) {
+  struct stat input = {};
+  stat(options.input.c_str(), &input);  // what is not there fails when it is opened
+  const int64_t modified = input.st_mtim.tv_sec * int64_t{1'000'000'000} + input.st_mtim.tv_nsec;
+  const v1::AdapterSpec& adapter = options.adapter;
+  Json job = {
+      {"input", options.input},
+      {"input_bytes", absl::StrCat(input.st_size)},
+      {"input_modified", absl::StrCat(modified)},
+      {"adapter", adapter.name()},
+      {"version", adapter.has_version() ? absl::StrCat(adapter.version()) : ""},
+      {"label", adapter.has_label() ? adapter.label() : ""},
+      {"estimator", options.estimator},
+      {"coverage", absl::StrCat(options.coverage)},
+      {"currency", options.currency},
+      {"csv_delimiter", std::string(options.csv_delimiter == '\0' ? 0 : 1, options.csv_delimiter)},
+      {"shards", absl::StrCat(options.shard.count)}};
+  for (const auto& [field, column] : options.columns) job["column of " + field] = column;
+  // What is no UTF-8, such as a path, is told apart by its hash.
+  std::string text = job.dump(-1, ' ', false, Json::error_handler_t::replace);
+  if (absl::StrContains(text, "\xef\xbf\xbd")) {
+    job["bytes"] = Sha256Hex(absl::StrCat(options.input, "\n", adapter.name(), "\n",
+                                          options.estimator, "\n", options.currency));
+    text = job.dump(-1, ' ', false, Json::error_handler_t::replace);
+  }
+  return text;
+}
+
 class BatchJob {
  public:
   BatchJob(const BatchJobOptions& options, const BatchPredict& predict,
-           const std::function<void(int64_t)>& progress, const RetryEnvironment& environment)
+           const std::function<void(const BatchProgress&)>& progress,
+           const RetryEnvironment& environment)
       : options_(options),
         predict_(predict, options.retry, environment),
         progress_(progress),
-        stop_(environment.stop),
-        adapter_(options.adapter) {}
+        environment_(environment),
+        job_(JobOf(options)),
+        adapter_(options.adapter) {
+    // No canary: one version prices it all.
+    if (!adapter_.has_version() && !adapter_.has_label()) adapter_.set_label("stable");
+  }
 
-  absl::StatusOr<BatchJobResult> Run() {
-    absl::StatusOr<BatchJobResult> result = RunToTheEnd();
-    if (!result.ok() && Stopped()) return Interrupted();
-    return result;
+  BatchJobOutcome Run() {
+    BatchJobOutcome outcome;
+    outcome.status = RunToTheEnd();
+    if (!outcome.status.ok() && Stopped()) outcome.status = absl::CancelledError("interrupted");
+    if (output_ != nullptr) {
+      result_.rows = output_->rows();
+      result_.errors = output_->errors();
+      outcome.kept = !outcome.status.ok() && output_->keeps() && output_->rows() > 0;
+    }
+    outcome.result = result_;
+    return outcome;
   }
 
  private:
-  absl::StatusOr<BatchJobResult> RunToTheEnd() {
+  absl::Status RunToTheEnd() {
+    const std::string marker = ShardMarkerPath(options_.output, options_.shard);
+    if (!options_.shard.whole() && options_.resume) {
+      const absl::StatusOr<ShardMarker> done = ReadShardMarker(marker);
+      if (done.ok() && done->job == job_) {
+        result_ = {.rows = done->rows, .errors = done->errors, .resumed = done->rows};
+        return absl::OkStatus();
+      }
+    }
     ASSIGN_OR_RETURN(reader_, ItemReader::Open(options_.input, ReaderOptions(options_)));
-    ASSIGN_OR_RETURN(AtomicFileWriter output, AtomicFileWriter::Create(options_.output));
-    output_.emplace(std::move(output));
+    std::error_code ignored;
+    ASSIGN_OR_RETURN(
+        output_,
+        BatchOutput::Open({.path = ShardPath(options_.output, options_.shard),
+                           .job = job_,
+                           .resume = options_.resume,
+                           .keep = std::filesystem::is_regular_file(options_.input, ignored),
+                           .rejects = options_.rejects},
+                          environment_.clock));
+    result_.resumed = output_->rows();
+    if (output_->version().has_value()) UseVersion(*output_->version());
+    RETURN_IF_ERROR(SkipResumed());
     for (bool more = true; more;) {
       ASSIGN_OR_RETURN(Chunk chunk, ReadChunk());
       more = !chunk.rows.empty();
       if (more) RETURN_IF_ERROR(Send(std::move(chunk)));
     }
     while (!in_flight_.empty()) RETURN_IF_ERROR(FinishOldest());
+    if (!options_.shard.whole()) unlink(marker.c_str());
     RETURN_IF_ERROR(output_->Commit());
-    return result_;
+    return options_.shard.whole() ? absl::OkStatus() : WriteMarker(marker);
   }
 
-  bool Stopped() const { return stop_ && stop_(); }
+  absl::Status WriteMarker(const std::string& path) const {
+    const BatchVersion version = output_->version().value_or(BatchVersion());
+    return WriteShardMarker(path, {.job = job_,
+                                   .input_rows = reader_->rows(),
+                                   .rows = output_->rows(),
+                                   .errors = output_->errors(),
+                                   .adapter = version.adapter,
+                                   .version = version.version,
+                                   .digest = version.digest});
+  }
 
-  static absl::Status Interrupted() { return absl::CancelledError("interrupted"); }
+  bool Stopped() const { return environment_.stop && environment_.stop(); }
+
+  // The next row that is the job's own.
+  absl::StatusOr<bool> NextRow(Item* item, std::optional<Reject>* reject) {
+    do {
+      ASSIGN_OR_RETURN(const bool more, reader_->NextRow(item, reject));
+      if (!more) return false;
+    } while (!options_.shard.Has(reader_->rows() - 1));
+    return true;
+  }
+
+  absl::Status SkipResumed() {
+    Item item;
+    std::optional<Reject> reject;
+    for (int64_t row = 0; row < output_->rows(); ++row) {
+      ASSIGN_OR_RETURN(const bool more, NextRow(&item, &reject));
+      if (more) continue;
+      return absl::FailedPreconditionError(
+          absl::StrCat(options_.input, ": expected at least the ", output_->rows(),
+                       " rows that an earlier run has done, got ", row, "; --restart begins anew"));
+    }
+    return absl::OkStatus();
+  }
 
   absl::StatusOr<Chunk> ReadChunk() {
     Chunk chunk;
@@ -213,7 +284,7 @@ class BatchJob {
     size_t bytes = 0;
     while (static_cast<int>(chunk.rows.size()) < options_.items_per_call &&
            bytes < kMaxBytesPerCall) {
-      ASSIGN_OR_RETURN(const bool more, reader_->NextRow(&item, &reject));
+      ASSIGN_OR_RETURN(const bool more, NextRow(&item, &reject));
       if (!more) break;
       Row row{.number = reader_->row(), .id = item.id, .error = {}};
       if (reject.has_value()) {
@@ -233,7 +304,11 @@ class BatchJob {
     if (static_cast<int>(in_flight_.size()) >= options_.calls_in_flight) {
       RETURN_IF_ERROR(FinishOldest());
     }
-    if (Stopped()) return Interrupted();
+    if (Stopped()) {
+      // What is on its way is not computed for nothing.
+      while (!in_flight_.empty()) RETURN_IF_ERROR(FinishOldest());
+      return absl::CancelledError("interrupted");
+    }
     *chunk.request.mutable_adapter() = adapter_;
     chunk.request.mutable_options()->set_lane(v1::LANE_BULK);
     chunk.request.mutable_options()->set_estimator(options_.estimator);
@@ -245,7 +320,7 @@ class BatchJob {
     sent.answer =
         std::async(std::launch::async, [this, &sent] { return predict_.Predict(sent.request); });
     // The first answer decides the version for the whole job, so nothing else is sent before it.
-    return version_known_ ? absl::OkStatus() : FinishOldestUntil(&sent);
+    return output_->version().has_value() ? absl::OkStatus() : FinishOldestUntil(&sent);
   }
 
   absl::Status FinishOldestUntil(const Chunk* last) {
@@ -262,38 +337,64 @@ class BatchJob {
     v1::BatchPredictPricesResponse response;
     if (chunk->answer.valid()) {
       ASSIGN_OR_RETURN(response, chunk->answer.get());
-      FixVersion(response);
+      RETURN_IF_ERROR(CheckVersion(response));
     }
     int next = 0;
     for (const Row& row : chunk->rows) {
-      const Json json = row.error.empty() ? ResultRow(row, response.results(next++))
-                                          : ErrorRow(row, "INVALID_ARGUMENT", row.error);
-      ++result_.rows;
-      if (!json["error"].is_null()) ++result_.errors;
-      RETURN_IF_ERROR(output_->Append(
-          absl::StrCat(json.dump(-1, ' ', false, Json::error_handler_t::replace), "\n")));
+      if (!row.error.empty()) {
+        RETURN_IF_ERROR(output_->Append(
+            BatchErrorLine(row.number, row.id, "INVALID_ARGUMENT", row.error), /*is_error=*/true));
+        continue;
+      }
+      const v1::ItemResult& result = response.results(next++);
+      RETURN_IF_ERROR(
+          output_->Append(BatchLine(row.number, row.id, result), !result.has_prediction()));
     }
-    if (progress_) progress_(result_.rows);
+    RETURN_IF_ERROR(output_->Flush());
+    if (progress_) {
+      progress_(
+          {.rows = output_->rows(), .resumed = result_.resumed, .fraction = reader_->fraction()});
+    }
     return absl::OkStatus();
   }
 
-  void FixVersion(const v1::BatchPredictPricesResponse& response) {
+  // That one version has priced it all.
+  absl::Status CheckVersion(const v1::BatchPredictPricesResponse& response) {
     for (const v1::ItemResult& result : response.results()) {
-      if (version_known_ || !result.has_prediction()) continue;
-      UseVersionOf(result.prediction(), &adapter_);
-      version_known_ = true;
+      if (!result.has_prediction()) continue;
+      const v1::ServedBy& served_by = result.prediction().served_by();
+      const std::optional<BatchVersion>& expected = output_->version();
+      if (!expected.has_value()) {
+        RETURN_IF_ERROR(output_->SetVersion({.adapter = served_by.adapter(),
+                                             .version = served_by.version(),
+                                             .digest = served_by.digest()}));
+        UseVersion(*output_->version());
+      } else if (served_by.digest() != expected->digest ||
+                 served_by.version() != expected->version ||
+                 served_by.adapter() != expected->adapter) {
+        return absl::FailedPreconditionError(absl::StrCat(
+            "adapter ", expected->adapter, " version ", expected->version,
+            " has become another: ", "expected the digest ", expected->digest, ", got version ",
+            served_by.version(), " with the digest ", served_by.digest()));
+      }
     }
+    return absl::OkStatus();
+  }
+
+  void UseVersion(const BatchVersion& version) {
+    adapter_.set_name(version.adapter);
+    adapter_.set_version(version.version);
   }
 
   const BatchJobOptions& options_;
   const PersistentPredict predict_;
-  const std::function<void(int64_t)>& progress_;
-  const std::function<bool()>& stop_;
+  const std::function<void(const BatchProgress&)>& progress_;
+  const RetryEnvironment& environment_;
+  const std::string job_;
   v1::AdapterSpec adapter_;
-  bool version_known_ = false;
   BatchJobResult result_;
   std::unique_ptr<ItemReader> reader_;
-  std::optional<AtomicFileWriter> output_;
+  std::unique_ptr<BatchOutput> output_;
   // Futures of std::async wait in their destructor, so calls in flight end before what they refer
   // to.
   std::deque<std::unique_ptr<Chunk>> in_flight_;
@@ -307,6 +408,10 @@ absl::Status BatchJobOptions::Validate() const {
   if (SameFile(input, output)) {
     return absl::InvalidArgumentError(
         absl::StrCat("--input and --output are the same file: ", output));
+  }
+  if (!rejects.empty() && (SameFile(rejects, input) || SameFile(rejects, output))) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("--rejects: expected another file than --input and --output, got ", rejects));
   }
   if (!(coverage > 0 && coverage < 1)) {
     return absl::InvalidArgumentError(
@@ -324,11 +429,14 @@ absl::Status BatchJobOptions::Validate() const {
   return ReaderOptions(*this).Validate();
 }
 
-absl::StatusOr<BatchJobResult> RunBatchJob(const BatchJobOptions& options,
-                                           const BatchPredict& predict,
-                                           const std::function<void(int64_t)>& progress,
-                                           const RetryEnvironment& environment) {
-  RETURN_IF_ERROR(options.Validate());
+BatchJobOutcome RunBatchJob(const BatchJobOptions& options, const BatchPredict& predict,
+                            const std::function<void(const BatchProgress&)>& progress,
+                            const RetryEnvironment& environment) {
+  if (absl::Status status = options.Validate(); !status.ok()) {
+    BatchJobOutcome outcome;
+    outcome.status = std::move(status);
+    return outcome;
+  }
   return BatchJob(options, predict, progress, environment).Run();
 }
 

@@ -5,8 +5,10 @@
 #include <map>
 #include <string>
 
+#include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "absl/time/time.h"
+#include "client/batch_shards.h"
 #include "client/retry.h"
 #include "pricer/v1/pricing.pb.h"
 
@@ -15,11 +17,15 @@ namespace pricer {
 struct BatchJobOptions {
   // Items: a file as OpenRowSource reads it.
   std::string input;
-  // JSON lines {row, id, price, currency, low, high, adapter, version, error}, one for every line
-  // of the input, blank ones included, and in its order; id is null where the line has none that
-  // can be read. Appears under this name when it is whole; a stream (see OutputPlace) gets lines as
-  // they come. Not the input.
+  // Lines as client/batch_row.h describes them, one for every line of the input, blank ones
+  // included, and in its order. Appears under this name, or that of its shard, when it is whole; a
+  // stream (see OutputPlace) gets lines as they come. Not the input.
   std::string output;
+  // The lines of the output that have errors; no file where there are none. "" = not written.
+  std::string rejects;
+  Shard shard;
+  // Goes on with what an earlier run of the same job has left.
+  bool resume = true;
   // From our field names to the input's columns; see ItemParser::Create.
   std::map<std::string, std::string> columns;
   char csv_delimiter = '\0';  // see ItemReaderOptions
@@ -44,24 +50,43 @@ struct BatchJobOptions {
 };
 
 struct BatchJobResult {
+  // Of the output, and of them those whose `error` is not null.
   int64_t rows = 0;
-  // Rows whose `error` is not null.
   int64_t errors = 0;
+  // Of the rows, those that an earlier run had done.
+  int64_t resumed = 0;
+};
+
+struct BatchProgress {
+  int64_t rows = 0;     // done, those of earlier runs included
+  int64_t resumed = 0;  // of them, those
+  double fraction = 0;  // of the input that has been read; 0 where its length is not known
+};
+
+// What became of a job.
+struct BatchJobOutcome {
+  // OK = the output is whole. Cancelled = environment.stop().
+  absl::Status status;
+  BatchJobResult result;
+  // Of a failed one: its rows are kept, and the same job goes on with them.
+  bool kept = false;
 };
 
 // One call to the server that ends by the deadline. Called from several threads at once.
 using BatchPredict = std::function<absl::StatusOr<v1::BatchPredictPricesResponse>(
     const v1::BatchPredictPricesRequest&, absl::Time deadline)>;
 
-// Prices a file. A row that is no item, or that the server refuses, has its error in place; an
-// error of a whole call ends the job and leaves no output. Calls that the server has no room for,
-// and items of a call that end with RESOURCE_EXHAUSTED or UNAVAILABLE, are sent again before. All
-// rows are priced by the version that answered first. `progress` is called with the rows done so
-// far, from the calling thread. Cancelled, without an output, where environment.stop() before all
-// calls were sent; those in flight are waited for.
-absl::StatusOr<BatchJobResult> RunBatchJob(
-    const BatchJobOptions& options, const BatchPredict& predict,
-    const std::function<void(int64_t rows)>& progress,
-    const RetryEnvironment& environment = RetryEnvironment::System());
+// Prices a file, or a shard of it. A row that is no item, or that the server refuses, has its error
+// in place; an error of a whole call ends the job. Calls that the server has no room for, and items
+// of a call that end with RESOURCE_EXHAUSTED, UNAVAILABLE or DEADLINE_EXCEEDED, are sent again
+// before; where there was no time for an item to the last, the job ends. All rows are priced by the
+// version that answered first, also those of a later run that goes on with this one; where that
+// version is gone or has become another (by its digest), the job fails. `progress` is called from
+// the calling thread. Calls in flight are waited for.
+//
+// A shard that is done has a marker (ShardMarkerPath); one of the same job is not done again.
+BatchJobOutcome RunBatchJob(const BatchJobOptions& options, const BatchPredict& predict,
+                            const std::function<void(const BatchProgress&)>& progress,
+                            const RetryEnvironment& environment = RetryEnvironment::System());
 
 }  // namespace pricer

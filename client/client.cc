@@ -6,66 +6,24 @@
 #include <utility>
 
 #include "absl/strings/str_cat.h"
-#include "base/file.h"
 #include "base/status_macros.h"
+#include "client/channel.h"
 #include "grpc/health/v1/health.grpc.pb.h"
 #include "pricer/v1/adapters.grpc.pb.h"
 #include "pricer/v1/operations.grpc.pb.h"
 #include "pricer/v1/pricing.grpc.pb.h"
 
 namespace pricer {
-namespace {
-
-constexpr int kMaxMessageBytes = 64 << 20;
-
-absl::StatusOr<std::shared_ptr<grpc::ChannelCredentials>> MakeCredentials(const TlsOptions& tls) {
-  if (!tls.enabled) return grpc::InsecureChannelCredentials();
-  grpc::SslCredentialsOptions options;
-  const std::pair<const std::string*, std::string*> files[] = {
-      {&tls.ca, &options.pem_root_certs},
-      {&tls.cert, &options.pem_cert_chain},
-      {&tls.key, &options.pem_private_key}};
-  for (const auto& [path, pem] : files) {
-    if (path->empty()) continue;
-    ASSIGN_OR_RETURN(*pem, ReadFile(*path));
-  }
-  return grpc::SslCredentials(options);
-}
-
-std::shared_ptr<grpc::Channel> MakeChannel(
-    const ClientOptions& options, const std::shared_ptr<grpc::ChannelCredentials>& credentials) {
-  grpc::ChannelArguments arguments;
-  arguments.SetLoadBalancingPolicyName("round_robin");
-  arguments.SetMaxReceiveMessageSize(kMaxMessageBytes);
-  // gRPC's own pause between attempts to connect; the retry loop waits for it anyway. The minimum
-  // is also what a connection may take to come about.
-  arguments.SetInt(GRPC_ARG_INITIAL_RECONNECT_BACKOFF_MS, 100);
-  arguments.SetInt(GRPC_ARG_MIN_RECONNECT_BACKOFF_MS, 10'000);
-  arguments.SetInt(GRPC_ARG_MAX_RECONNECT_BACKOFF_MS, 2000);
-  if (!options.tls.server_name.empty()) {
-    arguments.SetSslTargetNameOverride(options.tls.server_name);
-  }
-  return grpc::CreateCustomChannel(options.server, credentials, arguments);
-}
-
-absl::Status FromGrpc(const grpc::Status& status, const std::string& server) {
-  if (status.ok()) return absl::OkStatus();
-  const auto code = static_cast<absl::StatusCode>(status.error_code());
-  const bool name_server =
-      code == absl::StatusCode::kUnavailable || code == absl::StatusCode::kDeadlineExceeded;
-  return absl::Status(code, name_server ? absl::StrCat(server, ": ", status.error_message())
-                                        : status.error_message());
-}
-
-}  // namespace
 
 struct Client::Stubs {
-  explicit Stubs(const std::shared_ptr<grpc::Channel>& channel)
-      : pricing(v1::PricingService::NewStub(channel)),
+  explicit Stubs(const std::shared_ptr<grpc::Channel>& opened)
+      : channel(opened),
+        pricing(v1::PricingService::NewStub(channel)),
         adapters(v1::AdapterService::NewStub(channel)),
         operations(v1::OperationsService::NewStub(channel)),
         health(grpc::health::v1::Health::NewStub(channel)) {}
 
+  const std::shared_ptr<grpc::Channel> channel;
   const std::unique_ptr<v1::PricingService::Stub> pricing;
   const std::unique_ptr<v1::AdapterService::Stub> adapters;
   const std::unique_ptr<v1::OperationsService::Stub> operations;
@@ -74,18 +32,33 @@ struct Client::Stubs {
 
 namespace {
 
+// For a connection, before a call is tried again.
+constexpr absl::Duration kReconnectWait = absl::Seconds(1);
+
 // One unary method with deadline and retry, over by `latest`.
 template <typename Response, typename Method>
 absl::StatusOr<Response> Call(const ClientOptions& options, const RetryEnvironment& environment,
-                              const Method& method, absl::Time latest = absl::InfiniteFuture()) {
+                              grpc::Channel* channel, const Method& method,
+                              absl::Time latest = absl::InfiniteFuture()) {
   RetryOptions retry = options.retry;
   retry.timeout = std::min(retry.timeout, latest - environment.clock->Now());
   Response response;
+  bool again = false;
   RETURN_IF_ERROR(CallWithRetry(retry, environment, [&](absl::Time deadline) {
+    // A connection is made while somebody waits for it, else looked at every five seconds: a call
+    // that fails at once does not wait.
+    if (std::exchange(again, true)) {
+      const absl::Time soon = environment.clock->Now() + kReconnectWait;
+      channel->WaitForConnected(absl::ToChronoTime(std::min(deadline, soon)));
+    }
     grpc::ClientContext context;
     context.set_deadline(absl::ToChronoTime(deadline));
-    if (!options.token.empty()) context.AddMetadata("authorization", "Bearer " + options.token);
-    return FromGrpc(method(&context, &response), options.server);
+    AddToken(options, &context);
+    absl::Status status = FromGrpc(method(&context, &response), options.server);
+    if (!absl::IsCancelled(status)) return status;
+    // Nobody here has cancelled it: gRPC's server does so to what comes while it shuts down.
+    return absl::UnavailableError(
+        absl::StrCat(options.server, ": ended the call, as servers do that are stopping"));
   }));
   return response;
 }
@@ -112,9 +85,8 @@ absl::Status ClientOptions::Validate() const {
 absl::StatusOr<std::unique_ptr<Client>> Client::Create(const ClientOptions& options,
                                                        RetryEnvironment environment) {
   RETURN_IF_ERROR(options.Validate());
-  ASSIGN_OR_RETURN(const std::shared_ptr<grpc::ChannelCredentials> credentials,
-                   MakeCredentials(options.tls));
-  auto stubs = std::make_unique<Stubs>(MakeChannel(options, credentials));
+  ASSIGN_OR_RETURN(const std::shared_ptr<grpc::Channel> channel, OpenChannel(options));
+  auto stubs = std::make_unique<Stubs>(channel);
   return std::unique_ptr<Client>(new Client(options, std::move(environment), std::move(stubs)));
 }
 
@@ -127,16 +99,17 @@ Client::~Client() = default;
 
 absl::StatusOr<v1::PredictPriceResponse> Client::PredictPrice(
     const v1::PredictPriceRequest& request) {
-  return Call<v1::PredictPriceResponse>(
-      options_, environment_, [&](grpc::ClientContext* context, auto* response) {
-        return stubs_->pricing->PredictPrice(context, request, response);
-      });
+  return Call<v1::PredictPriceResponse>(options_, environment_, stubs_->channel.get(),
+                                        [&](grpc::ClientContext* context, auto* response) {
+                                          return stubs_->pricing->PredictPrice(context, request,
+                                                                               response);
+                                        });
 }
 
 absl::StatusOr<v1::BatchPredictPricesResponse> Client::BatchPredictPrices(
     const v1::BatchPredictPricesRequest& request, absl::Time latest) {
   return Call<v1::BatchPredictPricesResponse>(
-      options_, environment_,
+      options_, environment_, stubs_->channel.get(),
       [&](grpc::ClientContext* context, auto* response) {
         return stubs_->pricing->BatchPredictPrices(context, request, response);
       },
@@ -145,57 +118,104 @@ absl::StatusOr<v1::BatchPredictPricesResponse> Client::BatchPredictPrices(
 
 absl::StatusOr<v1::ListAdaptersResponse> Client::ListAdapters(
     const v1::ListAdaptersRequest& request) {
-  return Call<v1::ListAdaptersResponse>(
-      options_, environment_, [&](grpc::ClientContext* context, auto* response) {
-        return stubs_->adapters->ListAdapters(context, request, response);
+  return Call<v1::ListAdaptersResponse>(options_, environment_, stubs_->channel.get(),
+                                        [&](grpc::ClientContext* context, auto* response) {
+                                          return stubs_->adapters->ListAdapters(context, request,
+                                                                                response);
+                                        });
+}
+
+absl::Status Client::WatchAdapters(
+    const v1::WatchAdaptersRequest& request,
+    const std::function<bool(const v1::WatchAdaptersResponse& change)>& on_change) {
+  grpc::ClientContext context;
+  AddToken(options_, &context);
+  const auto reader = stubs_->adapters->WatchAdapters(&context, request);
+  v1::WatchAdaptersResponse change;
+  while (reader->Read(&change)) {
+    if (on_change(change)) continue;
+    context.TryCancel();
+    reader->Finish();
+    return absl::OkStatus();
+  }
+  return FromGrpc(reader->Finish(), options_.server);
+}
+
+absl::StatusOr<v1::LoadAdapterResponse> Client::LoadAdapter(const v1::LoadAdapterRequest& request) {
+  return Call<v1::LoadAdapterResponse>(WithoutRetry(options_), environment_, stubs_->channel.get(),
+                                       [&](grpc::ClientContext* context, auto* response) {
+                                         return stubs_->adapters->LoadAdapter(context, request,
+                                                                              response);
+                                       });
+}
+
+absl::StatusOr<v1::UnloadAdapterResponse> Client::UnloadAdapter(
+    const v1::UnloadAdapterRequest& request) {
+  return Call<v1::UnloadAdapterResponse>(
+      WithoutRetry(options_), environment_, stubs_->channel.get(),
+      [&](grpc::ClientContext* context, auto* response) {
+        return stubs_->adapters->UnloadAdapter(context, request, response);
       });
+}
+
+absl::StatusOr<v1::PinAdapterResponse> Client::PinAdapter(const v1::PinAdapterRequest& request) {
+  return Call<v1::PinAdapterResponse>(WithoutRetry(options_), environment_, stubs_->channel.get(),
+                                      [&](grpc::ClientContext* context, auto* response) {
+                                        return stubs_->adapters->PinAdapter(context, request,
+                                                                            response);
+                                      });
 }
 
 absl::StatusOr<v1::GetLabelsResponse> Client::GetLabels(const v1::GetLabelsRequest& request) {
-  return Call<v1::GetLabelsResponse>(
-      options_, environment_, [&](grpc::ClientContext* context, auto* response) {
-        return stubs_->adapters->GetLabels(context, request, response);
-      });
+  return Call<v1::GetLabelsResponse>(options_, environment_, stubs_->channel.get(),
+                                     [&](grpc::ClientContext* context, auto* response) {
+                                       return stubs_->adapters->GetLabels(context, request,
+                                                                          response);
+                                     });
 }
 
 absl::StatusOr<v1::SetLabelResponse> Client::SetLabel(const v1::SetLabelRequest& request) {
-  return Call<v1::SetLabelResponse>(WithoutRetry(options_), environment_,
+  return Call<v1::SetLabelResponse>(WithoutRetry(options_), environment_, stubs_->channel.get(),
                                     [&](grpc::ClientContext* context, auto* response) {
                                       return stubs_->adapters->SetLabel(context, request, response);
                                     });
 }
 
 absl::StatusOr<v1::RemoveLabelResponse> Client::RemoveLabel(const v1::RemoveLabelRequest& request) {
-  return Call<v1::RemoveLabelResponse>(
-      WithoutRetry(options_), environment_, [&](grpc::ClientContext* context, auto* response) {
-        return stubs_->adapters->RemoveLabel(context, request, response);
-      });
+  return Call<v1::RemoveLabelResponse>(WithoutRetry(options_), environment_, stubs_->channel.get(),
+                                       [&](grpc::ClientContext* context, auto* response) {
+                                         return stubs_->adapters->RemoveLabel(context, request,
+                                                                              response);
+                                       });
 }
 
 absl::StatusOr<v1::RollbackLabelResponse> Client::RollbackLabel(
     const v1::RollbackLabelRequest& request) {
   return Call<v1::RollbackLabelResponse>(
-      WithoutRetry(options_), environment_, [&](grpc::ClientContext* context, auto* response) {
+      WithoutRetry(options_), environment_, stubs_->channel.get(),
+      [&](grpc::ClientContext* context, auto* response) {
         return stubs_->adapters->RollbackLabel(context, request, response);
       });
 }
 
 absl::StatusOr<v1::SetLogLevelResponse> Client::SetLogLevel(const v1::SetLogLevelRequest& request) {
-  return Call<v1::SetLogLevelResponse>(
-      options_, environment_, [&](grpc::ClientContext* context, auto* response) {
-        return stubs_->operations->SetLogLevel(context, request, response);
-      });
+  return Call<v1::SetLogLevelResponse>(options_, environment_, stubs_->channel.get(),
+                                       [&](grpc::ClientContext* context, auto* response) {
+                                         return stubs_->operations->SetLogLevel(context, request,
+                                                                                response);
+                                       });
 }
 
 absl::StatusOr<bool> Client::IsServing(const std::string& name) {
   using grpc::health::v1::HealthCheckResponse;
   grpc::health::v1::HealthCheckRequest request;
   request.set_service(name);
-  ASSIGN_OR_RETURN(const HealthCheckResponse response,
-                   Call<HealthCheckResponse>(WithoutRetry(options_), environment_,
-                                             [&](grpc::ClientContext* context, auto* out) {
-                                               return stubs_->health->Check(context, request, out);
-                                             }));
+  ASSIGN_OR_RETURN(
+      const HealthCheckResponse response,
+      Call<HealthCheckResponse>(WithoutRetry(options_), environment_, stubs_->channel.get(),
+                                [&](grpc::ClientContext* context, auto* out) {
+                                  return stubs_->health->Check(context, request, out);
+                                }));
   return response.status() == HealthCheckResponse::SERVING;
 }
 

@@ -1,5 +1,6 @@
 #pragma once
 
+#include <functional>
 #include <memory>
 #include <string>
 
@@ -37,10 +38,9 @@ struct ClientOptions {
   absl::Status Validate() const;
 };
 
-// Blocking calls to a pricing server over one shared channel. Every call has a deadline. Calls that
-// only ask are tried again with back-off while the server is unavailable; those that change
-// something are made once.
-// Thread-safe; make one and keep it.
+// Blocking calls to a pricing server over one shared channel. Every call but a watch has a
+// deadline. Calls that only ask are tried again with back-off while the server is unavailable;
+// those that change something are made once. Thread-safe; make one and keep it.
 //
 // Errors are the server's status with its message; DeadlineExceeded and Unavailable name the
 // server.
@@ -61,6 +61,14 @@ class Client {
 
   // On the server's admin listener.
   absl::StatusOr<v1::ListAdaptersResponse> ListAdapters(const v1::ListAdaptersRequest& request);
+  // Versions as they are and each change from then on, until `on_change` returns false: OK. Has no
+  // deadline; an error is why the server ended it.
+  absl::Status WatchAdapters(
+      const v1::WatchAdaptersRequest& request,
+      const std::function<bool(const v1::WatchAdaptersResponse& change)>& on_change);
+  absl::StatusOr<v1::LoadAdapterResponse> LoadAdapter(const v1::LoadAdapterRequest& request);
+  absl::StatusOr<v1::UnloadAdapterResponse> UnloadAdapter(const v1::UnloadAdapterRequest& request);
+  absl::StatusOr<v1::PinAdapterResponse> PinAdapter(const v1::PinAdapterRequest& request);
   absl::StatusOr<v1::GetLabelsResponse> GetLabels(const v1::GetLabelsRequest& request);
   absl::StatusOr<v1::SetLabelResponse> SetLabel(const v1::SetLabelRequest& request);
   absl::StatusOr<v1::RemoveLabelResponse> RemoveLabel(const v1::RemoveLabelRequest& request);

@@ -12,8 +12,10 @@
 #include "client/commands/adapters.h"
 #include "client/commands/batch.h"
 #include "client/commands/labels.h"
+#include "client/commands/load_test.h"
 #include "client/commands/operations.h"
 #include "client/commands/price.h"
+#include "client/commands/replay.h"
 
 namespace pricer {
 namespace {
@@ -45,14 +47,21 @@ int Main(int argc, char** argv) {
   app.require_subcommand(1);
   // So that --config can stand after the subcommand.
   app.fallthrough();
-  CLI::App* adapters = app.add_subcommand("adapters", "shows adapters and moves their labels");
+  CLI::App* adapters = app.add_subcommand("adapters", "operates the adapters of a server");
   adapters->require_subcommand(1);
   const std::vector<Command> commands = {
       AddPriceCommand(app),
       AddBatchCommand(app),
+      AddReplayCommand(app),
+      AddLoadTestCommand(app),
       AddHealthCommand(app),
       AddLogLevelCommand(app),
       AddAdaptersListCommand(*adapters),
+      AddAdaptersWatchCommand(*adapters),
+      AddAdaptersLoadCommand(*adapters),
+      AddAdaptersUnloadCommand(*adapters),
+      AddAdaptersPinCommand(*adapters),
+      AddAdaptersUnpinCommand(*adapters),
       AddAdaptersLabelsCommand(*adapters),
       AddAdaptersLabelCommand(*adapters),
       AddAdaptersUnlabelCommand(*adapters),

@@ -47,9 +47,16 @@ RetryEnvironment RetryEnvironment::System() {
 absl::Status CallWithRetry(const RetryOptions& options, const RetryEnvironment& environment,
                            const std::function<absl::Status(absl::Time deadline)>& attempt) {
   const absl::Time deadline = environment.clock->Now() + options.timeout;
+  absl::Status unavailable;
   for (int attempts_made = 1;; ++attempts_made) {
     const absl::Status status = attempt(deadline);
+    // Why it came to nothing was said before.
+    if (absl::IsDeadlineExceeded(status) && !unavailable.ok()) {
+      return absl::DeadlineExceededError(
+          absl::StrCat(status.message(), "; the attempt before: ", unavailable.message()));
+    }
     if (!absl::IsUnavailable(status) || attempts_made >= options.max_attempts) return status;
+    unavailable = status;
     if (environment.stop && environment.stop()) return status;
     const absl::Duration wait = Backoff(options, attempts_made, environment.uniform());
     if (environment.clock->Now() + wait >= deadline) return status;

@@ -40,7 +40,8 @@ struct RetryEnvironment {
 
 // Calls `attempt` with the deadline of the whole call until it returns something other than
 // Unavailable, attempts run out, `stop` says so or the next wait would pass the deadline; returns
-// the last status. Only Unavailable is tried again: the server says it before it has begun. Blocks.
+// the last status, and with DeadlineExceeded why the attempt before failed. Only Unavailable is
+// tried again: the server says it before it has begun. Blocks.
 absl::Status CallWithRetry(const RetryOptions& options, const RetryEnvironment& environment,
                            const std::function<absl::Status(absl::Time deadline)>& attempt);
 

@@ -1,45 +1,197 @@
 #include "client/commands/batch.h"
 
-#include <unistd.h>
-
 #include <CLI/CLI.hpp>
+#include <algorithm>
+#include <cmath>
+#include <cstdio>
+#include <cstdlib>
+#include <filesystem>
 #include <iostream>
 #include <memory>
+#include <optional>
 #include <string>
 
-#include "absl/time/time.h"
+#include "absl/strings/match.h"
+#include "absl/strings/str_cat.h"
+#include "absl/strings/str_format.h"
+#include "base/clock.h"
 #include "base/exit_codes.h"
+#include "base/file.h"
 #include "base/interrupt.h"
+#include "base/progress.h"
 #include "base/status_macros.h"
 #include "catalog/row_flags.h"
+#include "client/batch_compare.h"
 #include "client/batch_job.h"
+#include "client/batch_output.h"
+#include "client/batch_shards.h"
 #include "client/client.h"
 #include "client/commands/common_flags.h"
 
 namespace pricer {
 namespace {
 
+// Kubernetes gives it to the pods of an Indexed Job.
+constexpr char kIndexVariable[] = "JOB_COMPLETION_INDEX";
+
+// out.jsonl -> out.rejects.jsonl; "" where there is no such place.
+std::string DefaultRejects(const std::string& output) {
+  const absl::StatusOr<OutputPlace> place = FindOutputPlace(output);
+  if (!place.ok() || place->is_stream) return "";
+  const std::filesystem::path path(output);
+  const std::string name =
+      absl::StrCat(path.stem().string(), ".rejects", path.extension().string());
+  return (path.parent_path() / name).string();
+}
+
 struct BatchFlags {
   ConnectionFlags connection;
   AdapterFlags adapter;
   BatchJobOptions job;
+  std::string shard;
+  int shards = 0;
+  bool restart = false;
+  bool merge = false;
+  CompareOptions compare;
+  std::string report;
+
+  // What is done, in this order.
+  bool prices() const { return !job.input.empty(); }
+  bool compares() const { return !compare.before.empty(); }
+
+  absl::StatusOr<Shard> ShardToPrice() const {
+    if (!shard.empty()) {
+      absl::StatusOr<Shard> parsed = Shard::Parse(shard);
+      if (parsed.ok()) return parsed;
+      return absl::InvalidArgumentError(absl::StrCat("--shard: ", parsed.status().message()));
+    }
+    if (shards == 0) return Shard();
+    const char* const index = std::getenv(kIndexVariable);
+    absl::StatusOr<Shard> parsed =
+        Shard::Parse(absl::StrCat(index == nullptr ? "" : index, "/", shards));
+    if (parsed.ok()) return parsed;
+    return absl::InvalidArgumentError(
+        absl::StrCat("--shards ", shards, ": expected this one's index in ", kIndexVariable,
+                     index == nullptr ? ", which is not set" : absl::StrCat(", got ", index)));
+  }
 
   absl::StatusOr<BatchJobOptions> Job() const {
     BatchJobOptions options = job;
     ASSIGN_OR_RETURN(const ClientOptions client, connection.Options());
     options.retry = client.retry;
     options.adapter = adapter.Spec();
+    options.resume = !restart;
+    ASSIGN_OR_RETURN(options.shard, ShardToPrice());
+    std::error_code ignored;
+    // A pipe is read once, and nothing is kept of it to look at again.
+    if (options.rejects.empty() && std::filesystem::is_regular_file(options.input, ignored)) {
+      options.rejects = DefaultRejects(ShardPath(options.output, options.shard));
+    }
     RETURN_IF_ERROR(options.Validate());
     return options;
   }
+
+  CompareOptions Compare() const {
+    CompareOptions options = compare;
+    options.after = job.output;
+    return options;
+  }
+
+  absl::Status Validate() const {
+    if (job.output.empty()) return absl::InvalidArgumentError("--output: expected a file");
+    if (merge && prices()) {
+      return absl::InvalidArgumentError("--merge: expected no --input: the shards are there");
+    }
+    if (!prices() && !merge && !compares()) {
+      return absl::InvalidArgumentError("--input: expected a file, or --merge or --compare");
+    }
+    if (!shard.empty() && shards > 0) {
+      return absl::InvalidArgumentError("--shard and --shards: expected one of them");
+    }
+    if (merge && (shards < 1 || shards > Shard::kMaxCount)) {
+      return absl::InvalidArgumentError(
+          absl::StrCat("--merge: expected --shards of 1 to ", Shard::kMaxCount));
+    }
+    if (merge && shards == 1) {
+      return absl::InvalidArgumentError("--merge: expected more than one of --shards");
+    }
+    if (!job.rejects.empty() && (!shard.empty() || (shards > 0 && !merge))) {
+      return absl::InvalidArgumentError("--rejects: each shard has a file of its own");
+    }
+    if (merge && !job.rejects.empty() && SameFile(job.rejects, job.output)) {
+      return absl::InvalidArgumentError("--rejects: expected another file than --output");
+    }
+    for (const absl::string_view suffix : {".gz", ".zst"}) {
+      if (absl::EndsWithIgnoreCase(job.output, suffix)) {
+        return absl::InvalidArgumentError(
+            absl::StrCat("--output: lines are not compressed, got a name with ", suffix));
+      }
+    }
+    if (prices()) RETURN_IF_ERROR(Job().status());
+    if (!compares()) {
+      if (!report.empty())
+        return absl::InvalidArgumentError("--report: expected --compare with it");
+      return absl::OkStatus();
+    }
+    if (prices() && (!shard.empty() || shards > 0)) {
+      return absl::InvalidArgumentError("--compare: expected a whole output, not a shard's");
+    }
+    RETURN_IF_ERROR(Compare().Validate());
+    ASSIGN_OR_RETURN(const OutputPlace place, FindOutputPlace(job.output));
+    if (place.is_stream) {
+      return absl::InvalidArgumentError("--compare: expected an --output that can be read again");
+    }
+    return absl::OkStatus();
+  }
 };
 
-// Rewrites one line on a terminal, says nothing elsewhere.
-void ShowProgress(int64_t rows) {
-  if (isatty(STDERR_FILENO)) std::cerr << "\r" << rows << " rows" << std::flush;
+// Shows how far a job is, as a share of the input that has been read: how many rows it has is known
+// at its end.
+class RowProgress {
+ public:
+  explicit RowProgress(const std::string& label) : progress_(stderr, Options(label)) {}
+
+  void Show(const BatchProgress& done) {
+    const absl::Time now = Clock::System()->Now();
+    if (now - shown_ < kInterval) return;
+    shown_ = now;
+    // A file that has been read to its end says nothing of the rows that are on their way.
+    const bool known = done.fraction > 0 && done.fraction < 1;
+    progress_.set_total(known ? std::llround(static_cast<double>(done.rows) / done.fraction) : 0);
+    progress_.set_done_before(done.resumed);
+    const double seconds = std::max(absl::ToDoubleSeconds(progress_.elapsed()), 1e-3);
+    const double rate = static_cast<double>(done.rows - done.resumed) / seconds;
+    progress_.Update(done.rows, absl::StrFormat("%.0f rows/s", rate));
+  }
+
+ private:
+  static constexpr absl::Duration kInterval = absl::Milliseconds(200);
+
+  static Progress::Options Options(const std::string& label) {
+    Progress::Options options = StderrProgress(label, "rows", 0);
+    options.plain_interval = absl::Seconds(30);
+    return options;
+  }
+
+  Progress progress_;
+  absl::Time shown_ = absl::InfinitePast();
+};
+
+// Of a failed job: what may be done about it.
+int ExitCodeOf(const BatchJobOutcome& outcome) {
+  switch (outcome.status.code()) {
+    case absl::StatusCode::kCancelled:
+      return outcome.kept ? kExitResumable : kExitInterrupted;
+    case absl::StatusCode::kUnavailable:
+    case absl::StatusCode::kDeadlineExceeded:
+    case absl::StatusCode::kResourceExhausted:
+      return outcome.kept ? kExitResumable : kExitFailed;
+    default:
+      return kExitFailed;
+  }
 }
 
-absl::StatusOr<int> Run(const BatchFlags& flags) {
+absl::StatusOr<int> Price(const BatchFlags& flags) {
   CatchInterrupts();
   ASSIGN_OR_RETURN(const BatchJobOptions job, flags.Job());
   ASSIGN_OR_RETURN(const ClientOptions connection, flags.connection.Options());
@@ -49,18 +201,76 @@ absl::StatusOr<int> Run(const BatchFlags& flags) {
   const auto predict = [&](const v1::BatchPredictPricesRequest& request, absl::Time deadline) {
     return client->BatchPredictPrices(request, deadline);
   };
-  const absl::StatusOr<BatchJobResult> result =
-      RunBatchJob(job, predict, ShowProgress, environment);
-  if (isatty(STDERR_FILENO)) std::cerr << '\n';
-  if (absl::IsCancelled(result.status()) && InterruptRequested()) {
-    std::cerr << "pricer: interrupted: there is no complete output\n";
-    return kExitInterrupted;
+  BatchJobOutcome outcome;
+  {
+    RowProgress shown("pricing");
+    outcome = RunBatchJob(
+        job, predict, [&shown](const BatchProgress& done) { shown.Show(done); }, environment);
   }
-  RETURN_IF_ERROR(result.status());
+  const std::string output = ShardPath(job.output, job.shard);
+  const BatchJobResult& result = outcome.result;
+  if (!outcome.status.ok()) {
+    if (!outcome.kept && !absl::IsCancelled(outcome.status)) return outcome.status;
+    std::cerr << "pricer: " << outcome.status.message();
+    if (outcome.kept) {
+      std::cerr << "; " << result.rows << " rows are kept in " << output
+                << ".partial, and the same command goes on with them";
+    } else {
+      std::cerr << ": there is no complete output";
+    }
+    std::cerr << std::endl;
+    return ExitCodeOf(outcome);
+  }
   // Standard output may be the output.
-  std::cerr << result->rows << " rows, " << result->errors << " with errors, in " << job.output
-            << '\n';
-  return result->errors == 0 ? kExitDone : kExitDoneWithRejects;
+  std::cerr << result.rows << " rows, " << result.errors << " with errors, in " << output;
+  if (result.resumed > 0) std::cerr << "; " << result.resumed << " of them by an earlier run";
+  if (result.errors > 0 && !job.rejects.empty())
+    std::cerr << "; the errors also in " << job.rejects;
+  std::cerr << std::endl;
+  return result.errors == 0 ? kExitDone : kExitDoneWithRejects;
+}
+
+absl::StatusOr<int> Merge(const BatchFlags& flags) {
+  const std::string& output = flags.job.output;
+  MergeResult result;
+  {
+    RowProgress shown("merging");
+    ASSIGN_OR_RETURN(result, MergeShards(output, flags.shards,
+                                         [&shown](int64_t rows) { shown.Show({.rows = rows}); }));
+  }
+  const std::string rejects =
+      flags.job.rejects.empty() ? DefaultRejects(output) : flags.job.rejects;
+  if (!rejects.empty()) RETURN_IF_ERROR(WriteRejects(output, rejects));
+  std::cerr << result.rows << " rows, " << result.errors << " with errors, of " << flags.shards
+            << " shards in " << output << std::endl;
+  return result.errors == 0 ? kExitDone : kExitDoneWithRejects;
+}
+
+// Whether the change may be published.
+absl::StatusOr<bool> Compare(const BatchFlags& flags) {
+  const CompareOptions options = flags.Compare();
+  ASSIGN_OR_RETURN(const CompareReport report, CompareBatches(options));
+  if (!flags.report.empty()) {
+    RETURN_IF_ERROR(WriteFileAtomically(flags.report, report.ToJson(options)));
+  }
+  std::cout << report.ToText(options) << std::flush;
+  const bool passes = report.passes(options);
+  if (!passes) std::cerr << "pricer: the gate of --max-far-share is not passed" << std::endl;
+  return passes;
+}
+
+absl::StatusOr<int> Run(const BatchFlags& flags) {
+  int exit_code = kExitDone;
+  if (flags.prices()) {
+    ASSIGN_OR_RETURN(exit_code, Price(flags));
+  } else if (flags.merge) {
+    ASSIGN_OR_RETURN(exit_code, Merge(flags));
+  }
+  if (!flags.compares() || (exit_code != kExitDone && exit_code != kExitDoneWithRejects)) {
+    return exit_code;
+  }
+  ASSIGN_OR_RETURN(const bool passes, Compare(flags));
+  return passes ? exit_code : kExitGateNotPassed;
 }
 
 }  // namespace
@@ -71,9 +281,28 @@ Command AddBatchCommand(CLI::App& parent) {
   flags->connection.timeout = "5m";
   flags->connection.AddTo(app, "127.0.0.1:8500");
   flags->adapter.AddTo(app);
-  app->add_option("--input", flags->job.input, "Items: JSON lines, CSV or Parquet")->required();
+  app->add_option("--input", flags->job.input, "items: JSON lines, CSV or Parquet");
   app->add_option("--output", flags->job.output, "JSON lines, one for each row of the input")
       ->required();
+  app->add_option("--rejects", flags->job.rejects,
+                  "its lines with errors once more; OUTPUT with .rejects before its suffix");
+  app->add_flag("--restart", flags->restart, "begin anew, whatever an earlier run has left");
+  app->add_option("--shard", flags->shard,
+                  "INDEX/COUNT: price a part, 0/4 to 3/4, into a file of "
+                  "its own");
+  app->add_option("--shards", flags->shards,
+                  absl::StrCat("the same, with the index in ", kIndexVariable, "; of --merge"));
+  app->add_flag("--merge", flags->merge, "put the files of all --shards together as OUTPUT");
+  app->add_option("--compare", flags->compare.before,
+                  "output of an earlier job: tell what has changed since");
+  app->add_option("--far", flags->compare.threshold, "a price that moves by more has moved far")
+      ->capture_default_str();
+  app->add_option("--max-far-share", flags->compare.max_far_share,
+                  "more prices that have moved far: exit code 4")
+      ->capture_default_str();
+  app->add_option("--largest-moves", flags->compare.largest, "so many of them are shown")
+      ->capture_default_str();
+  app->add_option("--report", flags->report, "file for the comparison as JSON");
   AddFieldOption(app, &flags->job.columns);
   AddCsvDelimiterOption(app, &flags->job.csv_delimiter);
   app->add_option("--currency", flags->job.currency, "of the input's prices, where it has any")
@@ -83,7 +312,7 @@ Command AddBatchCommand(CLI::App& parent) {
       ->capture_default_str();
   app->add_option("--items-per-call", flags->job.items_per_call)->capture_default_str();
   app->add_option("--calls-in-flight", flags->job.calls_in_flight)->capture_default_str();
-  return {app, [flags] { return flags->Job().status(); }, [flags] { return Run(*flags); }};
+  return {app, [flags] { return flags->Validate(); }, [flags] { return Run(*flags); }};
 }
 
 }  // namespace pricer

@@ -11,14 +11,10 @@
 #include "base/units.h"
 
 namespace pricer {
-namespace {
 
-// Empty = fine, as CLI11 wants it.
 std::string DurationError(const std::string& text) {
   return std::string(ParseDuration(text).status().message());
 }
-
-}  // namespace
 
 void ConnectionFlags::AddTo(CLI::App* app, const std::string& default_server) {
   server = default_server;

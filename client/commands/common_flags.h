@@ -12,6 +12,9 @@ class App;
 
 namespace pricer {
 
+// What is wrong with a duration, as CLI11's check() asks for it: empty = nothing.
+std::string DurationError(const std::string& text);
+
 // Which server, how to be known to it, and for how long.
 struct ConnectionFlags {
   std::string server;

@@ -3,7 +3,6 @@
 #include <CLI/CLI.hpp>
 #include <iostream>
 #include <memory>
-#include <nlohmann/json.hpp>
 #include <string>
 #include <vector>
 
@@ -12,11 +11,10 @@
 #include "base/status_macros.h"
 #include "client/client.h"
 #include "client/commands/common_flags.h"
+#include "client/reply_json.h"
 
 namespace pricer {
 namespace {
-
-using Json = nlohmann::ordered_json;
 
 struct PriceFlags {
   ConnectionFlags connection;
@@ -47,30 +45,6 @@ struct PriceFlags {
 
 std::string Money(double value) { return absl::StrFormat("%.2f", value); }
 
-Json PredictionJson(const v1::Prediction& prediction) {
-  Json json = {{"price", prediction.price()},
-               {"currency", prediction.currency_code()},
-               {"confidence", prediction.confidence()},
-               {"intervals", Json::array()},
-               {"quantiles", Json::array()}};
-  for (const v1::Interval& interval : prediction.intervals()) {
-    json["intervals"].push_back(
-        {{"coverage", interval.coverage()}, {"low", interval.low()}, {"high", interval.high()}});
-  }
-  for (const v1::Quantile& quantile : prediction.quantiles()) {
-    json["quantiles"].push_back({{"level", quantile.level()}, {"price", quantile.price()}});
-  }
-  const v1::ServedBy& by = prediction.served_by();
-  json["served_by"] = {{"model", by.model()},
-                       {"adapter", by.adapter()},
-                       {"version", by.version()},
-                       {"digest", by.digest()},
-                       {"label", by.label()}};
-  json["prompt_tokens"] = prediction.prompt_tokens();
-  json["truncated"] = prediction.truncated();
-  return json;
-}
-
 void PrintPrediction(const v1::Prediction& prediction) {
   const v1::ServedBy& by = prediction.served_by();
   std::cout << absl::StrFormat("%-12s %s %s\n", "price", Money(prediction.price()),
@@ -95,9 +69,10 @@ void PrintPrediction(const v1::Prediction& prediction) {
 absl::StatusOr<int> Run(const PriceFlags& flags) {
   ASSIGN_OR_RETURN(const ClientOptions connection, flags.connection.Options());
   ASSIGN_OR_RETURN(const std::unique_ptr<Client> client, Client::Create(connection));
-  ASSIGN_OR_RETURN(const v1::PredictPriceResponse response, client->PredictPrice(flags.Request()));
+  const v1::PredictPriceRequest request = flags.Request();
+  ASSIGN_OR_RETURN(const v1::PredictPriceResponse response, client->PredictPrice(request));
   if (flags.json) {
-    std::cout << PredictionJson(response.prediction()).dump() << '\n';
+    std::cout << ReplyToJson(request, response.prediction()) << '\n';
   } else {
     PrintPrediction(response.prediction());
   }
@@ -121,7 +96,8 @@ Command AddPriceCommand(CLI::App& parent) {
   app->add_option("--quantiles", flags->quantiles, "levels in (0, 1)")->delimiter(',');
   app->add_option("--coverages", flags->coverages, "of intervals, in (0, 1); none = 0.8")
       ->delimiter(',');
-  app->add_flag("--json", flags->json, "one JSON object instead of a table");
+  app->add_flag("--json", flags->json,
+                "one JSON object instead of a table, which pricer replay reads");
   return {app, [flags] { return flags->connection.Validate(); }, [flags] { return Run(*flags); }};
 }
 

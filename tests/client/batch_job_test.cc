@@ -2,119 +2,23 @@
 
 #include <gmock/gmock.h>
 
-#include <algorithm>
-#include <atomic>
 #include <filesystem>
-#include <map>
-#include <mutex>
 #include <nlohmann/json.hpp>
-#include <set>
 #include <vector>
 
 #include "absl/strings/str_cat.h"
-#include "absl/strings/str_split.h"
 #include "base/file.h"
+#include "tests/client/batch_job_fixture.h"
 #include "tests/testing/status_matchers.h"
 
 namespace pricer {
 namespace {
 
-using ::pricer::testing::StatusIs;
+using testing::BatchJobTest;
 using ::testing::Each;
 using ::testing::ElementsAre;
 using ::testing::HasSubstr;
-
-// A server that prices an item by the number in its title.
-class BatchJobTest : public ::testing::Test {
- protected:
-  BatchJobTest() {
-    directory_ = std::filesystem::path(::testing::TempDir()) /
-                 ::testing::UnitTest::GetInstance()->current_test_info()->name();
-    std::filesystem::remove_all(directory_);
-    std::filesystem::create_directories(directory_);
-    options_.input = directory_ / "in.jsonl";
-    options_.output = directory_ / "out.jsonl";
-    options_.items_per_call = 3;
-    options_.retry.max_attempts = 32;
-  }
-
-  absl::StatusOr<v1::BatchPredictPricesResponse> Answer(
-      const v1::BatchPredictPricesRequest& request, absl::Time deadline) {
-    const std::lock_guard<std::mutex> lock(mutex_);
-    deadlines_.insert(deadline);
-    asked_versions_.push_back(request.adapter().version());
-    largest_call_bytes_ = std::max(largest_call_bytes_, request.ByteSizeLong());
-    asked_items_.push_back(request.items_size());
-    if (refused_calls_ > 0) {
-      --refused_calls_;
-      return absl::ResourceExhaustedError("queue full");
-    }
-    v1::BatchPredictPricesResponse response;
-    for (const v1::Item& item : request.items()) {
-      v1::ItemResult* result = response.add_results();
-      const auto busy = busy_.find(item.title());
-      if (busy != busy_.end() && busy->second.times-- > 0) {
-        result->mutable_error()->set_code(static_cast<int>(busy->second.code));
-        result->mutable_error()->set_message("queue full");
-        continue;
-      }
-      v1::Prediction* prediction = result->mutable_prediction();
-      prediction->set_price(std::stod(item.title()));
-      prediction->set_currency_code("USD");
-      prediction->mutable_served_by()->set_adapter("shop");
-      prediction->mutable_served_by()->set_version(newest_version_++);
-      prediction->add_intervals()->set_low(0.5 * prediction->price());
-      prediction->mutable_intervals(0)->set_high(2 * prediction->price());
-    }
-    return response;
-  }
-
-  absl::StatusOr<BatchJobResult> Run() {
-    return RunBatchJob(
-        options_,
-        [this](const v1::BatchPredictPricesRequest& request, absl::Time deadline) {
-          return Answer(request, deadline);
-        },
-        {}, environment_);
-  }
-
-  std::vector<nlohmann::json> Output() {
-    std::vector<nlohmann::json> rows;
-    for (absl::string_view line : absl::StrSplit(*ReadFile(options_.output), '\n')) {
-      if (!line.empty()) rows.push_back(nlohmann::json::parse(line));
-    }
-    return rows;
-  }
-
-  int Files() {
-    int files = 0;
-    for ([[maybe_unused]] const auto& entry : std::filesystem::directory_iterator(directory_)) {
-      ++files;
-    }
-    return files;
-  }
-
-  // How often, and how, an item is refused before it is priced.
-  struct Busy {
-    int times = 0;
-    absl::StatusCode code = absl::StatusCode::kResourceExhausted;
-  };
-
-  std::filesystem::path directory_;
-  BatchJobOptions options_;
-  size_t largest_call_bytes_ = 0;
-  std::mutex mutex_;
-  std::map<std::string, Busy> busy_ = {{"refuse", {.times = 1000}}};
-  int refused_calls_ = 0;
-  std::set<absl::Time> deadlines_;
-  std::vector<int64_t> asked_versions_;
-  std::vector<int> asked_items_;
-  std::atomic<int> waits_ = 0;
-  RetryEnvironment environment_ = {.clock = Clock::System(),
-                                   .sleep = [this](absl::Duration) { ++waits_; },
-                                   .uniform = [] { return 0.5; }};
-  int64_t newest_version_ = 7;
-};
+using testing::StatusIs;
 
 TEST_F(BatchJobTest, WritesOneRowPerLineInTheOrderOfTheInput) {
   std::string input;
@@ -195,6 +99,45 @@ TEST_F(BatchJobTest, ItemsAreSentAgainOnlySoOften) {
   EXPECT_THAT(asked_items_, ElementsAre(2, 1));
 }
 
+TEST_F(BatchJobTest, AnItemThatThereWasNoTimeForIsNoRowWithAnError) {
+  WriteInput(5);
+  busy_["5"] = {.times = 2, .code = absl::StatusCode::kDeadlineExceeded};
+  ASSERT_OK_AND_ASSIGN(const BatchJobResult result, Run());
+  EXPECT_EQ(result.errors, 0);
+  options_.resume = false;
+  options_.retry.max_attempts = 2;
+  busy_["5"] = {.times = 1000, .code = absl::StatusCode::kDeadlineExceeded};
+  const BatchJobOutcome outcome = RunJob();
+  EXPECT_THAT(outcome.status, StatusIs(absl::StatusCode::kDeadlineExceeded));
+  EXPECT_TRUE(outcome.kept);
+  EXPECT_EQ(outcome.result.rows, 3);
+}
+
+TEST_F(BatchJobTest, AnInterruptLeavesNoRowsWithErrorsBehind) {
+  WriteInput(5);
+  busy_["5"] = {.times = 1};
+  // It comes when the item was to be sent again.
+  environment_.stop = [this] { return asked_items_.size() >= 2; };
+  const BatchJobOutcome outcome = RunJob();
+  EXPECT_THAT(outcome.status, StatusIs(absl::StatusCode::kCancelled));
+  EXPECT_THAT(asked_items_, ElementsAre(3, 2));
+  EXPECT_EQ(outcome.result.rows, 3);
+  EXPECT_EQ(outcome.result.errors, 0);
+  environment_.stop = nullptr;
+  ASSERT_OK_AND_ASSIGN(const BatchJobResult result, Run());
+  EXPECT_EQ(result.rows, 5);
+  EXPECT_EQ(result.errors, 0);
+}
+
+TEST_F(BatchJobTest, RejectsAreNoFileThatIsReadOrWritten) {
+  WriteInput(5);
+  for (const std::string& path : {options_.input, options_.output}) {
+    options_.rejects = path;
+    EXPECT_THAT(Run(), StatusIs(absl::StatusCode::kInvalidArgument, HasSubstr("--rejects")));
+  }
+  EXPECT_EQ(Files(), 1);
+}
+
 TEST_F(BatchJobTest, ACallThatTheServerHasNoRoomForIsSentAgain) {
   ASSERT_OK(WriteFile(options_.input, "{\"title\":\"1\"}\n"));
   refused_calls_ = 2;
@@ -225,7 +168,8 @@ TEST_F(BatchJobTest, AFailedCallEndsTheJobAndLeavesNoOutput) {
                           [](const v1::BatchPredictPricesRequest&, absl::Time) {
                             return absl::NotFoundError("no adapter \"shop\"");
                           },
-                          {}),
+                          {})
+                  .status,
               StatusIs(absl::StatusCode::kNotFound, HasSubstr("shop")));
   EXPECT_TRUE(std::filesystem::exists(options_.input));
   EXPECT_EQ(Files(), 1);
@@ -256,14 +200,24 @@ TEST_F(BatchJobTest, AnOutputMayBeALinkOrADevice) {
   EXPECT_OK(Run());
 }
 
-TEST_F(BatchJobTest, AnInterruptEndsTheJobBetweenCallsAndLeavesNoOutput) {
-  std::string input;
-  for (int i = 1; i <= 30; ++i) absl::StrAppend(&input, R"({"title":")", i, "\"}\n");
-  ASSERT_OK(WriteFile(options_.input, input));
+TEST_F(BatchJobTest, AnInterruptEndsTheJobBetweenCallsAndKeepsWhatIsDone) {
+  WriteInput(30);
   options_.calls_in_flight = 1;
   environment_.stop = [this] { return asked_versions_.size() == 2; };
-  EXPECT_THAT(Run(), StatusIs(absl::StatusCode::kCancelled));
+  const BatchJobOutcome outcome = RunJob();
+  EXPECT_THAT(outcome.status, StatusIs(absl::StatusCode::kCancelled));
+  EXPECT_TRUE(outcome.kept);
+  EXPECT_EQ(outcome.result.rows, 6);
   EXPECT_EQ(asked_versions_.size(), 2u);
+  EXPECT_FALSE(std::filesystem::exists(options_.output));
+}
+
+TEST_F(BatchJobTest, AnInterruptBeforeTheFirstAnswerLeavesNothing) {
+  WriteInput(30);
+  environment_.stop = [] { return true; };
+  const BatchJobOutcome outcome = RunJob();
+  EXPECT_THAT(outcome.status, StatusIs(absl::StatusCode::kCancelled));
+  EXPECT_FALSE(outcome.kept);
   EXPECT_EQ(Files(), 1);
 }
 
@@ -275,7 +229,7 @@ TEST_F(BatchJobTest, ACallThatFailsBecauseOfAnInterruptCountsAsInterrupted) {
     stop = true;
     return absl::UnavailableError("restarting");
   };
-  EXPECT_THAT(RunBatchJob(options_, fail, {}, environment_),
+  EXPECT_THAT(RunBatchJob(options_, fail, {}, environment_).status,
               StatusIs(absl::StatusCode::kCancelled));
 }
 

@@ -77,6 +77,18 @@ TEST_F(ClientTest, TriesAgainWhileTheServerIsUnavailable) {
   EXPECT_EQ(service_.calls, 3);
 }
 
+TEST_F(ClientTest, TriesAgainWhereAServerThatStopsEndsTheCall) {
+  service_.failures = 2;
+  service_.failure = grpc::Status(grpc::StatusCode::CANCELLED, "CANCELLED");
+  const std::unique_ptr<Client> client = Connect();
+  EXPECT_OK(client->PredictPrice({}));
+  EXPECT_EQ(service_.calls, 3);
+  options_.retry.max_attempts = 1;
+  service_.failures = 4;
+  EXPECT_THAT(Connect()->PredictPrice({}),
+              StatusIs(absl::StatusCode::kUnavailable, HasSubstr("ended the call")));
+}
+
 TEST_F(ClientTest, KeepsTheServersCodeAndMessage) {
   service_.failures = 1;
   service_.failure = grpc::Status(grpc::StatusCode::INVALID_ARGUMENT, "item.title: empty");

@@ -1,157 +1,26 @@
 // Runs the program itself, against a server in the test.
 
 #include <gmock/gmock.h>
-#include <grpcpp/grpcpp.h>
-#include <grpcpp/health_check_service_interface.h>
-#include <signal.h>
 
-#include <cstdlib>
 #include <filesystem>
-#include <functional>
-#include <memory>
 #include <nlohmann/json.hpp>
 #include <string>
 
 #include "absl/strings/str_cat.h"
 #include "base/file.h"
-#include "pricer/v1/adapters.grpc.pb.h"
-#include "pricer/v1/operations.grpc.pb.h"
-#include "pricer/v1/pricing.grpc.pb.h"
+#include "tests/client/main_fixture.h"
 #include "tests/testing/process.h"
 #include "tests/testing/status_matchers.h"
-#include "tests/testing/temp_dir.h"
 
 namespace pricer {
 namespace {
 
+using ::testing::ContainsRegex;
 using ::testing::HasSubstr;
+using testing::MainTest;
+using ::testing::Not;
 using testing::Outcome;
-using testing::RunShell;
-using testing::TempDir;
-
-// `output` is of both streams, or what redirections leave of them.
-Outcome RunClient(const std::string& arguments) {
-  return RunShell(absl::StrCat(PRICER_CLIENT_PROGRAM, " 2>&1 ", arguments));
-}
-
-class FakePricing final : public v1::PricingService::Service {
- public:
-  grpc::Status PredictPrice(grpc::ServerContext* context, const v1::PredictPriceRequest* request,
-                            v1::PredictPriceResponse* response) override {
-    const auto shown = context->client_metadata().find("authorization");
-    if (shown != context->client_metadata().end()) {
-      authorization.assign(shown->second.data(), shown->second.size());
-    }
-    Price(request->item(), response->mutable_prediction());
-    return grpc::Status::OK;
-  }
-
-  grpc::Status BatchPredictPrices(grpc::ServerContext*,
-                                  const v1::BatchPredictPricesRequest* request,
-                                  v1::BatchPredictPricesResponse* response) override {
-    if (before_batch) before_batch();
-    for (const v1::Item& item : request->items()) {
-      Price(item, response->add_results()->mutable_prediction());
-    }
-    return grpc::Status::OK;
-  }
-
-  std::function<void()> before_batch;
-  std::string authorization;
-
- private:
-  static void Price(const v1::Item& item, v1::Prediction* prediction) {
-    prediction->set_price(static_cast<double>(item.title().size()));
-    prediction->mutable_served_by()->set_adapter("shop");
-    prediction->mutable_served_by()->set_version(3);
-  }
-};
-
-class FakeAdapters final : public v1::AdapterService::Service {
- public:
-  grpc::Status ListAdapters(grpc::ServerContext*, const v1::ListAdaptersRequest*,
-                            v1::ListAdaptersResponse* response) override {
-    v1::AdapterVersion* version = response->add_versions();
-    version->set_name("shop");
-    version->set_version(3);
-    version->set_state(v1::ADAPTER_STATE_AVAILABLE);
-    version->set_serves_by_default(true);
-    version->set_reason("tuned on nf4 weights");
-    version->add_labels("stable");
-    return grpc::Status::OK;
-  }
-
-  grpc::Status SetLabel(grpc::ServerContext*, const v1::SetLabelRequest* request,
-                        v1::SetLabelResponse* response) override {
-    ++label_calls;
-    if (request->gate().max_shift() > 0) {
-      return grpc::Status(grpc::StatusCode::ABORTED, "gate: prices differ by 0.5");
-    }
-    if (request->version() == 9) {
-      return grpc::Status(grpc::StatusCode::UNAVAILABLE, "the server is starting");
-    }
-    v1::Label* const label = response->mutable_labels()->add_labels();
-    label->set_label(request->label());
-    label->mutable_target()->set_version(request->version());
-    label->mutable_target()->set_percent(request->percent());
-    label->set_live_version(request->version() - 1);
-    return grpc::Status::OK;
-  }
-
-  grpc::Status RollbackLabel(grpc::ServerContext*, const v1::RollbackLabelRequest* request,
-                             v1::RollbackLabelResponse* response) override {
-    v1::LabelMove* const move = response->mutable_labels()->add_history();
-    move->set_label(request->label());
-    move->mutable_to()->set_version(3);
-    move->mutable_to()->set_percent(100);
-    move->set_moved_by("somebody");
-    move->set_rollback(true);
-    return grpc::Status::OK;
-  }
-
-  int label_calls = 0;
-};
-
-class FakeOperations final : public v1::OperationsService::Service {
- public:
-  grpc::Status SetLogLevel(grpc::ServerContext*, const v1::SetLogLevelRequest* request,
-                           v1::SetLogLevelResponse* response) override {
-    level = request->level();
-    response->set_before(v1::LOG_LEVEL_WARNING);
-    return grpc::Status::OK;
-  }
-
-  v1::LogLevel level = v1::LOG_LEVEL_UNSPECIFIED;
-};
-
-class MainTest : public ::testing::Test {
- protected:
-  MainTest() {
-    grpc::EnableDefaultHealthCheckService(true);
-    grpc::ServerBuilder builder;
-    int port = 0;
-    builder.AddListeningPort("127.0.0.1:0", grpc::InsecureServerCredentials(), &port);
-    builder.RegisterService(&pricing_);
-    builder.RegisterService(&adapters_);
-    builder.RegisterService(&operations_);
-    server_ = builder.BuildAndStart();
-    address_ = absl::StrCat("127.0.0.1:", port);
-    EXPECT_OK(WriteFile(input_, "{\"id\":\"a\",\"title\":\"pan\"}\n{\"title\":\"chair\"}\n"));
-  }
-
-  std::string Batch(const std::string& output) const {
-    return absl::StrCat("batch --input ", input_, " --output ", output, " --server ", address_,
-                        " ");
-  }
-
-  TempDir dir_;
-  const std::string input_ = dir_.File("in.jsonl");
-  FakePricing pricing_;
-  FakeAdapters adapters_;
-  FakeOperations operations_;
-  std::unique_ptr<grpc::Server> server_;
-  std::string address_;
-};
+using testing::RunClient;
 
 TEST_F(MainTest, WrongOptionsExitWith2AndAreNamed) {
   const auto expect = [](const std::string& arguments, const std::string& part) {
@@ -172,7 +41,29 @@ TEST_F(MainTest, WrongOptionsExitWith2AndAreNamed) {
   expect(batch + "--items-per-call 0", "--items-per-call");
   expect(batch + "--currency usd", "currency");
   expect(batch + "--coverage 1", "--coverage");
+  expect(batch + "--shard 2/2", "--shard: expected INDEX/COUNT");
+  expect(batch + "--shards 2", "JOB_COMPLETION_INDEX, which is not set");
+  expect(batch + "--shard 0/2 --shards 2", "one of them");
+  expect(batch + "--merge --shards 2", "--merge: expected no --input");
+  expect("batch --merge --output out.jsonl", "--merge: expected --shards");
+  expect("batch --output out.jsonl", "--input: expected a file");
+  expect(batch + "--report r.json", "--report: expected --compare");
+  expect(batch + "--compare old.jsonl --far 0", "--far");
+  expect(batch + "--compare old.jsonl --shard 0/2", "a whole output");
+  expect(Batch("/dev/stdout") + "--compare old.jsonl", "can be read again");
+  expect(batch + "--compare " + dir_.File("out.jsonl"), "another file than --output");
+  expect(batch + "--rejects " + input_, "--rejects");
+  expect(batch + "--rejects r.jsonl --shard 0/2", "a file of its own");
+  expect("batch --merge --shards 1 --output out.jsonl", "more than one");
+  expect(Batch(dir_.File("out.jsonl.gz")), "not compressed");
   expect(Batch(input_), "--input and --output are the same file");
+  expect("load-test --arrivals bursts", "--arrivals");
+  expect("load-test --rate 0", "--rate");
+  expect("load-test --deadline abc", "--deadline");
+  expect("load-test --arrivals closed --concurrency 0", "--concurrency");
+  expect("load-test --connections 0", "--connections");
+  expect("replay", "--input");
+  expect("replay --input x --tolerance 2", "--tolerance");
   EXPECT_FALSE(std::filesystem::exists(dir_.File("out.jsonl")));
 }
 
@@ -209,6 +100,53 @@ TEST_F(MainTest, ShowsTheTokenOfAFile) {
             1);
 }
 
+TEST_F(MainTest, ALoggedPriceIsReproducedOrItsDifferenceIsNamed) {
+  const std::string replies = dir_.File("replies.jsonl");
+  const std::string price =
+      absl::StrCat("price --json --title pan --server ", address_, " >>", replies);
+  for (int i = 0; i < 2; ++i) ASSERT_EQ(RunClient(price).exit_code, 0);
+  const std::string replay =
+      absl::StrCat("replay --server ", address_, " --timeout 1s --input ", replies);
+  const Outcome same = RunClient(replay);
+  EXPECT_EQ(same.exit_code, 0);
+  EXPECT_EQ(same.output, "2 replies, 2 reproduced, 0 differ\n");
+  EXPECT_TRUE(pricing_.no_cache);
+
+  ASSERT_OK_AND_ASSIGN(const std::string lines, ReadFile(replies));
+  const size_t first = lines.find("3.0");
+  ASSERT_OK(WriteFile(replies, lines.substr(0, first) + "5.5" + lines.substr(first + 3)));
+  const Outcome other = RunClient(replay);
+  EXPECT_EQ(other.exit_code, 4);
+  EXPECT_EQ(other.output,
+            replies + ":1: price: was 5.5, is 3\n2 replies, 1 reproduced, 1 differ\n");
+
+  ASSERT_OK(WriteFile(replies, "\nnot a reply\n"));
+  const Outcome none = RunClient(replay);
+  EXPECT_EQ(none.exit_code, 1);
+  EXPECT_THAT(none.output, HasSubstr(replies + ":2: expected a JSON object"));
+}
+
+TEST_F(MainTest, ALoadTestTellsHowLongCallsTook) {
+  const std::string load =
+      absl::StrCat("load-test --server ", address_, " --duration 200ms --warm-up 0s --rate 100 ");
+  const Outcome text = RunClient(load + "--hgrm " + dir_.File("latency.hgrm"));
+  EXPECT_EQ(text.exit_code, 0) << text.output;
+  EXPECT_THAT(text.output, HasSubstr("calls OK"));
+  ASSERT_OK_AND_ASSIGN(const std::string hgrm, ReadFile(dir_.File("latency.hgrm")));
+  EXPECT_THAT(hgrm, HasSubstr("1/(1-Percentile)"));
+  const Outcome batches = RunClient(load + "--json --items-per-call 3 --arrivals closed");
+  ASSERT_EQ(batches.exit_code, 0) << batches.output;
+  const nlohmann::json stage = nlohmann::json::parse(batches.output).at("stages").at(0);
+  EXPECT_EQ(stage.at("items"), 3 * stage.at("calls").at("OK").get<int>());
+  const Outcome nowhere = RunClient(load + "--hgrm " + dir_.File("none/latency.hgrm"));
+  EXPECT_EQ(nowhere.exit_code, 1);
+  EXPECT_THAT(nowhere.output, HasSubstr("none/latency.hgrm"));
+  const Outcome nobody =
+      RunClient("load-test --server 127.0.0.1:1 --duration 50ms --warm-up 0s --deadline 20ms");
+  EXPECT_EQ(nobody.exit_code, 1);
+  EXPECT_THAT(nobody.output, HasSubstr("such as: 127.0.0.1:1: "));
+}
+
 TEST_F(MainTest, LostOutputIsAFailure) {
   const Outcome outcome =
       RunClient(absl::StrCat("price --json --server ", address_, " >/dev/full"));
@@ -216,34 +154,39 @@ TEST_F(MainTest, LostOutputIsAFailure) {
   EXPECT_THAT(outcome.output, HasSubstr("standard output"));
 }
 
-TEST_F(MainTest, BatchWritesItsRowsAloneToStandardOutput) {
-  const Outcome outcome =
-      RunClient(absl::StrCat(Batch("/dev/stdout"), "--field title=name 2>/dev/null"));
-  EXPECT_EQ(outcome.exit_code, 3);
-  const Outcome good = RunClient(Batch("/dev/stdout") + "2>/dev/null");
-  EXPECT_EQ(good.exit_code, 0);
-  EXPECT_THAT(good.output, ::testing::StartsWith("{\"row\":1,\"id\":\"a\",\"price\":3.0,"));
-  EXPECT_THAT(good.output, ::testing::EndsWith("\"error\":null}\n"));
-}
-
-TEST_F(MainTest, AnInterruptedBatchExitsWith130AndLeavesNothing) {
-  const std::string pid = dir_.File("pid");
-  pricing_.before_batch = [&] { kill(std::atoi(ReadFile(pid)->c_str()), SIGINT); };
-  const Outcome outcome =
-      RunShell(absl::StrCat("echo $$ >", pid, "; exec ", PRICER_CLIENT_PROGRAM, " 2>&1 ",
-                            Batch(dir_.File("out.jsonl")), "--items-per-call 1"));
-  EXPECT_EQ(outcome.exit_code, 130);
-  EXPECT_EQ(outcome.output, "pricer: interrupted: there is no complete output\n");
-  EXPECT_FALSE(std::filesystem::exists(dir_.File("out.jsonl")));
-  const std::filesystem::directory_iterator files(dir_.path());
-  EXPECT_EQ(std::distance(begin(files), end(files)), 2);  // in.jsonl and pid
-}
-
 TEST_F(MainTest, AdaptersListKeepsDefaultAndReasonApart) {
   const Outcome outcome = RunClient("adapters list --server " + address_);
   EXPECT_EQ(outcome.exit_code, 0);
   EXPECT_THAT(outcome.output,
               HasSubstr("  serves by default; labels: stable; tuned on nf4 weights\n"));
+}
+
+TEST_F(MainTest, OperatorsLoadUnloadAndPinVersions) {
+  const std::string server = " --server " + address_;
+  Outcome done = RunClient("adapters load shop" + server);
+  EXPECT_EQ(done.exit_code, 0);
+  EXPECT_THAT(done.output, ContainsRegex("shop +9 +AVAILABLE +2.0 MiB +host"));
+  done = RunClient("adapters load shop 4 --json" + server);
+  EXPECT_EQ(nlohmann::json::parse(done.output)["version"], 4);
+  EXPECT_THAT(RunClient("adapters unload shop 4" + server).output,
+              HasSubstr("gave back 4096 bytes of host and 0 of device memory"));
+  EXPECT_THAT(RunClient("adapters unload shop 2" + server).output, HasSubstr("have finished"));
+  EXPECT_THAT(RunClient("adapters unload shop 2 --json" + server).output,
+              HasSubstr("\"in_use\":true"));
+  EXPECT_THAT(RunClient("adapters pin shop 4" + server).output, HasSubstr("pinned"));
+  EXPECT_THAT(RunClient("adapters unpin shop 4" + server).output, Not(HasSubstr("pinned")));
+  for (const char* const wrong :
+       {"unload shop", "load ../shop", "load shop 0", "pin shop one", "load shop --timeout soon"}) {
+    EXPECT_EQ(RunClient(absl::StrCat("adapters ", wrong, server)).exit_code, 2) << wrong;
+  }
+}
+
+TEST_F(MainTest, AWatchShowsChangesUntilTheServerEndsIt) {
+  const Outcome done = RunClient("adapters watch --name shop --server " + address_);
+  EXPECT_EQ(done.exit_code, 1);
+  EXPECT_THAT(done.output, ContainsRegex("shop +3 +AVAILABLE"));
+  EXPECT_THAT(done.output, ContainsRegex("shop +0 +END .*gone"));
+  EXPECT_THAT(done.output, HasSubstr("UNAVAILABLE"));
 }
 
 TEST_F(MainTest, HealthIsTheExitCode) {

@@ -68,6 +68,20 @@ TEST_F(RetryTest, StopsBeforeAWaitThatWouldPassTheDeadline) {
   EXPECT_LT(now_, absl::UnixEpoch() + absl::Milliseconds(250));
 }
 
+TEST_F(RetryTest, ADeadlineThatPassesInAnAttemptSaysWhyTheOneBeforeFailed) {
+  int attempts = 0;
+  EXPECT_THAT(CallWithRetry({}, Environment(),
+                            [&](absl::Time) {
+                              if (++attempts < 3) return absl::UnavailableError("refused");
+                              return absl::DeadlineExceededError("shop:8500: too late");
+                            }),
+              StatusIs(absl::StatusCode::kDeadlineExceeded,
+                       "shop:8500: too late; the attempt before: refused"));
+  EXPECT_THAT(CallWithRetry({}, Environment(),
+                            [&](absl::Time) { return absl::DeadlineExceededError("too late"); }),
+              StatusIs(absl::StatusCode::kDeadlineExceeded, "too late"));
+}
+
 TEST_F(RetryTest, OnlyTheDeadlineEndsRetriesByDefault) {
   RetryOptions options;
   options.timeout = absl::Minutes(5);
