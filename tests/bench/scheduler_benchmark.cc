@@ -14,6 +14,7 @@
 #include "absl/strings/str_format.h"
 #include "base/check.h"
 #include "base/clock.h"
+#include "server/adapter_memory.h"
 #include "server/adapter_registry.h"
 #include "server/batch_scheduler.h"
 
@@ -24,6 +25,7 @@ struct Options {
   int64_t items = 1'000'000;
   int64_t tokens = 168;
   int adapters = 50;
+  int in_memory = 50;
   int callers = 8;
   int threads = 1;
 };
@@ -46,16 +48,25 @@ double CpuSeconds() {
 
 void Run(const Options& options) {
   Metrics metrics;
+  AdapterMemory memory({.host_bytes = options.in_memory},
+                       {.read = [](const LoadedAdapter&) -> absl::StatusOr<TensorsHandle> {
+                          return std::make_shared<AdapterTensors>();
+                        },
+                        .copy_to_device = nullptr},
+                       &metrics, Clock::System());
   AdapterRegistry registry("", &metrics, Clock::System());
+  registry.SetMemory(&memory);
   for (int a = 0; a < options.adapters; ++a) {
     auto adapter = std::make_shared<LoadedAdapter>();
     adapter->key = {absl::StrCat("adapter-", a), 1};
+    adapter->memory_bytes = 1;
+    memory.Add(adapter, std::make_shared<AdapterTensors>(), nullptr);
     registry.Discover(adapter->key);
     registry.Publish(adapter, absl::ZeroDuration());
   }
   NoPredictor predictor;
   BatchScheduler scheduler({.max_batch_tokens = 16384, .max_queue_tokens = 262144}, &predictor,
-                           &metrics, Clock::System());
+                           &metrics, Clock::System(), &memory);
   std::atomic<int64_t> done = 0;
   std::atomic<int64_t> refused = 0;
   const double cpu = CpuSeconds();
@@ -86,16 +97,19 @@ void Run(const Options& options) {
     });
   }
   for (std::thread& thread : threads) thread.join();
+  // Stop would not wait for adapters to be fetched.
+  while (done.load() < options.items) std::this_thread::yield();
   scheduler.Stop(absl::InfiniteFuture());
   const double seconds = absl::ToDoubleSeconds(Clock::System()->Now() - start);
   const double cpu_seconds = CpuSeconds() - cpu;
   PRICER_CHECK(done.load() == options.items);
   const auto items = static_cast<double>(options.items);
   absl::PrintF(
-      "%d items of %d tokens, %d adapters, %d callers: %.0f items/s, %.0f items/s for each busy "
+      "%d items of %d tokens, %d adapters of which %d fit into memory, %d callers: %.0f items/s, "
+      "%.0f items/s for each busy "
       "core; %d refusals that were tried again\n",
-      options.items, options.tokens, options.adapters, options.callers, items / seconds,
-      items / cpu_seconds, refused.load());
+      options.items, options.tokens, options.adapters, options.in_memory, options.callers,
+      items / seconds, items / cpu_seconds, refused.load());
 }
 
 }  // namespace
@@ -107,6 +121,8 @@ int main(int argc, char** argv) {
   app.add_option("--items", options.items)->capture_default_str();
   app.add_option("--tokens", options.tokens, "Of an item")->capture_default_str();
   app.add_option("--adapters", options.adapters)->capture_default_str();
+  app.add_option("--in-memory", options.in_memory, "Adapters that fit into memory")
+      ->capture_default_str();
   app.add_option("--callers", options.callers)->capture_default_str();
   app.add_option("--threads", options.threads, "That schedule")->capture_default_str();
   CLI11_PARSE(app, argc, argv);
