@@ -24,12 +24,17 @@ if(PRICER_MOLD)
   add_link_options(-fuse-ld=mold)
 endif()
 
+# Code that fuzz targets run counts what of it was reached.
+if(PRICER_FUZZ)
+  add_compile_options(-fsanitize=fuzzer-no-link)
+endif()
+
 # What every test gets; a sanitizer may add to it.
 set(PRICER_TEST_ENVIRONMENT "")
 if(PRICER_SANITIZE STREQUAL "address")
   # g++ 12 has false -Wmaybe-uninitialized in instrumented std::regex.
   add_compile_options(-fsanitize=address,undefined -fno-sanitize-recover=all
-    -fno-omit-frame-pointer -Wno-maybe-uninitialized)
+    -fno-omit-frame-pointer $<$<CXX_COMPILER_ID:GNU>:-Wno-maybe-uninitialized>)
   add_link_options(-fsanitize=address,undefined)
   # Leaks are looked for too, with no suppressions: neither libtorch, gRPC nor the crate needs one.
   # strict_string_checks: read arguments of string functions to their terminating zero.
