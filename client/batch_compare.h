@@ -14,8 +14,8 @@ struct CompareOptions {
   static constexpr int kMostMoves = 100'000;
 
   // Outputs of batch jobs.
-  std::string before;
-  std::string after;
+  std::string before = {};
+  std::string after = {};
   // A price that has moved by more than this share of it has moved far: 0.2 is from below 0.8 to
   // above 1.2 of what it was.
   double threshold = 0.2;

@@ -74,6 +74,13 @@ void UseVersionOf(const v1::Prediction& prediction, v1::AdapterSpec* adapter) {
   adapter->set_version(prediction.served_by().version());
 }
 
+// That has a prediction.
+BatchVersion VersionOf(const v1::ItemResult& result) {
+  const v1::ServedBy& served_by = result.prediction().served_by();
+  return {
+      .adapter = served_by.adapter(), .version = served_by.version(), .digest = served_by.digest()};
+}
+
 absl::Status CheckCount(int results, int items) {
   if (results == items) return absl::OkStatus();
   return absl::InternalError(
@@ -215,7 +222,7 @@ class BatchJob {
       const absl::StatusOr<ShardMarker> done = ReadShardMarker(marker);
       if (done.ok() && done->job == job_) {
         result_ = {.rows = done->rows, .errors = done->errors, .resumed = done->rows};
-        return absl::OkStatus();
+        return CountDone();
       }
     }
     ASSIGN_OR_RETURN(reader_, ItemReader::Open(options_.input, ReaderOptions(options_)));
@@ -229,6 +236,11 @@ class BatchJob {
                            .rejects = options_.rejects},
                           environment_.clock));
     result_.resumed = output_->rows();
+    if (!output_->version().has_value() && shares_version()) {
+      ASSIGN_OR_RETURN(const std::optional<BatchVersion> shared,
+                       ReadSharedVersion(options_.output, job_));
+      if (shared.has_value()) RETURN_IF_ERROR(output_->SetVersion(*shared));
+    }
     if (output_->version().has_value()) UseVersion(*output_->version());
     RETURN_IF_ERROR(SkipResumed());
     for (bool more = true; more;) {
@@ -239,8 +251,19 @@ class BatchJob {
     while (!in_flight_.empty()) RETURN_IF_ERROR(FinishOldest());
     if (!options_.shard.whole()) unlink(marker.c_str());
     RETURN_IF_ERROR(output_->Commit());
-    return options_.shard.whole() ? absl::OkStatus() : WriteMarker(marker);
+    if (options_.shard.whole()) return absl::OkStatus();
+    RETURN_IF_ERROR(WriteMarker(marker));
+    return CountDone();
   }
+
+  absl::Status CountDone() {
+    ASSIGN_OR_RETURN(result_.shards_done,
+                     CountShardsDone(options_.output, options_.shard.count, job_));
+    return absl::OkStatus();
+  }
+
+  // Whether other shards must ask for the version that this one does.
+  bool shares_version() const { return !options_.shard.whole() && !options_.adapter.has_version(); }
 
   absl::Status WriteMarker(const std::string& path) const {
     const BatchVersion version = output_->version().value_or(BatchVersion());
@@ -337,6 +360,11 @@ class BatchJob {
     v1::BatchPredictPricesResponse response;
     if (chunk->answer.valid()) {
       ASSIGN_OR_RETURN(response, chunk->answer.get());
+      ASSIGN_OR_RETURN(const bool is_ours, SettleVersion(response));
+      if (!is_ours) {
+        *chunk->request.mutable_adapter() = adapter_;
+        ASSIGN_OR_RETURN(response, predict_.Predict(chunk->request));
+      }
       RETURN_IF_ERROR(CheckVersion(response));
     }
     int next = 0;
@@ -358,25 +386,35 @@ class BatchJob {
     return absl::OkStatus();
   }
 
-  // That one version has priced it all.
-  absl::Status CheckVersion(const v1::BatchPredictPricesResponse& response) {
+  // Takes the version of the first answer for the whole job; false where another shard has settled
+  // for another before.
+  absl::StatusOr<bool> SettleVersion(const v1::BatchPredictPricesResponse& response) {
+    if (output_->version().has_value()) return true;
     for (const v1::ItemResult& result : response.results()) {
       if (!result.has_prediction()) continue;
-      const v1::ServedBy& served_by = result.prediction().served_by();
-      const std::optional<BatchVersion>& expected = output_->version();
-      if (!expected.has_value()) {
-        RETURN_IF_ERROR(output_->SetVersion({.adapter = served_by.adapter(),
-                                             .version = served_by.version(),
-                                             .digest = served_by.digest()}));
-        UseVersion(*output_->version());
-      } else if (served_by.digest() != expected->digest ||
-                 served_by.version() != expected->version ||
-                 served_by.adapter() != expected->adapter) {
-        return absl::FailedPreconditionError(absl::StrCat(
-            "adapter ", expected->adapter, " version ", expected->version,
-            " has become another: ", "expected the digest ", expected->digest, ", got version ",
-            served_by.version(), " with the digest ", served_by.digest()));
+      const BatchVersion mine = VersionOf(result);
+      BatchVersion settled = mine;
+      if (shares_version()) {
+        ASSIGN_OR_RETURN(settled, AgreeOnVersion(options_.output, job_, mine));
       }
+      RETURN_IF_ERROR(output_->SetVersion(settled));
+      UseVersion(settled);
+      return settled == mine;
+    }
+    return true;
+  }
+
+  // That one version has priced it all.
+  absl::Status CheckVersion(const v1::BatchPredictPricesResponse& response) const {
+    for (const v1::ItemResult& result : response.results()) {
+      if (!result.has_prediction()) continue;
+      const BatchVersion got = VersionOf(result);
+      const BatchVersion& expected = *output_->version();
+      if (got == expected) continue;
+      return absl::FailedPreconditionError(
+          absl::StrCat("adapter ", expected.adapter, " version ", expected.version,
+                       " has become another: ", "expected the digest ", expected.digest,
+                       ", got version ", got.version, " with the digest ", got.digest));
     }
     return absl::OkStatus();
   }

@@ -55,6 +55,8 @@ struct BatchJobResult {
   int64_t errors = 0;
   // Of the rows, those that an earlier run had done.
   int64_t resumed = 0;
+  // Of a shard: how many of the job's shards are done, this one included.
+  int shards_done = 0;
 };
 
 struct BatchProgress {
@@ -81,7 +83,8 @@ using BatchPredict = std::function<absl::StatusOr<v1::BatchPredictPricesResponse
 // of a call that end with RESOURCE_EXHAUSTED, UNAVAILABLE or DEADLINE_EXCEEDED, are sent again
 // before; where there was no time for an item to the last, the job ends. All rows are priced by the
 // version that answered first, also those of a later run that goes on with this one; where that
-// version is gone or has become another (by its digest), the job fails. `progress` is called from
+// version is gone or has become another (by its digest), the job fails. Shards that ask for a label
+// agree on one version (AgreeOnVersion). `progress` is called from
 // the calling thread. Calls in flight are waited for.
 //
 // A shard that is done has a marker (ShardMarkerPath); one of the same job is not done again.

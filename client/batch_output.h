@@ -12,17 +12,9 @@
 #include "base/clock.h"
 #include "base/file.h"
 #include "base/file_descriptor.h"
+#include "client/batch_version.h"
 
 namespace pricer {
-
-// The adapter version that prices a job.
-struct BatchVersion {
-  std::string adapter;
-  int64_t version = 0;
-  std::string digest;
-
-  bool operator==(const BatchVersion&) const = default;
-};
 
 struct BatchOutputOptions {
   std::string path;

@@ -1,6 +1,11 @@
 #include "client/batch_shards.h"
 
+#include <fcntl.h>
+#include <sys/file.h>
+#include <unistd.h>
+
 #include <algorithm>
+#include <cerrno>
 #include <filesystem>
 #include <memory>
 #include <nlohmann/json.hpp>
@@ -13,6 +18,7 @@
 #include "absl/strings/str_join.h"
 #include "absl/strings/str_split.h"
 #include "base/file.h"
+#include "base/file_descriptor.h"
 #include "base/status_macros.h"
 #include "catalog/byte_source.h"
 #include "catalog/line_reader.h"
@@ -68,6 +74,31 @@ absl::StatusOr<std::vector<ShardMarker>> ReadMarkers(const std::string& output, 
       output, ": ", missing.size(), " of ", count, " shards are not done: ",
       absl::StrJoin(missing.begin(), missing.begin() + static_cast<int64_t>(named), ", "),
       named < missing.size() ? ", ..." : ""));
+}
+
+// Nothing where the text is not what AgreeOnVersion writes, or is of another job.
+std::optional<BatchVersion> ParseSharedVersion(const std::string& text, const std::string& job) {
+  const Json json = Json::parse(text, nullptr, /*allow_exceptions=*/false);
+  if (!json.is_object() || !json.contains("job") || json["job"].dump() != job ||
+      !json.contains("adapter") || !json["adapter"].is_string() || !json.contains("version") ||
+      !json["version"].is_number_unsigned() || !json.contains("digest") ||
+      !json["digest"].is_string()) {
+    return std::nullopt;
+  }
+  return BatchVersion{
+      .adapter = json["adapter"], .version = json["version"], .digest = json["digest"]};
+}
+
+// Over what is there; a run that is killed in it leaves what the next one does not take.
+absl::Status OverwriteFile(int file, const std::string& path, absl::string_view text) {
+  if (ftruncate(file, 0) != 0) return ErrnoStatus("cannot truncate", path);
+  const ssize_t written = pwrite(file, text.data(), text.size(), 0);
+  if (written < 0) return ErrnoStatus("cannot write", path);
+  if (static_cast<size_t>(written) != text.size()) {
+    return absl::ResourceExhaustedError(absl::StrCat(path, ": cannot write all of it"));
+  }
+  if (fsync(file) != 0) return ErrnoStatus("cannot flush", path);
+  return absl::OkStatus();
 }
 
 }  // namespace
@@ -131,6 +162,46 @@ absl::StatusOr<ShardMarker> ReadShardMarker(const std::string& path) {
                      .adapter = json["adapter"],
                      .version = json["version"],
                      .digest = json["digest"]};
+}
+
+std::string SharedVersionPath(const std::string& output) { return output + ".version"; }
+
+absl::StatusOr<std::optional<BatchVersion>> ReadSharedVersion(const std::string& output,
+                                                              const std::string& job) {
+  const absl::StatusOr<std::string> text = ReadFile(SharedVersionPath(output));
+  if (absl::IsNotFound(text.status())) return std::optional<BatchVersion>();
+  RETURN_IF_ERROR(text.status());
+  return ParseSharedVersion(*text, job);
+}
+
+absl::StatusOr<BatchVersion> AgreeOnVersion(const std::string& output, const std::string& job,
+                                            const BatchVersion& mine) {
+  const std::string path = SharedVersionPath(output);
+  const FileDescriptor file(open(path.c_str(), O_RDWR | O_CREAT | O_CLOEXEC, 0666));
+  if (!file.ok()) return ErrnoStatus("cannot open", path);
+  while (flock(file.get(), LOCK_EX) != 0) {
+    if (errno != EINTR) return ErrnoStatus("cannot lock", path);
+  }
+  ASSIGN_OR_RETURN(const std::optional<BatchVersion> shared, ReadSharedVersion(output, job));
+  if (shared.has_value()) return *shared;
+  const Json json = {{"job", Json::parse(job)},
+                     {"adapter", mine.adapter},
+                     {"version", mine.version},
+                     {"digest", mine.digest}};
+  RETURN_IF_ERROR(OverwriteFile(file.get(), path, json.dump(2) + "\n"));
+  return mine;
+}
+
+absl::StatusOr<int> CountShardsDone(const std::string& output, int count, const std::string& job) {
+  int done = 0;
+  for (int index = 0; index < count; ++index) {
+    const absl::StatusOr<ShardMarker> marker =
+        ReadShardMarker(ShardMarkerPath(output, {.index = index, .count = count}));
+    if (absl::IsNotFound(marker.status())) continue;
+    RETURN_IF_ERROR(marker.status());
+    done += marker->job == job ? 1 : 0;
+  }
+  return done;
 }
 
 absl::StatusOr<MergeResult> MergeShards(const std::string& output, int count,

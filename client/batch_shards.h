@@ -2,10 +2,12 @@
 
 #include <cstdint>
 #include <functional>
+#include <optional>
 #include <string>
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
+#include "client/batch_version.h"
 
 namespace pricer {
 
@@ -47,6 +49,20 @@ struct ShardMarker {
 absl::Status WriteShardMarker(const std::string& path, const ShardMarker& marker);
 // NotFound where the shard is not done; DataLoss says what is wrong with the file.
 absl::StatusOr<ShardMarker> ReadShardMarker(const std::string& path);
+
+// Where the shards of a job that asks for a label write down which version it led to, so that all
+// of them ask for that: OUTPUT.version.
+std::string SharedVersionPath(const std::string& output);
+// The version that shards of the job have written down; nothing where none has, or of another job.
+absl::StatusOr<std::optional<BatchVersion>> ReadSharedVersion(const std::string& output,
+                                                              const std::string& job);
+// Writes `mine` down unless another shard of the job was before it; returns what is written then.
+// Shards may be of several machines that lock files by flock.
+absl::StatusOr<BatchVersion> AgreeOnVersion(const std::string& output, const std::string& job,
+                                            const BatchVersion& mine);
+
+// How many of the shards are done with the job.
+absl::StatusOr<int> CountShardsDone(const std::string& output, int count, const std::string& job);
 
 struct MergeResult {
   int64_t rows = 0;

@@ -52,6 +52,7 @@ struct BatchFlags {
   int shards = 0;
   bool restart = false;
   bool merge = false;
+  double max_reject_share = 0;
   CompareOptions compare;
   std::string report;
 
@@ -91,6 +92,12 @@ struct BatchFlags {
     return options;
   }
 
+  int ExitCode(int64_t rows, int64_t errors) const {
+    return static_cast<double>(errors) <= max_reject_share * static_cast<double>(rows)
+               ? kExitDone
+               : kExitDoneWithRejects;
+  }
+
   CompareOptions Compare() const {
     CompareOptions options = compare;
     options.after = job.output;
@@ -99,8 +106,12 @@ struct BatchFlags {
 
   absl::Status Validate() const {
     if (job.output.empty()) return absl::InvalidArgumentError("--output: expected a file");
-    if (merge && prices()) {
-      return absl::InvalidArgumentError("--merge: expected no --input: the shards are there");
+    if (!(max_reject_share >= 0 && max_reject_share <= 1)) {
+      return absl::InvalidArgumentError(
+          absl::StrCat("--max-reject-share: expected 0 to 1, got ", max_reject_share));
+    }
+    if (merge && !shard.empty()) {
+      return absl::InvalidArgumentError("--merge: expected --shards, got --shard");
     }
     if (!prices() && !merge && !compares()) {
       return absl::InvalidArgumentError("--input: expected a file, or --merge or --compare");
@@ -115,7 +126,7 @@ struct BatchFlags {
     if (merge && shards == 1) {
       return absl::InvalidArgumentError("--merge: expected more than one of --shards");
     }
-    if (!job.rejects.empty() && (!shard.empty() || (shards > 0 && !merge))) {
+    if (!job.rejects.empty() && prices() && (!shard.empty() || shards > 0)) {
       return absl::InvalidArgumentError("--rejects: each shard has a file of its own");
     }
     if (merge && !job.rejects.empty() && SameFile(job.rejects, job.output)) {
@@ -133,7 +144,7 @@ struct BatchFlags {
         return absl::InvalidArgumentError("--report: expected --compare with it");
       return absl::OkStatus();
     }
-    if (prices() && (!shard.empty() || shards > 0)) {
+    if (prices() && !merge && (!shard.empty() || shards > 0)) {
       return absl::InvalidArgumentError("--compare: expected a whole output, not a shard's");
     }
     RETURN_IF_ERROR(Compare().Validate());
@@ -191,7 +202,7 @@ int ExitCodeOf(const BatchJobOutcome& outcome) {
   }
 }
 
-absl::StatusOr<int> Price(const BatchFlags& flags) {
+absl::StatusOr<int> Price(const BatchFlags& flags, bool* all_shards) {
   CatchInterrupts();
   ASSIGN_OR_RETURN(const BatchJobOptions job, flags.Job());
   ASSIGN_OR_RETURN(const ClientOptions connection, flags.connection.Options());
@@ -221,13 +232,17 @@ absl::StatusOr<int> Price(const BatchFlags& flags) {
     std::cerr << std::endl;
     return ExitCodeOf(outcome);
   }
+  *all_shards = result.shards_done == job.shard.count;
   // Standard output may be the output.
   std::cerr << result.rows << " rows, " << result.errors << " with errors, in " << output;
   if (result.resumed > 0) std::cerr << "; " << result.resumed << " of them by an earlier run";
   if (result.errors > 0 && !job.rejects.empty())
     std::cerr << "; the errors also in " << job.rejects;
+  if (flags.merge) {
+    std::cerr << "; " << result.shards_done << " of " << job.shard.count << " shards are done";
+  }
   std::cerr << std::endl;
-  return result.errors == 0 ? kExitDone : kExitDoneWithRejects;
+  return flags.ExitCode(result.rows, result.errors);
 }
 
 absl::StatusOr<int> Merge(const BatchFlags& flags) {
@@ -243,7 +258,7 @@ absl::StatusOr<int> Merge(const BatchFlags& flags) {
   if (!rejects.empty()) RETURN_IF_ERROR(WriteRejects(output, rejects));
   std::cerr << result.rows << " rows, " << result.errors << " with errors, of " << flags.shards
             << " shards in " << output << std::endl;
-  return result.errors == 0 ? kExitDone : kExitDoneWithRejects;
+  return flags.ExitCode(result.rows, result.errors);
 }
 
 // Whether the change may be published.
@@ -261,9 +276,15 @@ absl::StatusOr<bool> Compare(const BatchFlags& flags) {
 
 absl::StatusOr<int> Run(const BatchFlags& flags) {
   int exit_code = kExitDone;
+  bool all_shards = true;
   if (flags.prices()) {
-    ASSIGN_OR_RETURN(exit_code, Price(flags));
-  } else if (flags.merge) {
+    ASSIGN_OR_RETURN(exit_code, Price(flags, &all_shards));
+    const bool done = exit_code == kExitDone || exit_code == kExitDoneWithRejects;
+    // The shard that ends last goes on for all of them; two that end at once both do, with the same
+    // result.
+    if (!done || (flags.merge && !all_shards)) return exit_code;
+  }
+  if (flags.merge) {
     ASSIGN_OR_RETURN(exit_code, Merge(flags));
   }
   if (!flags.compares() || (exit_code != kExitDone && exit_code != kExitDoneWithRejects)) {
@@ -292,7 +313,12 @@ Command AddBatchCommand(CLI::App& parent) {
                   "its own");
   app->add_option("--shards", flags->shards,
                   absl::StrCat("the same, with the index in ", kIndexVariable, "; of --merge"));
-  app->add_flag("--merge", flags->merge, "put the files of all --shards together as OUTPUT");
+  app->add_flag("--merge", flags->merge,
+                "put the files of all --shards together as OUTPUT; with --input the shard that "
+                "ends last does");
+  app->add_option("--max-reject-share", flags->max_reject_share,
+                  "more rows with errors: exit code 3")
+      ->capture_default_str();
   app->add_option("--compare", flags->compare.before,
                   "output of an earlier job: tell what has changed since");
   app->add_option("--far", flags->compare.threshold, "a price that moves by more has moved far")

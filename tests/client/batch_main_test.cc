@@ -80,6 +80,37 @@ TEST_F(MainTest, ShardsArePricedByIndexAndMerged) {
   EXPECT_TRUE(std::filesystem::exists(dir_.File("out-00001-of-00002.jsonl.done")));
 }
 
+// As the pods of an Indexed Job run.
+TEST_F(MainTest, TheShardThatEndsLastMerges) {
+  const std::string output = dir_.File("out.jsonl");
+  const auto run = [&](int index) {
+    return RunShell(absl::StrCat("JOB_COMPLETION_INDEX=", index, " ", PRICER_CLIENT_PROGRAM, " ",
+                                 Batch(output), "--shards 2 --merge 2>&1"));
+  };
+  const Outcome first = run(1);
+  EXPECT_EQ(first.exit_code, 0);
+  EXPECT_THAT(first.output, HasSubstr("1 of 2 shards are done"));
+  EXPECT_FALSE(std::filesystem::exists(output));
+  // Also where the one that ended last was killed before it had merged.
+  for (int again = 0; again < 2; ++again) {
+    const Outcome last = run(0);
+    EXPECT_EQ(last.exit_code, 0);
+    EXPECT_THAT(last.output, HasSubstr("2 of 2 shards are done"));
+    EXPECT_THAT(last.output, HasSubstr("2 rows, 0 with errors, of 2 shards in " + output));
+    EXPECT_TRUE(std::filesystem::remove(output));
+  }
+}
+
+TEST_F(MainTest, SoManyErrorsAsAreAllowedAreNoneToTheCaller) {
+  EXPECT_OK(WriteFile(input_, "{\"title\":\"pan\"}\n{\"title\":\"\"}\n"));
+  const std::string output = dir_.File("out.jsonl");
+  EXPECT_EQ(RunClient(Batch(output)).exit_code, 3);
+  EXPECT_EQ(RunClient(Batch(output) + "--max-reject-share 0.4").exit_code, 3);
+  EXPECT_EQ(RunClient(Batch(output) + "--max-reject-share 0.5").exit_code, 0);
+  EXPECT_TRUE(std::filesystem::exists(dir_.File("out.rejects.jsonl")));
+  EXPECT_EQ(RunClient(Batch(output) + "--max-reject-share 1.5").exit_code, 2);
+}
+
 TEST_F(MainTest, AChangeThatIsTooFarExitsWith4) {
   const std::string before = dir_.File("before.jsonl");
   const std::string after = dir_.File("after.jsonl");

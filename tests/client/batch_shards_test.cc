@@ -57,7 +57,6 @@ class BatchShardsTest : public BatchJobTest {
   }
   absl::Status RunShard(int index) {
     options_.shard = {.index = index, .count = kShards};
-    newest_version_ = 7;
     return Run().status();
   }
   void RunAll() {
@@ -73,6 +72,7 @@ TEST_F(BatchShardsTest, TogetherTheyAreWhatOneRunWrites) {
   ASSERT_OK(Run().status());
   const std::string whole = *ReadFile(options_.output);
   std::filesystem::remove(options_.output);
+  newest_version_ = 7;
   RunAll();
   ASSERT_OK_AND_ASSIGN(const MergeResult result, Merge());
   EXPECT_EQ(result.rows, 5000);
@@ -101,7 +101,53 @@ TEST_F(BatchShardsTest, OnesThatAreNotDoneAreNamed) {
   EXPECT_FALSE(std::filesystem::exists(options_.output));
 }
 
+// The label leads to another version with every call.
+TEST_F(BatchShardsTest, TheVersionOfTheFirstPricesAll) {
+  ASSERT_OK(RunShard(2));
+  asked_versions_.clear();
+  ASSERT_OK(RunShard(0));
+  EXPECT_THAT(asked_versions_, ::testing::Each(7));
+  // Another has its answer before this one.
+  const std::string path = SharedVersionPath(options_.output);
+  const std::string settled = *ReadFile(path);
+  std::filesystem::remove(path);
+  asked_versions_.clear();
+  options_.shard = {.index = 1, .count = kShards};
+  const BatchJobOutcome outcome = RunBatchJob(
+      options_,
+      [&](const v1::BatchPredictPricesRequest& request, absl::Time deadline) {
+        EXPECT_OK(WriteFile(path, settled));
+        return Answer(request, deadline);
+      },
+      {}, environment_);
+  ASSERT_OK(outcome.status);
+  EXPECT_EQ(outcome.result.shards_done, 3);
+  ASSERT_GT(asked_versions_.size(), 2u);
+  EXPECT_EQ(asked_versions_[0], 0);
+  asked_versions_.erase(asked_versions_.begin());
+  EXPECT_THAT(asked_versions_, ::testing::Each(7));
+  EXPECT_OK(Merge().status());
+}
+
+// What a killed shard has begun to write, or one of another job has, counts for nothing.
+TEST_F(BatchShardsTest, AgreeOnOneVersionPerJob) {
+  const BatchVersion seven = {.adapter = "shop", .version = 7, .digest = "d7"};
+  const BatchVersion eight = {.adapter = "shop", .version = 8, .digest = "d8"};
+  const auto agree = [this](const std::string& job, const BatchVersion& mine) {
+    return *AgreeOnVersion(options_.output, job, mine);
+  };
+  EXPECT_EQ(agree("{\"a\":\"1\"}", seven), seven);
+  EXPECT_EQ(agree("{\"a\":\"1\"}", eight), seven);
+  EXPECT_EQ(agree("{\"a\":\"2\"}", eight), eight);
+  ASSERT_OK(WriteFile(SharedVersionPath(options_.output), "{\"job\":"));
+  EXPECT_EQ(agree("{\"a\":\"2\"}", seven), seven);
+  options_.output = directory_ / "none" / "out.jsonl";
+  EXPECT_THAT(AgreeOnVersion(options_.output, "{}", seven),
+              StatusIs(absl::StatusCode::kNotFound, HasSubstr("none/out.jsonl.version")));
+}
+
 TEST_F(BatchShardsTest, OnesOfAnotherVersionAreNotMerged) {
+  options_.adapter.set_version(7);
   RunAll();
   options_.resume = false;
   digest_ = "d8";
@@ -141,9 +187,9 @@ TEST_F(BatchShardsTest, OneThatWasKilledGoesOn) {
   for (int index = 0; index < kShards; ++index) whole.push_back(*ReadFile(PathOf(index)));
   options_.resume = false;
   asked_versions_.clear();
+  options_.calls_in_flight = 1;
   environment_.stop = [this] { return asked_versions_.size() >= 2; };
   options_.shard = {.index = 0, .count = kShards};
-  newest_version_ = 7;
   EXPECT_TRUE(RunJob().kept);
   environment_.stop = nullptr;
   options_.resume = true;

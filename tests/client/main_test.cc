@@ -44,7 +44,7 @@ TEST_F(MainTest, WrongOptionsExitWith2AndAreNamed) {
   expect(batch + "--shard 2/2", "--shard: expected INDEX/COUNT");
   expect(batch + "--shards 2", "JOB_COMPLETION_INDEX, which is not set");
   expect(batch + "--shard 0/2 --shards 2", "one of them");
-  expect(batch + "--merge --shards 2", "--merge: expected no --input");
+  expect(batch + "--merge --shard 0/2", "--merge: expected --shards, got --shard");
   expect("batch --merge --output out.jsonl", "--merge: expected --shards");
   expect("batch --output out.jsonl", "--input: expected a file");
   expect(batch + "--report r.json", "--report: expected --compare");
@@ -145,6 +145,27 @@ TEST_F(MainTest, ALoadTestTellsHowLongCallsTook) {
       RunClient("load-test --server 127.0.0.1:1 --duration 50ms --warm-up 0s --deadline 20ms");
   EXPECT_EQ(nobody.exit_code, 1);
   EXPECT_THAT(nobody.output, HasSubstr("such as: 127.0.0.1:1: "));
+}
+
+TEST_F(MainTest, ALoadTestLeavesRetriesToGrpcWhereItIsTold) {
+  const std::string load =
+      absl::StrCat("load-test --json --duration 200ms --warm-up 0s --rate 100 --server ", address_);
+  const auto codes = [&](const std::string& arguments) {
+    pricing_.refuse = 3;
+    const Outcome outcome = RunClient(load + arguments);
+    EXPECT_EQ(outcome.exit_code, 0) << outcome.output;
+    return nlohmann::json::parse(outcome.output).at("stages").at(0).at("calls");
+  };
+  EXPECT_EQ(codes("").at("UNAVAILABLE"), 3);
+  const std::string config = dir_.File("service_config.json");
+  EXPECT_OK(WriteFile(config, R"({"methodConfig": [{"name": [{}], "retryPolicy": {
+      "maxAttempts": 5, "initialBackoff": "0.01s", "maxBackoff": "0.1s", "backoffMultiplier": 2,
+      "retryableStatusCodes": ["UNAVAILABLE"]}}]})"));
+  EXPECT_FALSE(codes(" --service-config " + config).contains("UNAVAILABLE"));
+  EXPECT_OK(WriteFile(config, "[]"));
+  const Outcome none = RunClient(load + " --service-config " + config);
+  EXPECT_EQ(none.exit_code, 1);
+  EXPECT_THAT(none.output, HasSubstr(config + ": expected a JSON object"));
 }
 
 TEST_F(MainTest, LostOutputIsAFailure) {
