@@ -16,9 +16,8 @@
 #include "absl/time/time.h"
 #include "base/file_descriptor.h"
 #include "base/status_macros.h"
-#include "model/adapter_name.h"
-#include "trainer/checkpoint_store.h"
 #include "trainer/hidden_removal.h"
+#include "trainer/run_folder.h"
 
 namespace pricer {
 namespace {
@@ -30,24 +29,12 @@ struct Run {
   absl::Time last_change;
 };
 
-bool Exists(const std::string& path) {
-  std::error_code ignored;
-  return fs::exists(path, ignored);
-}
-
 absl::Time LastChange(const std::string& path) {
   struct stat info {};
   for (const char* file : {"/metrics.jsonl", ""}) {
     if (stat((path + file).c_str(), &info) == 0) break;
   }
   return absl::TimeFromTimespec(info.st_mtim);
-}
-
-// "shop" of "shop-12"; empty where it is no run's name.
-std::string NameOfRun(const std::string& entry) {
-  const size_t dash = entry.rfind('-');
-  if (dash == std::string::npos || !ParseAdapterVersion(entry.substr(dash + 1))) return "";
-  return entry.substr(0, dash);
 }
 
 // By name, each newest first.
@@ -58,19 +45,14 @@ absl::StatusOr<std::map<std::string, std::vector<Run>>> FindRuns(const PruneOpti
     const std::string name = NameOfRun(entry);
     const std::string path = absl::StrCat(options.runs, "/", entry);
     if (name.empty() || (!options.name.empty() && name != options.name)) continue;
-    if (Exists(path + "/lock")) runs[name].push_back({path, LastChange(path)});
+    std::error_code ignored;
+    if (fs::exists(path + "/lock", ignored)) runs[name].push_back({path, LastChange(path)});
   }
   for (auto& [name, of_name] : runs) {
     std::stable_sort(of_name.begin(), of_name.end(),
                      [](const Run& a, const Run& b) { return a.last_change > b.last_change; });
   }
   return runs;
-}
-
-bool IsPublished(const std::string& run) { return Exists(run + "/published.json"); }
-
-bool CanBeResumed(const std::string& run) {
-  return !IsPublished(run) && CheckpointStore(run + "/checkpoints", /*keep=*/1).FindNewest().ok();
 }
 
 // Where it could not be published.

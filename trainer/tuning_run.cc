@@ -27,6 +27,7 @@
 #include "trainer/option_checks.h"
 #include "trainer/process_group.h"
 #include "trainer/publication.h"
+#include "trainer/run_folder.h"
 #include "trainer/run_log.h"
 #include "trainer/step_reporter.h"
 #include "trainer/trainer_state.h"
@@ -237,11 +238,6 @@ absl::Status InRun(const TuningOptions& options, const absl::Status& status) {
                       absl::StrCat("--resume ", options.resume, ": ", status.message()));
 }
 
-// What a run writes when its adapter is published.
-std::string PublishedFile(const std::string& run_directory) {
-  return run_directory + "/published.json";
-}
-
 absl::Status RecordPublication(const std::string& run_directory, const PublishedVersion& version) {
   const nlohmann::ordered_json json = {{"directory", version.directory},
                                        {"version", version.version}};
@@ -252,7 +248,7 @@ absl::Status RecordPublication(const std::string& run_directory, const Published
 
 // The newest checkpoint of the run that is to go on.
 absl::StatusOr<TrainingState> FindState(const TuningOptions& options, const Resumption& run) {
-  if (std::filesystem::exists(PublishedFile(options.resume))) {
+  if (IsPublished(options.resume)) {
     return absl::FailedPreconditionError(
         absl::StrCat("--resume ", options.resume, ": the run is done; what it published stands in ",
                      PublishedFile(options.resume)));
@@ -356,7 +352,6 @@ struct OpenedRun {
 
 // A new run, or the one that is to go on.
 absl::StatusOr<OpenedRun> OpenRun(const TuningOptions& options, const TuningInputs& inputs) {
-  constexpr absl::string_view kCheckpoints = "/checkpoints";
   if (options.launch.rank > 0) {
     return OpenedRun{std::nullopt,
                      {CheckpointStore("", 1), IdentityOf(options, inputs), std::nullopt}};
@@ -364,13 +359,13 @@ absl::StatusOr<OpenedRun> OpenRun(const TuningOptions& options, const TuningInpu
   if (options.resume.empty()) {
     ASSIGN_OR_RETURN(RunLog log, RunLog::Create(options.runs, options.name));
     RETURN_IF_ERROR(log.WriteOptions(AllOptions(options, inputs.prompt)));
-    CheckpointStore store(absl::StrCat(log.directory(), kCheckpoints), options.keep_checkpoints);
+    CheckpointStore store(CheckpointsOf(log.directory()), options.keep_checkpoints);
     return OpenedRun{std::move(log), {std::move(store), IdentityOf(options, inputs), std::nullopt}};
   }
-  Resumption resumption{.store = CheckpointStore(absl::StrCat(options.resume, kCheckpoints),
-                                                 options.keep_checkpoints),
-                        .identity = IdentityOf(options, inputs),
-                        .state = std::nullopt};
+  Resumption resumption{
+      .store = CheckpointStore(CheckpointsOf(options.resume), options.keep_checkpoints),
+      .identity = IdentityOf(options, inputs),
+      .state = std::nullopt};
   ASSIGN_OR_RETURN(resumption.state, FindState(options, resumption));
   absl::StatusOr<RunLog> log = RunLog::Reopen(options.resume, resumption.state->step);
   RETURN_IF_ERROR(InRun(options, log.status()));

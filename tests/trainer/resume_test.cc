@@ -184,6 +184,29 @@ TEST_F(ResumeTest, ARunThatIsAskedToStopSavesAndGoesOn) {
   ExpectSameAdapters("whole", "stopped");
 }
 
+// One command that a job repeats until it is done.
+TEST_F(ResumeTest, TheLatestRunGoesOnAndIsNotDoneTwice) {
+  constexpr int kSteps = 60;
+  std::vector<std::string> arguments = Arguments("job", kSteps);
+  arguments.insert(arguments.end(), {"--resume", "latest"});
+  // A run that was killed before it had saved anything is left alone.
+  std::filesystem::create_directories(dir_.File("runs/job-1"));
+  const std::string run = dir_.File("runs/job-2");
+  {
+    Process stopped(PRICER_TRAINER_PROGRAM, arguments, dir_.File("stopped"));
+    ASSERT_NE(stopped.WaitForErrorLine("tuning 1/"), "");
+    stopped.Signal(SIGTERM);
+    ASSERT_EQ(stopped.Wait(), kExitResumable) << stopped.ErrorOutput();
+  }
+  Process resumed(PRICER_TRAINER_PROGRAM, arguments, dir_.File("resumed"));
+  ASSERT_EQ(resumed.Wait(), kExitDone) << resumed.ErrorOutput();
+  EXPECT_THAT(resumed.ErrorOutput(), HasSubstr("going on with " + run));
+  Process again(PRICER_TRAINER_PROGRAM, arguments, dir_.File("again"));
+  ASSERT_EQ(again.Wait(), kExitDone) << again.ErrorOutput();
+  EXPECT_THAT(again.Output(), HasSubstr(run + " has published its adapter already"));
+  EXPECT_FALSE(std::filesystem::exists(dir_.File("adapters/job/2")));
+}
+
 TEST_F(ResumeTest, AFullDiskEndsTheRunAndLeavesItsLastCheckpoint) {
   constexpr int kSteps = 60;
   SmallDisk disk(dir_.File("runs"));

@@ -3,6 +3,7 @@
 #include <CLI/CLI.hpp>
 #include <map>
 #include <memory>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -15,6 +16,7 @@
 #include "trainer/commands/lora_flags.h"
 #include "trainer/launch_environment.h"
 #include "trainer/report.h"
+#include "trainer/run_folder.h"
 #include "trainer/tuning_run.h"
 
 namespace pricer {
@@ -33,9 +35,11 @@ void AddDataOptions(CLI::App* app, TuningOptions* options) {
   app->add_flag("--token-cache,!--no-token-cache", options->token_cache,
                 "Keep the tokenized training items in <runs>/.token-cache, for the next run")
       ->default_str("true");
-  app->add_option("--resume", options->resume,
-                  "Folder of a run that was stopped: it goes on from its newest checkpoint; repeat "
-                  "the options it began with");
+  app->add_option(
+      "--resume", options->resume,
+      "Folder of a run that was stopped: it goes on from its newest checkpoint; repeat "
+      "the options it began with. latest = the newest run of --name, if it was stopped, "
+      "or a new one; where it has published, nothing is left to do");
   app->add_option("--save-minutes", options->save_minutes,
                   "Time between two checkpoints; 0 = one after every step")
       ->capture_default_str();
@@ -167,6 +171,27 @@ void AddProcessOptions(CLI::App* app, TuningOptions* options) {
       ->default_str(absl::FormatDuration(options->rank_timeout));
 }
 
+constexpr char kLatest[] = "latest";
+
+// What `--resume latest` stands for: the options with a run to go on with, or with none; nothing
+// where the latest has published.
+absl::StatusOr<std::optional<TuningOptions>> ResolveResume(TuningOptions options) {
+  if (options.resume != kLatest) return options;
+  options.resume.clear();
+  if (options.launch.rank > 0) return options;  // rank 0 alone looks at the run
+  ASSIGN_OR_RETURN(const std::optional<std::string> latest, LatestRun(options.runs, options.name));
+  if (!latest.has_value()) return options;
+  if (IsPublished(*latest)) {
+    absl::PrintF("%s has published its adapter already: %s\n", *latest, PublishedFile(*latest));
+    return std::optional<TuningOptions>();
+  }
+  if (CanBeResumed(*latest)) {
+    options.resume = *latest;
+    absl::FPrintF(stderr, "going on with %s\n", *latest);
+  }
+  return options;
+}
+
 int Report(const TuningOptions& options, const TuningOutcome& outcome) {
   if (!outcome.lost.empty()) absl::FPrintF(stderr, "pricer-trainer tune: %s\n", outcome.lost);
   // Rank 0 tells the rest.
@@ -217,11 +242,16 @@ Command AddTuneCommand(CLI::App& parent) {
   return {app,
           [options]() -> absl::Status {
             ASSIGN_OR_RETURN(options->launch, ReadLaunchEnvironment());
-            return options->Validate();
+            if (options->resume != kLatest) return options->Validate();
+            TuningOptions anew = *options;
+            anew.resume.clear();
+            return anew.Validate();
           },
           [options]() -> absl::StatusOr<int> {
-            ASSIGN_OR_RETURN(const TuningOutcome outcome, RunTuning(*options));
-            return Report(*options, outcome);
+            ASSIGN_OR_RETURN(const std::optional<TuningOptions> resolved, ResolveResume(*options));
+            if (!resolved.has_value()) return kExitDone;
+            ASSIGN_OR_RETURN(const TuningOutcome outcome, RunTuning(*resolved));
+            return Report(*resolved, outcome);
           }};
 }
 
