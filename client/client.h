@@ -33,6 +33,8 @@ struct ClientOptions {
   std::string token;
   // Sends the token without TLS, where it can be read on the way.
   bool allow_insecure_token = false;
+  // gRPC's service config, JSON, as of callers that leave retries to gRPC; empty = none.
+  std::string service_config;
   RetryOptions retry;
 
   absl::Status Validate() const;

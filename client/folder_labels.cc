@@ -74,6 +74,29 @@ absl::StatusOr<AdapterLabels> SetFolderLabel(const std::string& root, const std:
   });
 }
 
+absl::StatusOr<AdapterLabels> PromoteFolderVersion(const std::string& root,
+                                                   const std::string& adapter, int64_t version) {
+  ASSIGN_OR_RETURN(const std::string directory, DirectoryOf(root, adapter));
+  RETURN_IF_ERROR(CheckVersion(directory, version));
+  return UpdateAdapterLabels(directory, [&](AdapterLabels* labels) -> absl::Status {
+    const LabelAuthor author = Author();
+    RETURN_IF_ERROR(labels->Set(std::string(kStableLabel), {.version = version},
+                                NewestVersion(directory), author));
+    const auto canary = labels->labels.find(std::string(kCanaryLabel));
+    if (canary == labels->labels.end() || canary->second.version != version) {
+      return absl::OkStatus();
+    }
+    return labels->Remove(std::string(kCanaryLabel), author);
+  });
+}
+
+absl::StatusOr<int64_t> NewestFolderVersion(const std::string& root, const std::string& adapter) {
+  ASSIGN_OR_RETURN(const std::string directory, DirectoryOf(root, adapter));
+  const std::optional<int64_t> newest = NewestVersion(directory);
+  if (newest.has_value()) return *newest;
+  return absl::NotFoundError(absl::StrCat(directory, ": no version is ready in it"));
+}
+
 absl::StatusOr<AdapterLabels> RemoveFolderLabel(const std::string& root, const std::string& adapter,
                                                 const std::string& label) {
   ASSIGN_OR_RETURN(const std::string directory, DirectoryOf(root, adapter));

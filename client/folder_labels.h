@@ -1,5 +1,6 @@
 #pragma once
 
+#include <cstdint>
 #include <string>
 
 #include "absl/status/statusor.h"
@@ -19,6 +20,11 @@ absl::StatusOr<AdapterLabels> SetFolderLabel(const std::string& root, const std:
                                              const std::string& label, const LabelTarget& target);
 absl::StatusOr<AdapterLabels> RemoveFolderLabel(const std::string& root, const std::string& adapter,
                                                 const std::string& label);
+// Points `stable` to a version and takes `canary` away where it leads there too, in one move.
+absl::StatusOr<AdapterLabels> PromoteFolderVersion(const std::string& root,
+                                                   const std::string& adapter, int64_t version);
+// The newest version with a marker; NotFound where there is none.
+absl::StatusOr<int64_t> NewestFolderVersion(const std::string& root, const std::string& adapter);
 // FailedPrecondition where the version to go back to is not there any more.
 absl::StatusOr<AdapterLabels> RollBackFolderLabel(const std::string& root,
                                                   const std::string& adapter,

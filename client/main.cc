@@ -15,6 +15,7 @@
 #include "client/commands/load_test.h"
 #include "client/commands/operations.h"
 #include "client/commands/price.h"
+#include "client/commands/promote.h"
 #include "client/commands/replay.h"
 
 namespace pricer {
@@ -66,6 +67,7 @@ int Main(int argc, char** argv) {
       AddAdaptersLabelCommand(*adapters),
       AddAdaptersUnlabelCommand(*adapters),
       AddAdaptersRollbackCommand(*adapters),
+      AddAdaptersPromoteCommand(*adapters),
   };
   try {
     app.parse(argc, argv);

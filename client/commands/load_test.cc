@@ -3,10 +3,12 @@
 #include <CLI/CLI.hpp>
 #include <iostream>
 #include <memory>
+#include <nlohmann/json.hpp>
 #include <optional>
 #include <string>
 #include <utility>
 
+#include "absl/strings/str_cat.h"
 #include "base/exit_codes.h"
 #include "base/file.h"
 #include "base/interrupt.h"
@@ -36,6 +38,18 @@ struct LoadTestFlags {
   bool bulk = false;
   bool json = false;
   std::string hgrm;
+  std::string service_config;
+
+  absl::StatusOr<ClientOptions> Client() const {
+    ASSIGN_OR_RETURN(ClientOptions options, connection.Options());
+    if (service_config.empty()) return options;
+    ASSIGN_OR_RETURN(options.service_config, ReadFile(service_config));
+    if (!nlohmann::json::parse(options.service_config, nullptr, /*allow_exceptions=*/false)
+             .is_object()) {
+      return absl::DataLossError(absl::StrCat(service_config, ": expected a JSON object"));
+    }
+    return options;
+  }
 
   absl::StatusOr<LoadTestOptions> Options() const {
     LoadTestOptions result = options;
@@ -67,7 +81,7 @@ struct LoadTestFlags {
 absl::StatusOr<int> Run(const LoadTestFlags& flags) {
   CatchInterrupts();
   ASSIGN_OR_RETURN(const LoadTestOptions options, flags.Options());
-  ASSIGN_OR_RETURN(const ClientOptions client, flags.connection.Options());
+  ASSIGN_OR_RETURN(const ClientOptions client, flags.Client());
   // Before the test: where it cannot be written is known at once.
   std::optional<AtomicFileWriter> hgrm;
   if (!flags.hgrm.empty()) {
@@ -140,6 +154,9 @@ Command AddLoadTestCommand(CLI::App& parent) {
   app->add_flag("--bulk", flags->bulk, "in the bulk lane");
   app->add_option("--seed", options->seed)->capture_default_str();
   app->add_flag("--json", flags->json, "one JSON object instead of a table");
+  app->add_option("--service-config", flags->service_config,
+                  "JSON file of gRPC's service config, such as its retry policy; none = each call "
+                  "is made once");
   app->add_option("--hgrm", flags->hgrm, "file for the latencies' percentiles, as HdrHistogram's");
   return {app, [flags] { return flags->Validate(); }, [flags] { return Run(*flags); }};
 }

@@ -37,6 +37,7 @@ class FakePricing final : public v1::PricingService::Service {
       authorization.assign(shown->second.data(), shown->second.size());
     }
     if (request->options().no_cache()) no_cache = true;
+    if (refuse-- > 0) return grpc::Status(grpc::StatusCode::UNAVAILABLE, "draining");
     Price(request->item(), response->mutable_prediction());
     return grpc::Status::OK;
   }
@@ -54,6 +55,7 @@ class FakePricing final : public v1::PricingService::Service {
   std::function<void()> before_batch;
   std::string authorization;
   std::atomic<bool> no_cache = false;
+  std::atomic<int> refuse = 0;  // so many calls
 
  private:
   static void Price(const v1::Item& item, v1::Prediction* prediction) {
