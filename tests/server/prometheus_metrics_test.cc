@@ -201,7 +201,7 @@ TEST_F(PrometheusMetricsTest, AlertsAndDashboardNameNothingElse) {
     ASSERT_OK(WriteFile(file, text));
   }
   for (const char* const path :
-       {"deploy/monitoring/alerts.yaml", "deploy/monitoring/dashboard.json"}) {
+       {"deploy/monitoring/rules.yaml", "deploy/monitoring/dashboard.json"}) {
     ASSERT_OK_AND_ASSIGN(const std::string file, ReadFile(path));
     const std::regex name("pricer_[a-z_]+");
     std::set<std::string> names(std::sregex_token_iterator(file.begin(), file.end(), name), {});
