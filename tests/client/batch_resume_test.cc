@@ -10,6 +10,7 @@
 #include "client/batch_output.h"
 #include "client/batch_row.h"
 #include "tests/client/batch_job_fixture.h"
+#include "tests/testing/small_disk.h"
 #include "tests/testing/status_matchers.h"
 
 // What a batch job leaves when it does not come to its end, and how it goes on.
@@ -114,6 +115,25 @@ TEST_F(BatchResumeTest, WhereverItEndsTheOutputIsTheSame) {
     std::filesystem::remove(options_.output);
     newest_version_ = 7;
   }
+}
+
+// Lines that found no room are not there in part, and the same job goes on when there is some.
+TEST_F(BatchResumeTest, AFullDiskLosesNoRow) {
+  WriteInput(3000);
+  options_.items_per_call = 64;
+  const std::string whole = Whole();
+  testing::SmallDisk disk(directory_ / "disk");
+  if (!disk.Mount("128k")) GTEST_SKIP() << "this process may not mount file systems";
+  options_.output = directory_ / "disk" / "out.jsonl";
+  const BatchJobOutcome full = RunJob();
+  EXPECT_THAT(full.status, StatusIs(absl::StatusCode::kResourceExhausted,
+                                    AllOf(HasSubstr(Partial()), HasSubstr("No space left"))));
+  EXPECT_FALSE(std::filesystem::exists(options_.output));
+  ASSERT_TRUE(disk.Resize("2m"));
+  newest_version_ = 9;
+  ASSERT_OK_AND_ASSIGN(const BatchJobResult result, Run());
+  EXPECT_GT(result.resumed, 0);
+  EXPECT_TRUE(*ReadFile(options_.output) == whole);
 }
 
 TEST_F(BatchResumeTest, AnotherJobIsNotGoneOnWith) {

@@ -168,6 +168,14 @@ TEST_F(MainTest, ALoadTestLeavesRetriesToGrpcWhereItIsTold) {
   EXPECT_THAT(none.output, HasSubstr(config + ": expected a JSON object"));
 }
 
+TEST_F(MainTest, TheExampleOfTheLibraryPricesItems) {
+  pricing_.refuse = 1;
+  const Outcome outcome =
+      testing::RunShell(absl::StrCat(PRICER_CLIENT_EXAMPLE, " ", address_, " 2>&1"));
+  EXPECT_EQ(outcome.exit_code, 0);
+  EXPECT_EQ(outcome.output, "24 , by version 3\n24\n9\n");
+}
+
 TEST_F(MainTest, LostOutputIsAFailure) {
   const Outcome outcome =
       RunClient(absl::StrCat("price --json --server ", address_, " >/dev/full"));

@@ -2,7 +2,6 @@
 
 #include <gmock/gmock.h>
 #include <signal.h>
-#include <sys/mount.h>
 
 #include <filesystem>
 #include <nlohmann/json.hpp>
@@ -16,6 +15,7 @@
 #include "base/exit_codes.h"
 #include "base/file.h"
 #include "tests/testing/process.h"
+#include "tests/testing/small_disk.h"
 #include "tests/testing/status_matchers.h"
 #include "tests/testing/temp_dir.h"
 #include "tests/testing/tiny_model.h"
@@ -28,35 +28,8 @@ using ::testing::AnyOf;
 using ::testing::HasSubstr;
 using ::testing::Not;
 using testing::Process;
+using testing::SmallDisk;
 using testing::TempDir;
-
-// A file system of its own, in memory.
-class SmallDisk {
- public:
-  explicit SmallDisk(std::string path) : path_(std::move(path)) {}
-  ~SmallDisk() {
-    if (mounted_) umount2(path_.c_str(), MNT_DETACH);
-  }
-  SmallDisk(const SmallDisk&) = delete;
-  SmallDisk& operator=(const SmallDisk&) = delete;
-
-  // False where this process may not mount anything.
-  bool Mount(const std::string& size) {
-    std::filesystem::create_directories(path_);
-    mounted_ = mount("pricer-test", path_.c_str(), "tmpfs", 0, ("size=" + size).c_str()) == 0;
-    return mounted_;
-  }
-  bool Resize(const std::string& size) {
-    return mount("pricer-test", path_.c_str(), "tmpfs", MS_REMOUNT, ("size=" + size).c_str()) == 0;
-  }
-  bool ForbidWriting() {
-    return mount("pricer-test", path_.c_str(), "tmpfs", MS_REMOUNT | MS_RDONLY, nullptr) == 0;
-  }
-
- private:
-  const std::string path_;
-  bool mounted_ = false;
-};
 
 class ResumeTest : public ::testing::Test {
  protected:
