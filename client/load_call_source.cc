@@ -52,6 +52,9 @@ const std::string& LoadCallSource::DrawAdapter() {
 }
 
 std::string LoadCallSource::DrawText() {
+  if (!options_.texts.empty()) {
+    return options_.texts[static_cast<size_t>(items_++) % options_.texts.size()];
+  }
   const auto bytes =
       static_cast<size_t>(options_.text_bytes[random_.Index(options_.text_bytes.size())]);
   std::string text = absl::StrCat("no. ", items_++, "\n");

@@ -5,8 +5,14 @@
 
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
+#include "absl/strings/str_replace.h"
 
 namespace pricer {
+
+// Embedded files: load_page.html, and Chart.js.
+absl::string_view LoadPage();
+absl::string_view ChartJs();
+
 namespace {
 
 using Json = nlohmann::ordered_json;
@@ -17,6 +23,8 @@ struct Percentile {
 };
 constexpr std::array<Percentile, 5> kPercentiles = {
     {{"p50", 0.5}, {"p90", 0.9}, {"p99", 0.99}, {"p99.9", 0.999}, {"p99.99", 0.9999}}};
+
+constexpr double kCurveStep = 1.2;
 
 double PerSecond(int64_t count, absl::Duration time) {
   return time > absl::ZeroDuration() ? static_cast<double>(count) / absl::ToDoubleSeconds(time) : 0;
@@ -69,6 +77,16 @@ Json LatencyJson(const LatencyHistogram& latency) {
   return json;
 }
 
+// For the chart: half of what is left at each step, as HdrHistogram's percentiles go, and some
+// between.
+Json PercentileCurve(const LatencyHistogram& latency) {
+  Json points = Json::array();
+  for (double left = 1; left * static_cast<double>(latency.count()) >= 1; left /= kCurveStep) {
+    points.push_back({1 - left, absl::ToDoubleMilliseconds(latency.Quantile(1 - left))});
+  }
+  return points;
+}
+
 Json CountsJson(const std::map<absl::StatusCode, int64_t>& counts) {
   Json json = Json::object();
   for (const auto& [code, count] : counts) json[absl::StatusCodeToString(code)] = count;
@@ -106,6 +124,19 @@ std::string LoadReportJson(const LoadTestResult& result) {
     json["messages"][absl::StatusCodeToString(code)] = message;
   }
   return json.dump(2);
+}
+
+std::string LoadReportHtml(const LoadTestResult& result, const std::string& command) {
+  Json json = Json::parse(LoadReportJson(result));
+  json["command"] = command;
+  json["total"] = StageJson(result.Total());
+  for (size_t i = 0; i < result.stages.size(); ++i) {
+    json["stages"][i]["percentiles"] = PercentileCurve(result.stages[i].latency);
+  }
+  // Nothing in it ends the element that it stands in.
+  const std::string data = absl::StrReplaceAll(
+      json.dump(-1, ' ', false, Json::error_handler_t::replace), {{"<", "\\u003c"}});
+  return absl::StrReplaceAll(LoadPage(), {{"{{DATA}}", data}, {"{{CHART_JS}}", ChartJs()}});
 }
 
 }  // namespace pricer

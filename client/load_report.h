@@ -10,5 +10,8 @@ namespace pricer {
 std::string LoadReportText(const LoadTestResult& result);
 // The same as one JSON object: times in milliseconds.
 std::string LoadReportJson(const LoadTestResult& result);
+// A page that needs nothing beside it: charts, the same figures as tables, and the command that
+// made them.
+std::string LoadReportHtml(const LoadTestResult& result, const std::string& command);
 
 }  // namespace pricer

@@ -40,6 +40,8 @@ struct LoadTestOptions {
   // Bytes of an item's text, drawn evenly from these. Texts begin with a number, so that no two are
   // alike and each is computed.
   std::vector<int> text_bytes = {400};
+  // Texts to send instead, one after the other and again from the first.
+  std::vector<std::string> texts = {};
   v1::Lane lane = v1::LANE_ONLINE;
   uint64_t seed = 1;
 

@@ -9,11 +9,14 @@
 #include <utility>
 
 #include "absl/strings/str_cat.h"
+#include "absl/strings/str_join.h"
 #include "base/exit_codes.h"
 #include "base/file.h"
 #include "base/interrupt.h"
 #include "base/status_macros.h"
 #include "base/units.h"
+#include "catalog/item.h"
+#include "catalog/item_reader.h"
 #include "client/commands/common_flags.h"
 #include "client/load_report.h"
 #include "client/load_target.h"
@@ -25,6 +28,8 @@ namespace {
 constexpr char kClosed[] = "closed";
 constexpr int kDefaultConcurrency = 8;
 constexpr int kMaxConnections = 1000;
+// Of --input; they are all in memory.
+constexpr size_t kMostTexts = 1'000'000;
 
 struct LoadTestFlags {
   ConnectionFlags connection;
@@ -38,7 +43,22 @@ struct LoadTestFlags {
   bool bulk = false;
   bool json = false;
   std::string hgrm;
+  std::string html;
+  std::string input;
   std::string service_config;
+  const CLI::App* app = nullptr;
+
+  // As it was called, for whoever reads the page.
+  std::string Command() const {
+    std::string command = "pricer load-test";
+    for (const CLI::Option* const option : app->get_options()) {
+      if (option->count() == 0) continue;
+      absl::StrAppend(&command, " ", option->get_name());
+      const bool is_flag = option->get_items_expected_max() == 0;
+      if (!is_flag) absl::StrAppend(&command, " ", absl::StrJoin(option->results(), ","));
+    }
+    return command;
+  }
 
   absl::StatusOr<ClientOptions> Client() const {
     ASSIGN_OR_RETURN(ClientOptions options, connection.Options());
@@ -69,6 +89,24 @@ struct LoadTestFlags {
     return result;
   }
 
+  // Items of --input, as texts.
+  absl::StatusOr<std::vector<std::string>> Texts() const {
+    std::vector<std::string> texts;
+    if (input.empty()) return texts;
+    ItemReaderOptions reading;
+    reading.price_required = false;
+    ASSIGN_OR_RETURN(const std::unique_ptr<ItemReader> reader, ItemReader::Open(input, reading));
+    Item item;
+    while (texts.size() < kMostTexts) {
+      ASSIGN_OR_RETURN(const bool more, reader->Next(&item));
+      if (!more) break;
+      texts.push_back(ItemText(item));
+    }
+    if (texts.empty())
+      return absl::DataLossError(absl::StrCat(input, ": expected items, got none"));
+    return texts;
+  }
+
   absl::Status Validate() const {
     RETURN_IF_ERROR(connection.Validate());
     if (connections < 1 || connections > kMaxConnections) {
@@ -80,13 +118,19 @@ struct LoadTestFlags {
 
 absl::StatusOr<int> Run(const LoadTestFlags& flags) {
   CatchInterrupts();
-  ASSIGN_OR_RETURN(const LoadTestOptions options, flags.Options());
+  ASSIGN_OR_RETURN(LoadTestOptions options, flags.Options());
+  ASSIGN_OR_RETURN(options.texts, flags.Texts());
   ASSIGN_OR_RETURN(const ClientOptions client, flags.Client());
   // Before the test: where it cannot be written is known at once.
   std::optional<AtomicFileWriter> hgrm;
   if (!flags.hgrm.empty()) {
     ASSIGN_OR_RETURN(AtomicFileWriter writer, AtomicFileWriter::Create(flags.hgrm));
     hgrm.emplace(std::move(writer));
+  }
+  std::optional<AtomicFileWriter> html;
+  if (!flags.html.empty()) {
+    ASSIGN_OR_RETURN(AtomicFileWriter writer, AtomicFileWriter::Create(flags.html));
+    html.emplace(std::move(writer));
   }
   ASSIGN_OR_RETURN(const std::unique_ptr<LoadTarget> target,
                    LoadTarget::Open(client, flags.connections));
@@ -107,6 +151,10 @@ absl::StatusOr<int> Run(const LoadTestFlags& flags) {
     RETURN_IF_ERROR(hgrm->Append(result->Total().latency.Hgrm()));
     RETURN_IF_ERROR(hgrm->Commit());
   }
+  if (html.has_value()) {
+    RETURN_IF_ERROR(html->Append(LoadReportHtml(*result, flags.Command())));
+    RETURN_IF_ERROR(html->Commit());
+  }
   std::cout << (flags.json ? LoadReportJson(*result) + "\n" : LoadReportText(*result));
   return result->Total().ok_calls() > 0 ? kExitDone : kExitFailed;
 }
@@ -118,6 +166,7 @@ Command AddLoadTestCommand(CLI::App& parent) {
   LoadTestOptions* const options = &flags->options;
   CLI::App* app = parent.add_subcommand(
       "load-test", "calls a server as many callers would, and tells how long it took");
+  flags->app = app;
   flags->connection.AddTo(app, "127.0.0.1:8500");
   app->add_option(
          "--arrivals", flags->arrivals,
@@ -157,6 +206,10 @@ Command AddLoadTestCommand(CLI::App& parent) {
   app->add_option("--service-config", flags->service_config,
                   "JSON file of gRPC's service config, such as its retry policy; none = each call "
                   "is made once");
+  app->add_option("--input", flags->input,
+                  "items to send, JSON lines, CSV or Parquet, again from the first after the last; "
+                  "none = made up ones of --text-bytes");
+  app->add_option("--html", flags->html, "file for a page with charts");
   app->add_option("--hgrm", flags->hgrm, "file for the latencies' percentiles, as HdrHistogram's");
   return {app, [flags] { return flags->Validate(); }, [flags] { return Run(*flags); }};
 }

@@ -8,6 +8,8 @@
 #include <atomic>
 #include <functional>
 #include <memory>
+#include <mutex>
+#include <set>
 #include <string>
 
 #include "absl/strings/str_cat.h"
@@ -37,6 +39,7 @@ class FakePricing final : public v1::PricingService::Service {
       authorization.assign(shown->second.data(), shown->second.size());
     }
     if (request->options().no_cache()) no_cache = true;
+    if (!request->item().text().empty()) NoteText(request->item().text());
     if (refuse-- > 0) return grpc::Status(grpc::StatusCode::UNAVAILABLE, "draining");
     Price(request->item(), response->mutable_prediction());
     return grpc::Status::OK;
@@ -56,8 +59,16 @@ class FakePricing final : public v1::PricingService::Service {
   std::string authorization;
   std::atomic<bool> no_cache = false;
   std::atomic<int> refuse = 0;  // so many calls
+  std::set<std::string> texts;  // the latest two of items that have one
 
  private:
+  void NoteText(const std::string& text) {
+    const std::lock_guard<std::mutex> lock(mutex_);
+    if (texts.size() >= 2 && texts.count(text) == 0) texts.clear();
+    texts.insert(text);
+  }
+
+  std::mutex mutex_;
   static void Price(const v1::Item& item, v1::Prediction* prediction) {
     prediction->set_price(static_cast<double>(item.title().size()));
     prediction->mutable_served_by()->set_adapter("shop");

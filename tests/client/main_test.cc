@@ -138,6 +138,14 @@ TEST_F(MainTest, ALoadTestTellsHowLongCallsTook) {
   ASSERT_EQ(batches.exit_code, 0) << batches.output;
   const nlohmann::json stage = nlohmann::json::parse(batches.output).at("stages").at(0);
   EXPECT_EQ(stage.at("items"), 3 * stage.at("calls").at("OK").get<int>());
+  // Items of one's own, and a page of the result.
+  const std::string page = dir_.File("load.html");
+  EXPECT_EQ(RunClient(load + "--html " + page + " --input " + input_).exit_code, 0);
+  ASSERT_OK_AND_ASSIGN(const std::string html, ReadFile(page));
+  EXPECT_THAT(html, HasSubstr("\"command\":\"pricer load-test --server " + address_));
+  EXPECT_THAT(html, HasSubstr("Chart.js v"));
+  EXPECT_THAT(html, Not(HasSubstr("{{")));
+  EXPECT_EQ(pricing_.texts, (std::set<std::string>{"pan", "chair"}));
   const Outcome nowhere = RunClient(load + "--hgrm " + dir_.File("none/latency.hgrm"));
   EXPECT_EQ(nowhere.exit_code, 1);
   EXPECT_THAT(nowhere.output, HasSubstr("none/latency.hgrm"));
