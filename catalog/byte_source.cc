@@ -17,6 +17,7 @@
 #include "base/file.h"
 #include "base/file_descriptor.h"
 #include "base/status_macros.h"
+#include "catalog/object_store.h"
 
 namespace pricer {
 namespace {
@@ -209,9 +210,14 @@ absl::StatusOr<size_t> PeekSource::Read(char* out, size_t size) {
   return n;
 }
 
+absl::StatusOr<std::unique_ptr<ByteSource>> OpenFileAsItIs(const std::string& path) {
+  return FileSource::Open(path);
+}
+
 absl::StatusOr<std::unique_ptr<ByteSource>> OpenByteSource(const std::string& path) {
-  ASSIGN_OR_RETURN(std::unique_ptr<FileSource> file, FileSource::Open(path));
-  auto input = std::make_unique<PeekSource>(std::move(file));
+  ASSIGN_OR_RETURN(std::unique_ptr<ByteSource> bytes,
+                   IsObject(path) ? OpenObject(path) : OpenFileAsItIs(path));
+  auto input = std::make_unique<PeekSource>(std::move(bytes));
   ASSIGN_OR_RETURN(const absl::string_view head, input->Peek(kZstdMagic.size()));
   if (absl::StartsWith(head, kGzipMagic)) return Decompress<GzipSource>(path, std::move(input));
   if (absl::StartsWith(head, kZstdMagic)) return Decompress<ZstdSource>(path, std::move(input));

@@ -38,10 +38,13 @@ class PeekSource final : public ByteSource {
   size_t begin_ = 0;  // of what was not read of it
 };
 
-// Opens a plain, gzip or zstd file (several members or frames are read as one). Compression is
-// recognised by the first bytes whatever the name; a name that ends in .gz or .zst without such
-// data behind it is DataLoss. A zstd frame that needs more than 128 MiB of memory (made with --long
-// or --ultra) is refused as DataLoss.
+// A file's bytes, compressed or not.
+absl::StatusOr<std::unique_ptr<ByteSource>> OpenFileAsItIs(const std::string& path);
+
+// Opens a plain, gzip or zstd file, or an object (object_store.h) of such bytes (several members or
+// frames are read as one). Compression is recognised by the first bytes whatever the name; a name
+// that ends in .gz or .zst without such data behind it is DataLoss. A zstd frame that needs more
+// than 128 MiB of memory (made with --long or --ultra) is refused as DataLoss.
 absl::StatusOr<std::unique_ptr<ByteSource>> OpenByteSource(const std::string& path);
 
 }  // namespace pricer

@@ -5,6 +5,7 @@
 #include "absl/status/status.h"
 #include "absl/strings/str_cat.h"
 #include "catalog/csv_source.h"
+#include "catalog/object_store.h"
 #include "catalog/parquet_source.h"
 
 namespace pricer {
@@ -16,7 +17,24 @@ absl::Status NoArrow(const std::string& path, absl::string_view format) {
       " is read only by builds with the CMake option PRICER_ARROW, which this one lacks"));
 }
 
+absl::Status NoObjects(const std::string& object) {
+  return absl::UnimplementedError(absl::StrCat(
+      object, ": objects are read and written only by builds with the CMake option PRICER_ARROW"));
+}
+
 }  // namespace
+
+absl::StatusOr<ObjectInfo> GetObjectInfo(const std::string& object) { return NoObjects(object); }
+
+absl::StatusOr<std::unique_ptr<ByteSource>> OpenObject(const std::string& object) {
+  return NoObjects(object);
+}
+
+absl::Status UploadFile(const std::string& /*path*/, const std::string& object) {
+  return NoObjects(object);
+}
+
+absl::Status DeleteObject(const std::string& object) { return NoObjects(object); }
 
 absl::StatusOr<std::unique_ptr<RowSource>> OpenCsvSource(const std::string& path,
                                                          std::unique_ptr<ByteSource> /*bytes*/,

@@ -20,6 +20,8 @@
 #include "absl/strings/string_view.h"
 #include "base/status_macros.h"
 #include "base/utf8.h"
+#include "catalog/arrow_objects.h"
+#include "catalog/object_store.h"
 #include "catalog/quote.h"
 
 namespace pricer {
@@ -186,15 +188,19 @@ class ParquetSource final : public RowSource {
 };
 
 absl::Status ParquetSource::OpenFile() {
-  // What is no file cannot be read at any place; a pipe has lost its beginning already.
+  std::shared_ptr<arrow::io::RandomAccessFile> file;
   std::error_code error;
-  if (!std::filesystem::is_regular_file(path_, error)) {
+  if (IsObject(path_)) {
+    ASSIGN_OR_RETURN(file, OpenObjectAtRandom(path_));
+  } else if (!std::filesystem::is_regular_file(path_, error)) {
+    // What is no file cannot be read at any place; a pipe has lost its beginning already.
     return absl::InvalidArgumentError(path_ + ": Parquet is read from regular files only");
   }
-  std::shared_ptr<arrow::io::ReadableFile> file;
   std::string head;
   RETURN_IF_ERROR(ReadGuarded(path_, [&]() -> arrow::Status {
-    ARROW_ASSIGN_OR_RAISE(file, arrow::io::ReadableFile::Open(path_));
+    if (file == nullptr) {
+      ARROW_ASSIGN_OR_RAISE(file, arrow::io::ReadableFile::Open(path_));
+    }
     ARROW_ASSIGN_OR_RAISE(const auto bytes, file->ReadAt(0, kMagic.size()));
     head = bytes->ToString();
     return arrow::Status::OK();

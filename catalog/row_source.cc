@@ -10,6 +10,7 @@
 #include "catalog/byte_source.h"
 #include "catalog/csv_source.h"
 #include "catalog/json_lines_source.h"
+#include "catalog/object_store.h"
 #include "catalog/parquet_source.h"
 
 namespace pricer {
@@ -20,6 +21,8 @@ enum class Format { kJsonLines, kCsv, kParquet, kUnknown };
 Format FormatByName(const std::string& path) {
   const std::string lower = absl::AsciiStrToLower(path);
   absl::string_view name = lower;
+  // What the store is asked with is no part of the name.
+  if (IsObject(path)) name = name.substr(0, name.find('?'));
   if (!absl::ConsumeSuffix(&name, ".gz")) absl::ConsumeSuffix(&name, ".zst");
   if (absl::EndsWith(name, ".parquet")) return Format::kParquet;
   for (const char* suffix : {".csv", ".tsv"}) {

@@ -43,10 +43,11 @@ struct RowSourceOptions {
   char csv_delimiter = '\0';
 };
 
-// Opens a file by its name: .jsonl, .ndjson, .json (JSON lines), .csv, .tsv, each also with .gz or
-// .zst behind it, and .parquet. A file of another name is Parquet if it begins with PAR1, else JSON
-// lines if its first character is { or [ or if it is empty, else CSV. InvalidArgument if a table
-// lacks a column (ItemColumns::FindIn); Unimplemented for tables in a build without PRICER_ARROW.
+// Opens a file, or an object (object_store.h), by its name: .jsonl, .ndjson, .json (JSON lines),
+// .csv, .tsv, each also with .gz or .zst behind it, and .parquet. A file of another name is Parquet
+// if it begins with PAR1, else JSON lines if its first character is { or [ or if it is empty, else
+// CSV. InvalidArgument if a table lacks a column (ItemColumns::FindIn); Unimplemented for tables in
+// a build without PRICER_ARROW.
 absl::StatusOr<std::unique_ptr<RowSource>> OpenRowSource(const std::string& path,
                                                          const ItemColumns& columns,
                                                          const RowSourceOptions& options);

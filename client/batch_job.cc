@@ -19,6 +19,7 @@
 #include "base/sha256.h"
 #include "base/status_macros.h"
 #include "catalog/item_reader.h"
+#include "catalog/object_store.h"
 #include "client/batch_output.h"
 #include "client/batch_row.h"
 
@@ -158,16 +159,22 @@ class PersistentPredict {
   const RetryEnvironment& environment_;
 };
 
+// Of a file or an object. What is not there fails when it is opened.
+ObjectInfo LookAt(const std::string& input) {
+  if (IsObject(input)) return GetObjectInfo(input).value_or(ObjectInfo());
+  struct stat info = {};
+  stat(input.c_str(), &info);
+  return {.bytes = info.st_size, .modified = absl::TimeFromTimespec(info.st_mtim)};
+}
+
 // What a job computes, as BatchOutput keeps it: with another input or other options it is another.
 std::string JobOf(const BatchJobOptions& options) {
-  struct stat input = {};
-  stat(options.input.c_str(), &input);  // what is not there fails when it is opened
-  const int64_t modified = input.st_mtim.tv_sec * int64_t{1'000'000'000} + input.st_mtim.tv_nsec;
+  const ObjectInfo input = LookAt(options.input);
   const v1::AdapterSpec& adapter = options.adapter;
   Json job = {
       {"input", options.input},
-      {"input_bytes", absl::StrCat(input.st_size)},
-      {"input_modified", absl::StrCat(modified)},
+      {"input_bytes", absl::StrCat(input.bytes)},
+      {"input_modified", absl::StrCat(absl::ToUnixNanos(input.modified))},
       {"adapter", adapter.name()},
       {"version", adapter.has_version() ? absl::StrCat(adapter.version()) : ""},
       {"label", adapter.has_label() ? adapter.label() : ""},
@@ -218,7 +225,7 @@ class BatchJob {
  private:
   absl::Status RunToTheEnd() {
     const std::string marker = ShardMarkerPath(options_.output, options_.shard);
-    if (!options_.shard.whole() && options_.resume) {
+    if (marks() && options_.resume) {
       const absl::StatusOr<ShardMarker> done = ReadShardMarker(marker);
       if (done.ok() && done->job == job_) {
         result_ = {.rows = done->rows, .errors = done->errors, .resumed = done->rows};
@@ -226,15 +233,12 @@ class BatchJob {
       }
     }
     ASSIGN_OR_RETURN(reader_, ItemReader::Open(options_.input, ReaderOptions(options_)));
-    std::error_code ignored;
-    ASSIGN_OR_RETURN(
-        output_,
-        BatchOutput::Open({.path = ShardPath(options_.output, options_.shard),
-                           .job = job_,
-                           .resume = options_.resume,
-                           .keep = std::filesystem::is_regular_file(options_.input, ignored),
-                           .rejects = options_.rejects},
-                          environment_.clock));
+    ASSIGN_OR_RETURN(output_, BatchOutput::Open({.path = ShardPath(options_.output, options_.shard),
+                                                 .job = job_,
+                                                 .resume = options_.resume,
+                                                 .keep = CanBeReadAgain(options_.input),
+                                                 .rejects = options_.rejects},
+                                                environment_.clock));
     result_.resumed = output_->rows();
     if (!output_->version().has_value() && shares_version()) {
       ASSIGN_OR_RETURN(const std::optional<BatchVersion> shared,
@@ -249,9 +253,9 @@ class BatchJob {
       if (more) RETURN_IF_ERROR(Send(std::move(chunk)));
     }
     while (!in_flight_.empty()) RETURN_IF_ERROR(FinishOldest());
-    if (!options_.shard.whole()) unlink(marker.c_str());
+    if (marks()) unlink(marker.c_str());
     RETURN_IF_ERROR(output_->Commit());
-    if (options_.shard.whole()) return absl::OkStatus();
+    if (!marks()) return absl::OkStatus();
     RETURN_IF_ERROR(WriteMarker(marker));
     return CountDone();
   }
@@ -261,6 +265,8 @@ class BatchJob {
                      CountShardsDone(options_.output, options_.shard.count, job_));
     return absl::OkStatus();
   }
+
+  bool marks() const { return options_.marks_whole || !options_.shard.whole(); }
 
   // Whether other shards must ask for the version that this one does.
   bool shares_version() const { return !options_.shard.whole() && !options_.adapter.has_version(); }
@@ -439,6 +445,11 @@ class BatchJob {
 };
 
 }  // namespace
+
+bool CanBeReadAgain(const std::string& input) {
+  std::error_code ignored;
+  return IsObject(input) || std::filesystem::is_regular_file(input, ignored);
+}
 
 absl::Status BatchJobOptions::Validate() const {
   if (input.empty()) return absl::InvalidArgumentError("--input: expected a file, got nothing");

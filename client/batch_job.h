@@ -24,6 +24,9 @@ struct BatchJobOptions {
   // The lines of the output that have errors; no file where there are none. "" = not written.
   std::string rejects;
   Shard shard;
+  // A whole job leaves a marker too when it is done, and is not done again where there is one: for
+  // callers that have yet to take its output elsewhere.
+  bool marks_whole = false;
   // Goes on with what an earlier run of the same job has left.
   bool resume = true;
   // From our field names to the input's columns; see ItemParser::Create.
@@ -48,6 +51,9 @@ struct BatchJobOptions {
   // InvalidArgument names the flag of `pricer batch`.
   absl::Status Validate() const;
 };
+
+// Not so of a pipe.
+bool CanBeReadAgain(const std::string& input);
 
 struct BatchJobResult {
   // Of the output, and of them those whose `error` is not null.
@@ -88,6 +94,7 @@ using BatchPredict = std::function<absl::StatusOr<v1::BatchPredictPricesResponse
 // the calling thread. Calls in flight are waited for.
 //
 // A shard that is done has a marker (ShardMarkerPath); one of the same job is not done again.
+// Items may be an object (catalog/object_store.h).
 BatchJobOutcome RunBatchJob(const BatchJobOptions& options, const BatchPredict& predict,
                             const std::function<void(const BatchProgress&)>& progress,
                             const RetryEnvironment& environment = RetryEnvironment::System());

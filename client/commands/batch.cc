@@ -20,6 +20,7 @@
 #include "base/interrupt.h"
 #include "base/progress.h"
 #include "base/status_macros.h"
+#include "catalog/object_store.h"
 #include "catalog/row_flags.h"
 #include "client/batch_compare.h"
 #include "client/batch_job.h"
@@ -44,6 +45,21 @@ std::string DefaultRejects(const std::string& output) {
   return (path.parent_path() / name).string();
 }
 
+std::string NameOfPath(const std::string& path) {
+  return std::filesystem::path(path).filename().string();
+}
+
+// "prices.jsonl" of s3://shop/nightly/prices.jsonl?region=eu-west-1.
+std::string NameOfObject(const std::string& object) {
+  return NameOfPath(object.substr(0, object.find('?')));
+}
+
+// Asked for in the same way.
+std::string SiblingOfObject(const std::string& object, const std::string& name) {
+  const size_t end = std::min(object.find('?'), object.size());
+  return absl::StrCat(object.substr(0, object.rfind('/', end) + 1), name, object.substr(end));
+}
+
 struct BatchFlags {
   ConnectionFlags connection;
   AdapterFlags adapter;
@@ -55,10 +71,23 @@ struct BatchFlags {
   double max_reject_share = 0;
   CompareOptions compare;
   std::string report;
+  // Of an output that is an object: where its lines are until it is whole.
+  std::string work;
+  std::string object;  // that job.output, then a file in `work`, goes to
 
   // What is done, in this order.
   bool prices() const { return !job.input.empty(); }
   bool compares() const { return !compare.before.empty(); }
+
+  // With an output that is a file.
+  BatchFlags OnDisk() const {
+    BatchFlags flags = *this;
+    if (!IsObject(job.output) || !(prices() || merge)) return flags;
+    flags.object = job.output;
+    flags.job.output = absl::StrCat(work, "/", NameOfObject(job.output));
+    flags.job.marks_whole = true;
+    return flags;
+  }
 
   absl::StatusOr<Shard> ShardToPrice() const {
     if (!shard.empty()) {
@@ -83,9 +112,8 @@ struct BatchFlags {
     options.adapter = adapter.Spec();
     options.resume = !restart;
     ASSIGN_OR_RETURN(options.shard, ShardToPrice());
-    std::error_code ignored;
     // A pipe is read once, and nothing is kept of it to look at again.
-    if (options.rejects.empty() && std::filesystem::is_regular_file(options.input, ignored)) {
+    if (options.rejects.empty() && CanBeReadAgain(options.input)) {
       options.rejects = DefaultRejects(ShardPath(options.output, options.shard));
     }
     RETURN_IF_ERROR(options.Validate());
@@ -105,6 +133,27 @@ struct BatchFlags {
   }
 
   absl::Status Validate() const {
+    RETURN_IF_ERROR(ValidateWork());
+    return OnDisk().ValidateOnDisk();
+  }
+
+  absl::Status ValidateWork() const {
+    const bool needed = IsObject(job.output) && (prices() || merge);
+    if (needed && work.empty()) {
+      return absl::InvalidArgumentError(absl::StrCat(
+          "--output ", job.output, ": expected --work, a folder for lines until all are there"));
+    }
+    if (needed && NameOfObject(job.output).empty()) {
+      return absl::InvalidArgumentError(
+          absl::StrCat("--output ", job.output, ": expected an object, as s3://BUCKET/KEY"));
+    }
+    if (!needed && !work.empty()) {
+      return absl::InvalidArgumentError("--work: expected an object as --output with it");
+    }
+    return absl::OkStatus();
+  }
+
+  absl::Status ValidateOnDisk() const {
     if (job.output.empty()) return absl::InvalidArgumentError("--output: expected a file");
     if (!(max_reject_share >= 0 && max_reject_share <= 1)) {
       return absl::InvalidArgumentError(
@@ -274,7 +323,32 @@ absl::StatusOr<bool> Compare(const BatchFlags& flags) {
   return passes;
 }
 
-absl::StatusOr<int> Run(const BatchFlags& flags) {
+// Takes what is whole to where it was asked for.
+absl::Status Upload(const BatchFlags& flags) {
+  const std::string& output = flags.job.output;
+  const std::string rejects =
+      flags.job.rejects.empty() ? DefaultRejects(output) : flags.job.rejects;
+  const std::string rejects_object = SiblingOfObject(flags.object, NameOfPath(rejects));
+  std::error_code ignored;
+  if (std::filesystem::exists(rejects, ignored)) {
+    RETURN_IF_ERROR(UploadFile(rejects, rejects_object));
+  } else if (const absl::Status gone = DeleteObject(rejects_object); !absl::IsNotFound(gone)) {
+    RETURN_IF_ERROR(gone);  // of an earlier job
+  }
+  RETURN_IF_ERROR(UploadFile(output, flags.object));
+  std::cerr << "uploaded as " << flags.object << std::endl;
+  return absl::OkStatus();
+}
+
+void RemoveUploaded(const BatchFlags& flags) {
+  std::error_code ignored;
+  for (const std::string& path : {flags.job.output, DefaultRejects(flags.job.output),
+                                  ShardMarkerPath(flags.job.output, Shard())}) {
+    std::filesystem::remove(path, ignored);
+  }
+}
+
+absl::StatusOr<int> RunOnDisk(const BatchFlags& flags) {
   int exit_code = kExitDone;
   bool all_shards = true;
   if (flags.prices()) {
@@ -287,11 +361,29 @@ absl::StatusOr<int> Run(const BatchFlags& flags) {
   if (flags.merge) {
     ASSIGN_OR_RETURN(exit_code, Merge(flags));
   }
+  const bool is_whole = flags.merge || (flags.shard.empty() && flags.shards == 0);
+  if (!flags.object.empty() && is_whole) {
+    const absl::Status uploaded = Upload(flags);
+    if (!uploaded.ok()) {
+      std::cerr << "pricer: " << uploaded.message() << "; all rows are kept in " << flags.job.output
+                << ", and the same command uploads them" << std::endl;
+      return absl::IsUnavailable(uploaded) ? kExitResumable : kExitFailed;
+    }
+  }
   if (!flags.compares() || (exit_code != kExitDone && exit_code != kExitDoneWithRejects)) {
     return exit_code;
   }
   ASSIGN_OR_RETURN(const bool passes, Compare(flags));
   return passes ? exit_code : kExitGateNotPassed;
+}
+
+absl::StatusOr<int> Run(const BatchFlags& flags) {
+  const BatchFlags on_disk = flags.OnDisk();
+  const absl::StatusOr<int> exit_code = RunOnDisk(on_disk);
+  const bool done = exit_code.ok() && *exit_code != kExitResumable && *exit_code != kExitFailed &&
+                    *exit_code != kExitInterrupted;
+  if (done && !on_disk.object.empty()) RemoveUploaded(on_disk);
+  return exit_code;
 }
 
 }  // namespace
@@ -302,9 +394,12 @@ Command AddBatchCommand(CLI::App& parent) {
   flags->connection.timeout = "5m";
   flags->connection.AddTo(app, "127.0.0.1:8500");
   flags->adapter.AddTo(app);
-  app->add_option("--input", flags->job.input, "items: JSON lines, CSV or Parquet");
+  app->add_option("--input", flags->job.input,
+                  "items: JSON lines, CSV or Parquet; a file or s3://BUCKET/KEY");
   app->add_option("--output", flags->job.output, "JSON lines, one for each row of the input")
       ->required();
+  app->add_option("--work", flags->work,
+                  "of an --output s3://BUCKET/KEY: folder for its lines until all are there");
   app->add_option("--rejects", flags->job.rejects,
                   "its lines with errors once more; OUTPUT with .rejects before its suffix");
   app->add_flag("--restart", flags->restart, "begin anew, whatever an earlier run has left");
