@@ -28,7 +28,8 @@ from programs import TUNING, Programs, Server, World  # noqa: E402
 
 # Ports are the manifests' own, so they are of an address that nothing else uses.
 ADDRESS = "127.0.85.1"
-ENTRYPOINTS = {"pricer-server": ["pricer-server"], "pricer-server-gpu": ["pricer-server"], "pricer-trainer": ["pricer-trainer"]}
+ENTRYPOINTS = {"pricer-server": ["pricer-server"], "pricer-server-gpu": ["pricer-server"],
+               "pricer-trainer-gpu": ["pricer-trainer"]}
 OPTIONS = None
 
 
