@@ -5,7 +5,6 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-#include <atomic>
 #include <cerrno>
 #include <cstdint>
 #include <cstring>
@@ -127,7 +126,6 @@ absl::Status WriteFileAtomically(const std::string& path, absl::string_view cont
 
 absl::StatusOr<AtomicFileWriter> AtomicFileWriter::Create(const std::string& path) {
   // Two writers of one path, in one process or several, must not share a temporary file.
-  static std::atomic<uint64_t> count{0};
   AtomicFileWriter writer;
   ASSIGN_OR_RETURN(writer.place_, FindOutputPlace(path));
   if (writer.place_.is_stream) {
@@ -135,7 +133,10 @@ absl::StatusOr<AtomicFileWriter> AtomicFileWriter::Create(const std::string& pat
     ASSIGN_OR_RETURN(writer.file_, OpenStream(writer.temporary_));
     return writer;
   }
-  writer.temporary_ = absl::StrCat(writer.place_.path, ".tmp.", getpid(), ".", count++);
+  // Processes of several machines, and of containers that have the same number, may share a folder.
+  uint64_t unique = 0;
+  if (getentropy(&unique, sizeof(unique)) != 0) return ErrnoStatus("cannot draw a name for", path);
+  writer.temporary_ = absl::StrCat(writer.place_.path, ".tmp.", absl::Hex(unique));
   ASSIGN_OR_RETURN(writer.file_, CreateFile(writer.temporary_));
   return writer;
 }

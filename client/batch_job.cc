@@ -159,17 +159,17 @@ class PersistentPredict {
   const RetryEnvironment& environment_;
 };
 
-// Of a file or an object. What is not there fails when it is opened.
-ObjectInfo LookAt(const std::string& input) {
-  if (IsObject(input)) return GetObjectInfo(input).value_or(ObjectInfo());
+// Of a file or an object. A file that is not there fails when it is opened.
+absl::StatusOr<ObjectInfo> LookAt(const std::string& input) {
+  if (IsObject(input)) return GetObjectInfo(input);
   struct stat info = {};
   stat(input.c_str(), &info);
-  return {.bytes = info.st_size, .modified = absl::TimeFromTimespec(info.st_mtim)};
+  return ObjectInfo{.bytes = info.st_size, .modified = absl::TimeFromTimespec(info.st_mtim)};
 }
 
 // What a job computes, as BatchOutput keeps it: with another input or other options it is another.
-std::string JobOf(const BatchJobOptions& options) {
-  const ObjectInfo input = LookAt(options.input);
+absl::StatusOr<std::string> JobOf(const BatchJobOptions& options) {
+  ASSIGN_OR_RETURN(const ObjectInfo input, LookAt(options.input));
   const v1::AdapterSpec& adapter = options.adapter;
   Json job = {
       {"input", options.input},
@@ -203,7 +203,6 @@ class BatchJob {
         predict_(predict, options.retry, environment),
         progress_(progress),
         environment_(environment),
-        job_(JobOf(options)),
         adapter_(options.adapter) {
     // No canary: one version prices it all.
     if (!adapter_.has_version() && !adapter_.has_label()) adapter_.set_label("stable");
@@ -224,6 +223,7 @@ class BatchJob {
 
  private:
   absl::Status RunToTheEnd() {
+    ASSIGN_OR_RETURN(job_, JobOf(options_));
     const std::string marker = ShardMarkerPath(options_.output, options_.shard);
     if (marks() && options_.resume) {
       const absl::StatusOr<ShardMarker> done = ReadShardMarker(marker);
@@ -434,7 +434,7 @@ class BatchJob {
   const PersistentPredict predict_;
   const std::function<void(const BatchProgress&)>& progress_;
   const RetryEnvironment& environment_;
-  const std::string job_;
+  std::string job_;
   v1::AdapterSpec adapter_;
   BatchJobResult result_;
   std::unique_ptr<ItemReader> reader_;

@@ -204,6 +204,18 @@ absl::StatusOr<int> CountShardsDone(const std::string& output, int count, const 
   return done;
 }
 
+absl::StatusOr<FileDescriptor> LockShards(const std::string& output, int count) {
+  const std::string path = ShardMarkerPath(output, {.index = 0, .count = count});
+  // For writing, which network file systems want of whoever locks.
+  FileDescriptor file(open(path.c_str(), O_RDWR | O_CLOEXEC));
+  if (!file.ok() && errno == ENOENT) return file;
+  if (!file.ok()) return ErrnoStatus("cannot open", path);
+  while (flock(file.get(), LOCK_EX) != 0) {
+    if (errno != EINTR) return ErrnoStatus("cannot lock", path);
+  }
+  return file;
+}
+
 absl::StatusOr<MergeResult> MergeShards(const std::string& output, int count,
                                         const std::function<void(int64_t rows)>& progress) {
   ASSIGN_OR_RETURN(const std::vector<ShardMarker> markers, ReadMarkers(output, count));

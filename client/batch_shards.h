@@ -7,6 +7,7 @@
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
+#include "base/file_descriptor.h"
 #include "client/batch_version.h"
 
 namespace pricer {
@@ -63,6 +64,10 @@ absl::StatusOr<BatchVersion> AgreeOnVersion(const std::string& output, const std
 
 // How many of the shards are done with the job.
 absl::StatusOr<int> CountShardsDone(const std::string& output, int count, const std::string& job);
+
+// Waits until no other process holds this lock of the job's shards, which ends with the descriptor.
+// None where shard 0 is not done.
+absl::StatusOr<FileDescriptor> LockShards(const std::string& output, int count);
 
 struct MergeResult {
   int64_t rows = 0;

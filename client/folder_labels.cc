@@ -74,11 +74,13 @@ absl::StatusOr<AdapterLabels> SetFolderLabel(const std::string& root, const std:
   });
 }
 
-absl::StatusOr<AdapterLabels> PromoteFolderVersion(const std::string& root,
-                                                   const std::string& adapter, int64_t version) {
+absl::StatusOr<AdapterLabels> PromoteFolderVersion(
+    const std::string& root, const std::string& adapter, int64_t version,
+    const std::function<absl::Status(const AdapterLabels&)>& check) {
   ASSIGN_OR_RETURN(const std::string directory, DirectoryOf(root, adapter));
   RETURN_IF_ERROR(CheckVersion(directory, version));
   return UpdateAdapterLabels(directory, [&](AdapterLabels* labels) -> absl::Status {
+    RETURN_IF_ERROR(check(*labels));
     const LabelAuthor author = Author();
     RETURN_IF_ERROR(labels->Set(std::string(kStableLabel), {.version = version},
                                 NewestVersion(directory), author));

@@ -1,6 +1,7 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
 #include <string>
 
 #include "absl/status/statusor.h"
@@ -20,9 +21,11 @@ absl::StatusOr<AdapterLabels> SetFolderLabel(const std::string& root, const std:
                                              const std::string& label, const LabelTarget& target);
 absl::StatusOr<AdapterLabels> RemoveFolderLabel(const std::string& root, const std::string& adapter,
                                                 const std::string& label);
-// Points `stable` to a version and takes `canary` away where it leads there too, in one move.
-absl::StatusOr<AdapterLabels> PromoteFolderVersion(const std::string& root,
-                                                   const std::string& adapter, int64_t version);
+// Points `stable` to a version and takes `canary` away where it leads there too, in one move,
+// unless `check` has an error for the labels as they are then.
+absl::StatusOr<AdapterLabels> PromoteFolderVersion(
+    const std::string& root, const std::string& adapter, int64_t version,
+    const std::function<absl::Status(const AdapterLabels&)>& check);
 // The newest version with a marker; NotFound where there is none.
 absl::StatusOr<int64_t> NewestFolderVersion(const std::string& root, const std::string& adapter);
 // FailedPrecondition where the version to go back to is not there any more.

@@ -59,7 +59,13 @@ class Promotion {
     } else {
       say_(absl::StrCat("version ", version_, " answers all calls already"));
     }
-    RETURN_IF_ERROR(PromoteFolderVersion(options_.adapters, options_.adapter, version_).status());
+    const auto check = [this](const AdapterLabels& now) {
+      // Without a `stable` there was nothing that somebody could have moved.
+      return stable_ == 0 ? absl::OkStatus() : Check(now);
+    };
+    RETURN_IF_ERROR(
+        PromoteFolderVersion(options_.adapters, options_.adapter, version_, check).status());
+    is_canary_ = false;
     stable_ = version_;
     RETURN_IF_ERROR(AwaitReplicas(kStableLabel));
     say_(absl::StrCat("stable is version ", version_));
@@ -86,6 +92,7 @@ class Promotion {
     if (servers_.compare) {
       ASSIGN_OR_RETURN(const CompareReport report, servers_.compare(before, version_));
       if (!servers_.passes(report)) {
+        RETURN_IF_ERROR(CheckLabels());
         RETURN_IF_ERROR(
             RemoveFolderLabel(options_.adapters, options_.adapter, std::string(kCanaryLabel))
                 .status());
@@ -94,7 +101,6 @@ class Promotion {
       }
     }
     RETURN_IF_ERROR(Hold(MovedAt(moved, kCanaryLabel).value_or(environment_.clock->Now())));
-    is_canary_ = false;  // from here on the move to `stable` may take it away
     return true;
   }
 
@@ -144,6 +150,9 @@ class Promotion {
   // That nobody else has moved what this moves.
   absl::Status CheckLabels() const {
     ASSIGN_OR_RETURN(const AdapterLabels labels, Labels());
+    return Check(labels);
+  }
+  absl::Status Check(const AdapterLabels& labels) const {
     const std::optional<LabelTarget> canary = TargetOf(labels, kCanaryLabel);
     if (is_canary_ && (!canary.has_value() || canary->version != version_)) {
       return absl::AbortedError(absl::StrCat("canary: expected version ", version_, ", got ",

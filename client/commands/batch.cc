@@ -17,6 +17,7 @@
 #include "base/clock.h"
 #include "base/exit_codes.h"
 #include "base/file.h"
+#include "base/file_descriptor.h"
 #include "base/interrupt.h"
 #include "base/progress.h"
 #include "base/status_macros.h"
@@ -332,33 +333,31 @@ absl::Status Upload(const BatchFlags& flags) {
   std::error_code ignored;
   if (std::filesystem::exists(rejects, ignored)) {
     RETURN_IF_ERROR(UploadFile(rejects, rejects_object));
-  } else if (const absl::Status gone = DeleteObject(rejects_object); !absl::IsNotFound(gone)) {
-    RETURN_IF_ERROR(gone);  // of an earlier job
+  } else if (const absl::Status gone = DeleteObject(rejects_object);
+             !gone.ok() && !absl::IsNotFound(gone)) {
+    // They would be of an earlier job. Who may only write may go on.
+    if (!absl::IsPermissionDenied(gone)) return gone;
+    std::cerr << "pricer: " << gone.message() << std::endl;
   }
   RETURN_IF_ERROR(UploadFile(output, flags.object));
   std::cerr << "uploaded as " << flags.object << std::endl;
   return absl::OkStatus();
 }
 
+// The marker first: without the rest it would say that the job is done.
 void RemoveUploaded(const BatchFlags& flags) {
   std::error_code ignored;
-  for (const std::string& path : {flags.job.output, DefaultRejects(flags.job.output),
-                                  ShardMarkerPath(flags.job.output, Shard())}) {
+  for (const std::string& path : {ShardMarkerPath(flags.job.output, Shard()), flags.job.output,
+                                  DefaultRejects(flags.job.output)}) {
     std::filesystem::remove(path, ignored);
   }
 }
 
-absl::StatusOr<int> RunOnDisk(const BatchFlags& flags) {
-  int exit_code = kExitDone;
-  bool all_shards = true;
-  if (flags.prices()) {
-    ASSIGN_OR_RETURN(exit_code, Price(flags, &all_shards));
-    const bool done = exit_code == kExitDone || exit_code == kExitDoneWithRejects;
-    // The shard that ends last goes on for all of them; two that end at once both do, with the same
-    // result.
-    if (!done || (flags.merge && !all_shards)) return exit_code;
-  }
+// What is done with all shards, or with the whole: by one process at a time.
+absl::StatusOr<int> Finish(const BatchFlags& flags, int exit_code) {
+  FileDescriptor lock;
   if (flags.merge) {
+    ASSIGN_OR_RETURN(lock, LockShards(flags.job.output, flags.shards));
     ASSIGN_OR_RETURN(exit_code, Merge(flags));
   }
   const bool is_whole = flags.merge || (flags.shard.empty() && flags.shards == 0);
@@ -370,20 +369,25 @@ absl::StatusOr<int> RunOnDisk(const BatchFlags& flags) {
       return absl::IsUnavailable(uploaded) ? kExitResumable : kExitFailed;
     }
   }
-  if (!flags.compares() || (exit_code != kExitDone && exit_code != kExitDoneWithRejects)) {
-    return exit_code;
+  if (flags.compares()) {
+    ASSIGN_OR_RETURN(const bool passes, Compare(flags));
+    if (!passes) exit_code = kExitGateNotPassed;
   }
-  ASSIGN_OR_RETURN(const bool passes, Compare(flags));
-  return passes ? exit_code : kExitGateNotPassed;
+  if (!flags.object.empty() && is_whole) RemoveUploaded(flags);
+  return exit_code;
 }
 
-absl::StatusOr<int> Run(const BatchFlags& flags) {
-  const BatchFlags on_disk = flags.OnDisk();
-  const absl::StatusOr<int> exit_code = RunOnDisk(on_disk);
-  const bool done = exit_code.ok() && *exit_code != kExitResumable && *exit_code != kExitFailed &&
-                    *exit_code != kExitInterrupted;
-  if (done && !on_disk.object.empty()) RemoveUploaded(on_disk);
-  return exit_code;
+absl::StatusOr<int> Run(const BatchFlags& given) {
+  const BatchFlags flags = given.OnDisk();
+  int exit_code = kExitDone;
+  if (flags.prices()) {
+    bool all_shards = true;
+    ASSIGN_OR_RETURN(exit_code, Price(flags, &all_shards));
+    if (exit_code != kExitDone && exit_code != kExitDoneWithRejects) return exit_code;
+    // The shard that ends last goes on for all of them, and says what has become of them together.
+    if (flags.merge && !all_shards) return kExitDone;
+  }
+  return Finish(flags, exit_code);
 }
 
 }  // namespace

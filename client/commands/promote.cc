@@ -150,6 +150,12 @@ absl::StatusOr<CompareReport> CompareSample(const PromoteFlags& flags, int64_t b
   return report;
 }
 
+// Of the items that had a price by the version before, those that have none by the new one.
+double LostShare(const CompareReport& report) {
+  const int64_t priced = report.both + report.only_before;
+  return priced == 0 ? 0 : static_cast<double>(report.only_before) / static_cast<double>(priced);
+}
+
 absl::StatusOr<int> Run(const PromoteFlags& flags) {
   CatchInterrupts();
   ASSIGN_OR_RETURN(const PromotionOptions options, flags.Promotion());
@@ -165,7 +171,9 @@ absl::StatusOr<int> Run(const PromoteFlags& flags) {
     servers.compare = [&](int64_t before, int64_t after) {
       return CompareSample(flags, before, after, environment);
     };
-    servers.passes = [&flags](const CompareReport& report) { return report.passes(flags.gate); };
+    servers.passes = [&flags](const CompareReport& report) {
+      return report.passes(flags.gate) && LostShare(report) <= flags.gate.max_far_share;
+    };
   }
   const absl::StatusOr<PromotionEnd> end =
       Promote(options, servers, environment,
@@ -205,8 +213,9 @@ Command AddAdaptersPromoteCommand(CLI::App& parent) {
                   "items that both versions price, for the gate; none = no gate");
   app->add_option("--far", flags->gate.threshold, "a price that moves by more has moved far")
       ->capture_default_str();
-  app->add_option("--max-far-share", flags->gate.max_far_share,
-                  "more prices that have moved far: canary is taken away, exit code 4")
+  app->add_option(
+         "--max-far-share", flags->gate.max_far_share,
+         "more prices that have moved far, or that are lost: canary is taken away, exit code 4")
       ->capture_default_str();
   return {app, [flags] { return flags->Validate(); }, [flags] { return Run(*flags); }};
 }

@@ -183,6 +183,18 @@ TEST_F(PromotionTest, WhoeverElseMovesALabelIsNotOverruled) {
   EXPECT_EQ(VersionOf("stable"), 3);
 }
 
+TEST_F(PromotionTest, ACanaryThatIsTakenAwayMeanwhileIsNotPromoted) {
+  options_.hold = absl::ZeroDuration();
+  servers_.compare = [this](int64_t, int64_t) {
+    EXPECT_OK(RemoveFolderLabel(directory_.path(), "shop", "canary").status());
+    CompareReport report;
+    report.both = 10;
+    return report;
+  };
+  EXPECT_THAT(Run(), StatusIs(absl::StatusCode::kAborted, HasSubstr("canary: expected version 2")));
+  EXPECT_EQ(VersionOf("stable"), 1);
+}
+
 TEST_F(PromotionTest, WithoutAStableLabelTheNewestAnswersAlready) {
   EXPECT_OK(RemoveFolderLabel(directory_.path(), "shop", "stable").status());
   ASSERT_OK(Run().status());
