@@ -233,7 +233,19 @@ class ManifestsTest(unittest.TestCase):
         self.server_of("gpu")
 
     def test_with_tls_and_tokens_servers_and_jobs_know_each_other(self):
-        self.server_of("full", lambda: self.jobs("full", "full"))
+        self.server_of("full", lambda: self.jobs("full", "full-tune"))
+
+    def test_stable_is_rolled_back_by_a_job(self):
+        labels = self.adapters / "shop" / "labels.json"
+        before = labels.read_text()
+        self.addCleanup(labels.write_text, before)
+        self.programs.run("pricer", "adapters", "label", "shop", "canary", 1, "--adapters", self.adapters)
+        self.programs.run("pricer", "adapters", "label", "shop", "canary", 1, "--percent", 50, "--adapters", self.adapters)
+        pod = self.pod(find("roll-back", "Job")["spec"]["template"]["spec"], "roll-back")
+        container = dict(pod.spec["containers"][0])
+        container["args"] = [{"stable": "canary"}.get(argument, argument) for argument in container["args"]]
+        self.assertIn("rolled back", self.run_container(pod, container))
+        self.assertEqual(json.loads(labels.read_text())["labels"]["canary"], 1)
 
     def test_the_server_of_kserve_answers_its_probes(self):
         runtime = find("kserve", "ServingRuntime")
@@ -254,7 +266,7 @@ class ManifestsTest(unittest.TestCase):
             spec = job[name]["template"]["spec"]
             self.assertEqual(spec["containers"][0]["name"], "pytorch")  # what the operator looks for
             for _ in range(job[name]["replicas"]):
-                pod = self.pod(spec, "tune-distributed")
+                pod = self.pod(spec, "tune-distributed", {"JOB_NAME": "ranks-1"})
                 command = pod.command_line(spec["containers"][0], {r'^device = "cuda"$': "", "^epochs = 1$": "", "name = .*": 'name = "ranks"'})
                 # As the operator sets them.
                 environment = {"RANK": str(len(ranks)), "WORLD_SIZE": str(world_size), "MASTER_ADDR": "127.0.0.1",
@@ -313,8 +325,19 @@ class ManifestsTest(unittest.TestCase):
         for name in ("full", "hpa"):
             self.assertNotIn("replicas", find(name, "Deployment")["spec"])
 
+    def test_all_of_it_is_in_one_namespace(self):
+        for path in pathlib.Path(OPTIONS.manifests).glob("*.yaml"):
+            for document in documents(path.stem):
+                if document["kind"] != "Namespace":
+                    self.assertEqual(document["metadata"].get("namespace"), "pricer", f"{path.stem}: {document['kind']}")
+
     def test_no_container_may_more_than_it_needs(self):
-        for name in ("cpu", "gpu", "full", "nightly", "tune", "tune-distributed", "kserve"):
+        for path in pathlib.Path(OPTIONS.manifests).glob("*.yaml"):
+            name = path.stem
+            for pod in pod_specs(documents(name)):
+                context = {**pod.get("securityContext", {}), **pod["containers"][0]["securityContext"]}
+                self.assertTrue(context["runAsNonRoot"], name)
+                self.assertEqual(context["seccompProfile"], {"type": "RuntimeDefault"}, name)
             for container in containers(documents(name)):
                 security = container["securityContext"]
                 where = f"{name}: {container['name']}"
@@ -341,6 +364,15 @@ def containers(node):
     for key, child in node.items():
         found += child if key in ("containers", "initContainers") else containers(child)
     return found
+
+
+def pod_specs(node):
+    """Whatever has containers."""
+    if isinstance(node, list):
+        return [spec for child in node for spec in pod_specs(child)]
+    if not isinstance(node, dict):
+        return []
+    return ([node] if "containers" in node else []) + [spec for child in node.values() for spec in pod_specs(child)]
 
 
 def main():
