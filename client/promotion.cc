@@ -79,6 +79,8 @@ class Promotion {
 
   // Whether the version may answer all calls.
   absl::StatusOr<bool> TryAsCanary(const AdapterLabels& labels, int64_t before) {
+    // Before anything is moved: a name that leads nowhere is no name of the servers.
+    RETURN_IF_ERROR(servers_.versions_of_label(std::string(kStableLabel)).status());
     const LabelTarget target = {.version = version_, .percent = options_.percent};
     AdapterLabels moved = labels;
     if (TargetOf(labels, kCanaryLabel) != target) {

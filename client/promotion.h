@@ -53,7 +53,8 @@ enum class PromotionEnd {
 // was interrupted goes on when it is called once more. Without a `stable` the version answers all
 // calls already, as the newest: the label is set, and nothing is compared or held.
 //
-// NotFound where there is no such version; DeadlineExceeded names the replicas that have not
+// NotFound where there is no such version, and the error of versions_of_label, before anything is
+// moved; DeadlineExceeded names the replicas that have not
 // followed; Aborted where somebody else has moved `canary` or `stable` meanwhile; Cancelled =
 // environment.stop(). All of these leave the labels as they are. `say` gets a line for each step.
 absl::StatusOr<PromotionEnd> Promote(const PromotionOptions& options,

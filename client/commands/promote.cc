@@ -25,7 +25,7 @@
 namespace pricer {
 namespace {
 
-// Any text has a price; who is asked twice knows this one.
+// Any text has a price, and this one is soon answered from the server's cache.
 constexpr char kProbe[] = "which version answers?";
 // For one replica to say so.
 constexpr absl::Duration kProbeTimeout = absl::Seconds(5);

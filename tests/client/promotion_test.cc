@@ -152,6 +152,15 @@ TEST_F(PromotionTest, AReplicaThatDoesNotFollowIsNamed) {
   EXPECT_EQ(VersionOf("stable"), 2);
 }
 
+TEST_F(PromotionTest, WhereTheServersAreNotFoundNothingIsMoved) {
+  servers_.versions_of_label = [](const std::string&) {
+    return absl::UnavailableError("expected 2 servers, got 0");
+  };
+  const int64_t generation = Labels().generation;
+  EXPECT_THAT(Run(), StatusIs(absl::StatusCode::kUnavailable, HasSubstr("got 0")));
+  EXPECT_EQ(Labels().generation, generation);
+}
+
 TEST_F(PromotionTest, OneThatWasInterruptedGoesOn) {
   stop_ = [this] { return sleeps_ >= 20; };
   EXPECT_THAT(Run(), StatusIs(absl::StatusCode::kCancelled, HasSubstr("interrupted")));
