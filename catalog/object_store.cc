@@ -51,9 +51,25 @@ std::string ModulePath() {
   return (arrow.parent_path() / name).string();
 }
 
+// The wheel's TLS library looks where the system that it was built on has its authorities.
+std::string AuthoritiesPath() {
+  if (const char* const path = std::getenv("SSL_CERT_FILE"); path != nullptr) return path;
+  std::error_code ignored;
+  for (const char* const path :
+       {"/etc/ssl/certs/ca-certificates.crt", "/etc/pki/tls/certs/ca-bundle.crt"}) {
+    if (std::filesystem::exists(path, ignored)) return path;
+  }
+  return "";
+}
+
 arrow::Status LoadModule() {
-  static const arrow::Status* const loaded =
-      new arrow::Status(arrow::fs::LoadFileSystemFactories(ModulePath().c_str()));
+  static const arrow::Status* const loaded = [] {
+    arrow::fs::FileSystemGlobalOptions options;
+    options.tls_ca_file_path = AuthoritiesPath();
+    arrow::Status status = arrow::fs::Initialize(options);
+    if (status.ok()) status = arrow::fs::LoadFileSystemFactories(ModulePath().c_str());
+    return new arrow::Status(std::move(status));
+  }();
   return *loaded;
 }
 

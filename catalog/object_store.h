@@ -14,7 +14,8 @@
 // Objects of a store, by names such as s3://BUCKET/KEY, through Arrow's file systems. Who asks, of
 // which region and server, is taken from the environment as other clients of S3 take it
 // (AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY, AWS_PROFILE, AWS_DEFAULT_REGION, AWS_ENDPOINT_URL, the
-// role of the machine or pod). Unimplemented in a build without PRICER_ARROW.
+// role of the machine or pod). Authorities of its certificate are those of the system, or of the
+// file in SSL_CERT_FILE. Unimplemented in a build without PRICER_ARROW.
 //
 // NotFound where there is no such object, PermissionDenied where the store says so, Unavailable for
 // whatever else it or the network says; all name the object. Thread-safe.

@@ -56,16 +56,20 @@ class ObjectStoreTest(unittest.TestCase):
 
     @classmethod
     def start_store(cls):
-        cls.store = subprocess.Popen(
-            [OPTIONS.server, "--port", f"127.0.0.1:{cls.port}", "posix", cls.folder / "store"], stdout=subprocess.DEVNULL,
+        cls.store = cls.start_store_at(cls.port)
+
+    @classmethod
+    def start_store_at(cls, port, *flags):
+        store = subprocess.Popen(
+            [OPTIONS.server, *flags, "--port", f"127.0.0.1:{port}", "posix", cls.folder / "store"], stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL, env={**os.environ, "ROOT_ACCESS_KEY": "key", "ROOT_SECRET_KEY": "secret"})
         end = time.monotonic() + 30
         while True:
             try:
-                socket.create_connection(("127.0.0.1", cls.port), 1).close()
-                return
+                socket.create_connection(("127.0.0.1", port), 1).close()
+                return store
             except OSError:
-                assert cls.store.poll() is None and time.monotonic() < end, "the store does not start"
+                assert store.poll() is None and time.monotonic() < end, "the store does not start"
                 time.sleep(0.05)
 
     @classmethod
@@ -152,6 +156,22 @@ class ObjectStoreTest(unittest.TestCase):
         self.assertEqual(code, 3, said)
         self.assertIn(f"{ROWS} of them by an earlier run", said)
         self.assertEqual((self.bucket / "late.jsonl").read_text(), self.expected())
+
+    def test_a_certificate_must_be_of_an_authority(self):
+        cert, key, port = self.work / "cert.pem", self.work / "key.pem", free_port()
+        subprocess.run(
+            ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes", "-days", "1", "-keyout",
+             key, "-out", cert, "-subj", "/CN=store", "-addext", "subjectAltName=IP:127.0.0.1"], check=True, capture_output=True)
+        store = self.start_store_at(port, "--cert", cert, "--key", key)
+        self.addCleanup(store.wait)
+        self.addCleanup(store.kill)
+        arguments = ["--input", "s3://shop/items.jsonl", "--output", self.work / "out.jsonl"]
+        environment = {"AWS_ENDPOINT_URL": f"https://127.0.0.1:{port}"}
+        code, said = self.batch(*arguments, environment={**environment, "SSL_CERT_FILE": str(cert)})
+        self.assertEqual(code, 3, said)
+        code, said = self.batch(*arguments, environment=environment)
+        self.assertEqual(code, 1, said)
+        self.assertIn("certificate", said)
 
     def test_what_is_wrong_is_named(self):
         output = ["--output", self.work / "out.jsonl"]
