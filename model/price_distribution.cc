@@ -88,50 +88,77 @@ absl::StatusOr<Estimator> Estimator::Parse(absl::string_view text) {
       "': expected median, mean, geomean, mode or quantile:Q with 0 < Q < 1, as quantile:0.9"));
 }
 
-PriceDistribution::PriceDistribution(double min_price, double max_price,
-                                     std::vector<double> probabilities)
-    : min_price_(min_price), max_price_(max_price), probabilities_(std::move(probabilities)) {
+std::shared_ptr<const PriceDistribution::Bins> PriceDistribution::BinsOver(double min_price,
+                                                                           double max_price,
+                                                                           int count) {
   PRICER_CHECK(min_price > 0.0 && min_price < max_price && std::isfinite(max_price));
-  PRICER_CHECK(!probabilities_.empty());
-  bin_width_ = LogPriceRatio(min_price, max_price) / bin_count();
-  starts_.reserve(probabilities_.size());
-  offsets_.reserve(probabilities_.size());
-  for (int i = 0; i < bin_count(); ++i) {
-    offsets_.push_back(i * bin_width_);
-    starts_.push_back(std::clamp(ScaledByExp(min_price, offsets_[i]), min_price, max_price));
+  PRICER_CHECK(count > 0);
+  // A batch has many distributions of the same bins, one after the other.
+  thread_local std::shared_ptr<const Bins> latest;
+  if (latest != nullptr && latest->min_price == min_price && latest->max_price == max_price &&
+      latest->starts.size() == static_cast<size_t>(count)) {
+    return latest;
   }
-  Normalise();
-}
-
-PriceDistribution::PriceDistribution(std::vector<double> masses)
-    : min_price_(kZeroPrice), bin_width_(0.0), probabilities_(std::move(masses)) {
-  PRICER_CHECK(!probabilities_.empty());
-  starts_.reserve(probabilities_.size());
-  offsets_.reserve(probabilities_.size());
-  for (int i = 0; i < bin_count(); ++i) {
-    starts_.push_back(i == 0 ? kZeroPrice : i);
-    offsets_.push_back(LogPriceRatio(min_price_, starts_[i]));
+  auto bins = std::make_shared<Bins>();
+  bins->min_price = min_price;
+  bins->max_price = max_price;
+  bins->width = LogPriceRatio(min_price, max_price) / count;
+  bins->starts.reserve(count);
+  bins->offsets.reserve(count);
+  for (int i = 0; i < count; ++i) {
+    bins->offsets.push_back(i * bins->width);
+    bins->starts.push_back(
+        std::clamp(ScaledByExp(min_price, bins->offsets[i]), min_price, max_price));
   }
-  max_price_ = starts_.back();
-  Normalise();
+  return latest = std::move(bins);
 }
 
-PriceDistribution PriceDistribution::OfWholePrices(std::vector<double> masses) {
-  return PriceDistribution(std::move(masses));
+std::shared_ptr<const PriceDistribution::Bins> PriceDistribution::BinsOfWholePrices(int count) {
+  PRICER_CHECK(count > 0);
+  thread_local std::shared_ptr<const Bins> latest;
+  if (latest != nullptr && latest->starts.size() == static_cast<size_t>(count)) return latest;
+  auto bins = std::make_shared<Bins>();
+  bins->min_price = kZeroPrice;
+  bins->starts.reserve(count);
+  bins->offsets.reserve(count);
+  for (int i = 0; i < count; ++i) {
+    bins->starts.push_back(i == 0 ? kZeroPrice : i);
+    bins->offsets.push_back(LogPriceRatio(kZeroPrice, bins->starts[i]));
+  }
+  bins->max_price = bins->starts.back();
+  return latest = std::move(bins);
 }
 
-void PriceDistribution::Normalise() {
-  cumulative_.reserve(probabilities_.size() + 1);
-  cumulative_.push_back(0.0);
-  for (const double probability : probabilities_) {
-    PRICER_CHECK(probability >= 0.0);
-    cumulative_.push_back(cumulative_.back() + probability);
+std::shared_ptr<const PriceDistribution::Masses> PriceDistribution::Normalised(
+    std::vector<double> masses) {
+  auto normalised = std::make_shared<Masses>();
+  std::vector<double>& cumulative = normalised->cumulative;
+  cumulative.reserve(masses.size() + 1);
+  cumulative.push_back(0.0);
+  for (const double mass : masses) {
+    PRICER_CHECK(mass >= 0.0);
+    cumulative.push_back(cumulative.back() + mass);
   }
   // Divided by the last partial sum, the sum is exactly 1 from the last bin with mass on.
-  const double sum = cumulative_.back();
+  const double sum = cumulative.back();
   PRICER_CHECK(sum > 0.0 && std::isfinite(sum));
-  for (double& probability : probabilities_) probability /= sum;
-  for (double& partial : cumulative_) partial /= sum;
+  for (double& mass : masses) mass /= sum;
+  for (double& partial : cumulative) partial /= sum;
+  normalised->probabilities = std::move(masses);
+  return normalised;
+}
+
+PriceDistribution::PriceDistribution(std::shared_ptr<const Bins> bins, std::vector<double> masses)
+    : bins_(std::move(bins)), masses_(Normalised(std::move(masses))) {}
+
+PriceDistribution::PriceDistribution(double min_price, double max_price,
+                                     std::vector<double> probabilities)
+    : bins_(BinsOver(min_price, max_price, static_cast<int>(probabilities.size()))),
+      masses_(Normalised(std::move(probabilities))) {}
+
+PriceDistribution PriceDistribution::OfWholePrices(std::vector<double> masses) {
+  std::shared_ptr<const Bins> bins = BinsOfWholePrices(static_cast<int>(masses.size()));
+  return PriceDistribution(std::move(bins), std::move(masses));
 }
 
 absl::StatusOr<PriceDistribution> PriceDistribution::FromLogits(double min_price, double max_price,
@@ -159,61 +186,63 @@ absl::StatusOr<PriceDistribution> PriceDistribution::FromLogits(double min_price
 }
 
 double PriceDistribution::PriceAt(size_t bin, double share) const {
-  return std::clamp(ScaledByExp(starts_[bin], share * bin_width_), min_price_, max_price_);
+  return std::clamp(ScaledByExp(bins_->starts[bin], share * bins_->width), min_price(),
+                    max_price());
 }
 
 std::vector<double> PriceDistribution::Edges() const {
-  std::vector<double> edges = starts_;
+  std::vector<double> edges = bins_->starts;
   if (IsOfWholePrices()) {
     for (int i = 0; i < bin_count(); ++i) edges[i] = std::max(i - 0.5, 0.0);
     edges.push_back(bin_count() - 0.5);
   } else {
-    edges.push_back(max_price_);
+    edges.push_back(max_price());
   }
   return edges;
 }
 
 double PriceDistribution::Cdf(double price) const {
-  if (!(price >= min_price_)) return 0.0;
-  if (price >= max_price_) return 1.0;
-  const auto next = std::upper_bound(starts_.begin(), starts_.end(), price);
-  const auto bin = static_cast<size_t>(next - starts_.begin() - 1);
-  const double inside = std::max(LogPriceRatio(min_price_, price) - offsets_[bin], 0.0);
-  const double share = inside < bin_width_ ? inside / bin_width_ : 1.0;
+  if (!(price >= min_price())) return 0.0;
+  if (price >= max_price()) return 1.0;
+  const auto next = std::upper_bound(bins_->starts.begin(), bins_->starts.end(), price);
+  const auto bin = static_cast<size_t>(next - bins_->starts.begin() - 1);
+  const double inside = std::max(LogPriceRatio(min_price(), price) - bins_->offsets[bin], 0.0);
+  const double share = inside < bins_->width ? inside / bins_->width : 1.0;
   // At a share of 1 it is the partial sum in every bit, as Quantile takes it.
-  return std::lerp(cumulative_[bin], cumulative_[bin + 1], share);
+  return std::lerp(masses_->cumulative[bin], masses_->cumulative[bin + 1], share);
 }
 
 double PriceDistribution::Quantile(double level) const {
-  if (!(level > 0.0)) return min_price_;
+  if (!(level > 0.0)) return min_price();
   level = std::min(level, 1.0);
   // The first bin at whose end the CDF reaches the level; it rises there, since it was below at the
   // start.
-  const auto end = std::lower_bound(cumulative_.begin() + 1, cumulative_.end(), level);
-  const auto bin = static_cast<size_t>(end - cumulative_.begin() - 1);
+  const auto end =
+      std::lower_bound(masses_->cumulative.begin() + 1, masses_->cumulative.end(), level);
+  const auto bin = static_cast<size_t>(end - masses_->cumulative.begin() - 1);
   const double below = *(end - 1);
   return PriceAt(bin, (level - below) / (*end - below));
 }
 
 double PriceDistribution::Mean() const {
   // exp(u) averaged over a bin that begins at price x is x * expm1(w) / w.
-  const double average = IsOfWholePrices() ? 1.0 : std::expm1(bin_width_) / bin_width_;
-  const double sum =
-      std::inner_product(probabilities_.begin(), probabilities_.end(), starts_.begin(), 0.0);
-  return std::clamp(sum * average, min_price_, max_price_);
+  const double average = IsOfWholePrices() ? 1.0 : std::expm1(bins_->width) / bins_->width;
+  const double sum = std::inner_product(probabilities().begin(), probabilities().end(),
+                                        bins_->starts.begin(), 0.0);
+  return std::clamp(sum * average, min_price(), max_price());
 }
 
 double PriceDistribution::Geomean() const {
   double offset = 0.0;
   for (int i = 0; i < bin_count(); ++i) {
-    offset += probabilities_[i] * (offsets_[i] + 0.5 * bin_width_);
+    offset += probabilities()[i] * (bins_->offsets[i] + 0.5 * bins_->width);
   }
-  return std::clamp(ScaledByExp(min_price_, offset), min_price_, max_price_);
+  return std::clamp(ScaledByExp(min_price(), offset), min_price(), max_price());
 }
 
 double PriceDistribution::Mode() const {
-  const auto likeliest = std::max_element(probabilities_.begin(), probabilities_.end());
-  return PriceAt(static_cast<size_t>(likeliest - probabilities_.begin()), 0.5);
+  const auto likeliest = std::max_element(probabilities().begin(), probabilities().end());
+  return PriceAt(static_cast<size_t>(likeliest - probabilities().begin()), 0.5);
 }
 
 double PriceDistribution::Estimate(const Estimator& estimator) const {
@@ -239,8 +268,8 @@ PriceInterval PriceDistribution::CentralInterval(double coverage, double conform
   // Narrowed below nothing: the geometric middle is left.
   if (low > high) low = high = std::sqrt(low) * std::sqrt(high);
   return {.coverage = coverage,
-          .low = std::clamp(low, min_price_, max_price_),
-          .high = std::clamp(high, min_price_, max_price_)};
+          .low = std::clamp(low, min_price(), max_price()),
+          .high = std::clamp(high, min_price(), max_price())};
 }
 
 double PriceDistribution::Confidence(double price, double share) const {
@@ -251,27 +280,27 @@ double PriceDistribution::Confidence(double price, double share) const {
 }
 
 double PriceDistribution::Crps(double truth) const {
-  const double inside = std::clamp(truth, min_price_, max_price_);
-  const double offset = LogPriceRatio(min_price_, inside);
-  const QuadraticWeights whole = WeightsOf(bin_width_);
+  const double inside = std::clamp(truth, min_price(), max_price());
+  const double offset = LogPriceRatio(min_price(), inside);
+  const QuadraticWeights whole = WeightsOf(bins_->width);
   double score = std::fabs(truth - inside);
   for (int i = 0; i < bin_count(); ++i) {
-    const double from = cumulative_[i];
-    const double to = cumulative_[i + 1];
-    const double below = std::clamp(offset - offsets_[i], 0.0, bin_width_);
-    const double above = bin_width_ - below;
+    const double from = masses_->cumulative[i];
+    const double to = masses_->cumulative[i + 1];
+    const double below = std::clamp(offset - bins_->offsets[i], 0.0, bins_->width);
+    const double above = bins_->width - below;
     if (above == 0.0) {
-      score += SquareIntegral(starts_[i], bin_width_, whole, from, to);
+      score += SquareIntegral(bins_->starts[i], bins_->width, whole, from, to);
     } else if (below == 0.0) {
-      score += SquareIntegral(starts_[i], bin_width_, whole, 1.0 - from, 1.0 - to);
+      score += SquareIntegral(bins_->starts[i], bins_->width, whole, 1.0 - from, 1.0 - to);
     } else {
-      const double at = std::lerp(from, to, below / bin_width_);
-      score += SquareIntegral(starts_[i], below, WeightsOf(below), from, at);
+      const double at = std::lerp(from, to, below / bins_->width);
+      score += SquareIntegral(bins_->starts[i], below, WeightsOf(below), from, at);
       score += SquareIntegral(inside, above, WeightsOf(above), 1.0 - at, 1.0 - to);
     }
     // The step up to the next bin.
-    const double next = i + 1 < bin_count() ? starts_[i + 1] : max_price_;
-    const double end = IsOfWholePrices() ? starts_[i] : next;
+    const double next = i + 1 < bin_count() ? bins_->starts[i + 1] : max_price();
+    const double end = IsOfWholePrices() ? bins_->starts[i] : next;
     const double step_below = std::clamp(inside, end, next) - end;
     score += to * to * step_below + (1.0 - to) * (1.0 - to) * (next - end - step_below);
   }

@@ -1,6 +1,7 @@
 #pragma once
 
 #include <cstddef>
+#include <memory>
 #include <string>
 #include <vector>
 
@@ -41,7 +42,7 @@ double LogPriceRatio(double low, double high);
 // in ln(price), and nothing between them. Two kinds:
 //   bins over a range: each begins where the last ends; the density is uniform in ln(price) inside;
 //   whole prices: of width 0, each mass lies at one price, and the CDF is a staircase.
-// Immutable; thread-safe.
+// Immutable, and a copy shares what it is of; thread-safe.
 class PriceDistribution {
  public:
   // Bins over a range. REQUIRES: 0 < min_price < max_price, at least one probability, all >= 0 with
@@ -59,10 +60,15 @@ class PriceDistribution {
                                                       absl::Span<const float> logits,
                                                       double temperature = 1.0);
 
-  double min_price() const { return min_price_; }
-  double max_price() const { return max_price_; }
-  int bin_count() const { return static_cast<int>(probabilities_.size()); }
-  const std::vector<double>& probabilities() const { return probabilities_; }
+  double min_price() const { return bins_->min_price; }
+  double max_price() const { return bins_->max_price; }
+  int bin_count() const { return static_cast<int>(probabilities().size()); }
+  const std::vector<double>& probabilities() const { return masses_->probabilities; }
+  // What this one takes, without what it shares with others of its bins.
+  size_t memory_bytes() const {
+    return sizeof(*this) + sizeof(Masses) +
+           sizeof(double) * (masses_->probabilities.capacity() + masses_->cumulative.capacity());
+  }
   // bin_count() + 1 ascending prices. Between those of a whole price lies what rounds to it: they
   // are 0, 0.5, 1.5, ...
   std::vector<double> Edges() const;
@@ -90,22 +96,31 @@ class PriceDistribution {
   double Crps(double truth) const;
 
  private:
-  // Whole prices.
-  explicit PriceDistribution(std::vector<double> masses);
-  // Of `probabilities_`, and their partial sums.
-  void Normalise();
+  // Where bins are, which distributions of one adapter share.
+  struct Bins {
+    double min_price = 0;
+    double max_price = 0;
+    double width = 0;             // in ln(price)
+    std::vector<double> starts;   // prices
+    std::vector<double> offsets;  // ln(start / min_price): keeps the digits that narrow bins need
+  };
+  struct Masses {
+    std::vector<double> probabilities;
+    std::vector<double> cumulative;  // bin_count() + 1, from 0 to 1
+  };
+
+  PriceDistribution(std::shared_ptr<const Bins> bins, std::vector<double> masses);
+  static std::shared_ptr<const Bins> BinsOver(double min_price, double max_price, int count);
+  static std::shared_ptr<const Bins> BinsOfWholePrices(int count);
+  // With their partial sums.
+  static std::shared_ptr<const Masses> Normalised(std::vector<double> masses);
 
   // The price at that share, 0 to 1, of a bin's width.
   double PriceAt(size_t bin, double share) const;
-  bool IsOfWholePrices() const { return bin_width_ == 0.0; }
+  bool IsOfWholePrices() const { return bins_->width == 0.0; }
 
-  double min_price_;
-  double max_price_;
-  double bin_width_;             // in ln(price)
-  std::vector<double> starts_;   // of the bins, prices
-  std::vector<double> offsets_;  // ln(start / min_price): keeps the digits that narrow bins need
-  std::vector<double> probabilities_;
-  std::vector<double> cumulative_;  // bin_count() + 1, from 0 to 1
+  std::shared_ptr<const Bins> bins_;
+  std::shared_ptr<const Masses> masses_;
 };
 
 }  // namespace pricer

@@ -76,8 +76,7 @@ int64_t PriceCache::BytesOf(const Entry& entry) {
   // Lists, maps and allocations beside what they hold.
   constexpr size_t kOverhead = 256;
   return static_cast<int64_t>(kOverhead + sizeof(Entry) + sizeof(Key) +
-                              entry.priced.distribution.probabilities().capacity() *
-                                  sizeof(double));
+                              entry.priced.distribution.memory_bytes());
 }
 
 std::optional<PriceCache::Priced> PriceCache::FindLocked(const Key& key) {
