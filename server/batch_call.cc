@@ -60,7 +60,7 @@ void BatchCall::ItemFailed(const absl::Status& status, int item) {
 
 void BatchCall::OneDone() {
   if (pending_.fetch_sub(1, std::memory_order_acq_rel) > 1) return;
-  // Mostly on the batch thread, which has the next batch to compute.
+  // Mostly on the scheduler's thread for answers, which has other calls to answer.
   if (!pool()->SubmitFirst([this] { Answer(); }).ok()) Answer();
 }
 

@@ -15,37 +15,13 @@ namespace {
 // A fetch may hang; its tasks are dropped all the same when their callers have gone.
 constexpr absl::Duration kParkedLook = absl::Milliseconds(20);
 
+// Answers bring tasks that follow them; an idle batch thread is not woken for each.
+constexpr size_t kAnswersBetweenWakes = 32;
+
+// Of a batch that took less, another thread would begin with the answers when they are given.
+constexpr absl::Duration kWorthHandingOver = absl::Milliseconds(1);
+
 absl::Status StoppingError() { return absl::UnavailableError("the server is stopping"); }
-
-// One sequence of a batch, and the task that it is computed for.
-struct Row {
-  PredictorSequence sequence;
-  size_t task = 0;
-  bool is_shadow = false;
-};
-
-// Those of one adapter together, tasks in their order.
-std::vector<Row> RowsOf(const std::vector<BatchQueue::Waiting>& batch) {
-  std::vector<Row> rows;
-  rows.reserve(batch.size());
-  for (size_t i = 0; i < batch.size(); ++i) {
-    const PriceTask& task = batch[i].task;
-    rows.push_back({{task.ids, task.adapter.get(), task.tensors.get()}, i});
-    if (!task.shadow.has_value()) continue;
-    const ShadowPrompt& shadow = *task.shadow;
-    rows.push_back(
-        {{shadow.ids, shadow.adapter.get(), shadow.tensors.get()}, i, /*is_shadow=*/true});
-  }
-  // By tensors too: a version may have been evicted and fetched again between two tasks.
-  std::stable_sort(rows.begin(), rows.end(), [](const Row& a, const Row& b) {
-    const std::less<> less;
-    if (a.sequence.adapter != b.sequence.adapter) {
-      return less(a.sequence.adapter, b.sequence.adapter);
-    }
-    return less(a.sequence.tensors, b.sequence.tensors);
-  });
-  return rows;
-}
 
 void LetGo(PriceTask* task) {
   task->tensors.reset();
@@ -79,6 +55,7 @@ BatchScheduler::BatchScheduler(const BatchSchedulerOptions& options, BatchPredic
       acquire_(memory == nullptr ? BatchQueue::Acquire()
                                  : [this](PriceTask* task) { return Acquire(task); }),
       queue_(options),
+      answers_([this] { RunAnswers(); }),
       thread_([this] { Run(); }) {
   if (memory_ == nullptr) return;
   memory_->SetListener([this](const LoadedAdapter* adapter, const absl::Status& status) {
@@ -89,6 +66,30 @@ BatchScheduler::BatchScheduler(const BatchSchedulerOptions& options, BatchPredic
 BatchScheduler::~BatchScheduler() {
   if (memory_ != nullptr) memory_->SetListener(nullptr);
   Stop(absl::InfinitePast());
+}
+
+// Those of one adapter together, tasks in their order.
+std::vector<BatchScheduler::Row> BatchScheduler::RowsOf(
+    const std::vector<BatchQueue::Waiting>& batch) {
+  std::vector<Row> rows;
+  rows.reserve(batch.size());
+  for (size_t i = 0; i < batch.size(); ++i) {
+    const PriceTask& task = batch[i].task;
+    rows.push_back({{task.ids, task.adapter.get(), task.tensors.get()}, i});
+    if (!task.shadow.has_value()) continue;
+    const ShadowPrompt& shadow = *task.shadow;
+    rows.push_back(
+        {{shadow.ids, shadow.adapter.get(), shadow.tensors.get()}, i, /*is_shadow=*/true});
+  }
+  // By tensors too: a version may have been evicted and fetched again between two tasks.
+  std::stable_sort(rows.begin(), rows.end(), [](const Row& a, const Row& b) {
+    const std::less<> less;
+    if (a.sequence.adapter != b.sequence.adapter) {
+      return less(a.sequence.adapter, b.sequence.adapter);
+    }
+    return less(a.sequence.tensors, b.sequence.tensors);
+  });
+  return rows;
 }
 
 absl::Status BatchScheduler::Acquire(PriceTask* task) const {
@@ -168,21 +169,68 @@ void BatchScheduler::Stop(absl::Time deadline) {
     stop_deadline_ = deadline;
     work_.Signal();
   }
-  if (thread_.joinable()) thread_.join();
+  if (!thread_.joinable()) return;
+  thread_.join();
+  answers_.join();
 }
 
 void BatchScheduler::Run() {
   predictor_->PrepareThread();
   BatchQueue::Taken taken;
   while (Take(&taken)) {
-    Drop(std::exchange(taken.dropped, {}));
-    if (!taken.batch.empty()) Compute(std::move(taken));
-    if (memory_ != nullptr) memory_->Released();
+    Finished finished = Compute(std::exchange(taken, {}));
+    if (IsWorthHandingOver(finished)) {
+      HandOver(std::move(finished));
+    } else {
+      Answer(std::move(finished), /*wakes=*/false);
+    }
   }
+  MutexLock lock(&finished_mutex_);
+  no_more_ = true;
+  finished_changed_.SignalAll();
+}
+
+void BatchScheduler::RunAnswers() {
+  Finished finished;
+  while (TakeFinished(&finished)) {
+    Answer(std::exchange(finished, {}), /*wakes=*/true);
+    Wake();
+  }
+}
+
+bool BatchScheduler::IsWorthHandingOver(const Finished& finished) {
+  {
+    // Answers come in the order of the batches.
+    MutexLock lock(&finished_mutex_);
+    if (answering_) return true;
+  }
+  if (finished.end - finished.start < kWorthHandingOver) return false;
+  MutexLock lock(&mutex_);
+  return queue_.ready();
+}
+
+void BatchScheduler::HandOver(Finished finished) {
+  MutexLock lock(&finished_mutex_);
+  while (finished_.has_value()) finished_changed_.Wait(&finished_mutex_);
+  finished_.emplace(std::move(finished));
+  answering_ = true;
+  finished_changed_.SignalAll();
+}
+
+bool BatchScheduler::TakeFinished(Finished* finished) {
+  MutexLock lock(&finished_mutex_);
+  answering_ = finished_.has_value();
+  while (!finished_.has_value() && !no_more_) finished_changed_.Wait(&finished_mutex_);
+  if (!finished_.has_value()) return false;
+  *finished = *std::move(finished_);
+  finished_.reset();
+  finished_changed_.SignalAll();
+  return true;
 }
 
 bool BatchScheduler::Take(BatchQueue::Taken* taken) {
   MutexLock lock(&mutex_);
+  const bool waits = !queue_.ready() && !stopping_;
   while (!queue_.ready() && !stopping_) {
     if (!queue_.has_parked()) {
       work_.Wait(&mutex_);
@@ -192,6 +240,7 @@ bool BatchScheduler::Take(BatchQueue::Taken* taken) {
   }
   if (queue_.empty()) return false;
   const absl::Time now = clock_->Now();
+  if (waits) free_since_ = now;
   // What is parked when nothing else waits is not waited for.
   const bool give_up = stopping_ && (now >= stop_deadline_ || !queue_.ready());
   *taken = queue_.Take(now, give_up);
@@ -210,29 +259,49 @@ void BatchScheduler::Drop(std::vector<BatchQueue::Waiting> dropped) {
   }
 }
 
-void BatchScheduler::Compute(BatchQueue::Taken taken) {
-  std::vector<BatchQueue::Waiting>& batch = taken.batch;
-  const std::vector<Row> rows = RowsOf(batch);
+BatchScheduler::Finished BatchScheduler::Compute(BatchQueue::Taken taken) {
+  Finished finished;
+  finished.taken = std::move(taken);
+  std::vector<BatchQueue::Waiting>& batch = finished.taken.batch;
+  if (batch.empty()) return finished;
+  finished.rows = RowsOf(batch);
   std::vector<PredictorSequence> sequences;
-  sequences.reserve(rows.size());
-  for (const Row& row : rows) sequences.push_back(row.sequence);
+  sequences.reserve(finished.rows.size());
+  for (const Row& row : finished.rows) sequences.push_back(row.sequence);
 
-  const absl::Time start = clock_->Now();
+  finished.start = clock_->Now();
+  const auto first = std::min_element(batch.begin(), batch.end(), [](const auto& a, const auto& b) {
+    return a.admitted < b.admitted;
+  });
+  finished.gap = finished.start - std::max(free_since_, first->admitted);
+  finished.results = predictor_->PredictBatch(sequences);
+  finished.end = clock_->Now();
+  free_since_ = finished.end;
+  PRICER_CHECK(finished.results.size() == finished.rows.size());
+  MutexLock lock(&mutex_);
+  queue_.BatchEnded(finished.taken.tokens, finished.end - finished.start, finished.end);
+  return finished;
+}
+
+void BatchScheduler::Answer(Finished finished, bool wakes) {
+  Drop(std::move(finished.taken.dropped));
+  if (!finished.taken.batch.empty()) AnswerBatch(&finished, wakes);
+  if (memory_ != nullptr) memory_->Released();
+}
+
+void BatchScheduler::AnswerBatch(Finished* finished_batch, bool wakes) {
+  Finished& finished = *finished_batch;
+  std::vector<BatchQueue::Waiting>& batch = finished.taken.batch;
+  const std::vector<Row>& rows = finished.rows;
+  const absl::Duration compute_time = finished.end - finished.start;
+  metrics_->BatchComputed(static_cast<int64_t>(rows.size()), finished.taken.tokens, compute_time);
+  metrics_->BatchFollowed(finished.gap);
   for (const BatchQueue::Waiting& waiting : batch) {
-    metrics_->TaskWaited(waiting.task.lane, start - waiting.admitted);
+    metrics_->TaskWaited(waiting.task.lane, finished.start - waiting.admitted);
   }
-  BatchPredictor::Results results = predictor_->PredictBatch(sequences);
-  const absl::Time end = clock_->Now();
-  const absl::Duration compute_time = end - start;
-  PRICER_CHECK(results.size() == rows.size());
-  metrics_->BatchComputed(static_cast<int64_t>(rows.size()), taken.tokens, compute_time);
-  {
-    MutexLock lock(&mutex_);
-    queue_.BatchEnded(taken.tokens, compute_time, end);
-  }
-  metrics_->TasksLate(std::count_if(batch.begin(), batch.end(), [end](const auto& waiting) {
-    return waiting.task.expired(end);
-  }));
+  metrics_->TasksLate(std::count_if(
+      batch.begin(), batch.end(),
+      [end = finished.end](const auto& waiting) { return waiting.task.expired(end); }));
 
   // Of each task, where its own result and its shadow's are.
   std::vector<size_t> own(batch.size());
@@ -240,14 +309,16 @@ void BatchScheduler::Compute(BatchQueue::Taken taken) {
   for (size_t i = 0; i < rows.size(); ++i) {
     (rows[i].is_shadow ? shadow : own)[rows[i].task] = i;
   }
-  CountPriced(batch, results, own);
+  CountPriced(batch, finished.results, own);
   for (size_t i = 0; i < batch.size(); ++i) {
     PriceTask& task = batch[i].task;
-    BatchPredictor::Results::value_type& result = results[own[i]];
-    if (result.ok() && task.shadow.has_value()) Compare(*result, results[shadow[i]], task);
+    BatchPredictor::Results::value_type& result = finished.results[own[i]];
+    if (result.ok() && task.shadow.has_value()) Compare(*result, finished.results[shadow[i]], task);
     // Before `done`: whoever waits for it may rely on being the last to hold the adapter.
     LetGo(&task);
-    task.done({std::move(result), start - batch[i].admitted, compute_time});
+    task.done({std::move(result), finished.start - batch[i].admitted, compute_time});
+    // What came in its place, with `wake` false.
+    if (wakes && (i + 1) % kAnswersBetweenWakes == 0) Wake();
   }
 }
 

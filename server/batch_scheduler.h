@@ -1,5 +1,6 @@
 #pragma once
 
+#include <optional>
 #include <thread>
 #include <vector>
 
@@ -18,7 +19,9 @@
 namespace pricer {
 
 // Packs waiting tasks into batches, by the rules of BatchQueue, and runs them on one thread of its
-// own. Thread-safe.
+// own. While a batch is computed, the queue keeps what waits in order, and another thread tells
+// what became of the batch before: between two batches the predictor waits only for the first tasks
+// to be taken. Thread-safe.
 //
 // When a batch closes: as soon as the predictor is free and a task waits, with what waits then. It
 // never waits for more to come. Under load, batches fill while the one before them is computed.
@@ -62,12 +65,40 @@ class BatchScheduler {
   void Stop(absl::Time deadline);
 
  private:
+  // One sequence of a batch, and the task that it is computed for.
+  struct Row {
+    PredictorSequence sequence;
+    size_t task = 0;
+    bool is_shadow = false;
+  };
+  // A batch that was computed, and what was dropped on the way to it.
+  struct Finished {
+    BatchQueue::Taken taken;
+    std::vector<Row> rows;
+    BatchPredictor::Results results;  // of the rows
+    absl::Time start;
+    absl::Time end;
+    // The predictor was free so long before, though one of the tasks waited.
+    absl::Duration gap;
+  };
+
   void Run();
+  void RunAnswers();
+  static std::vector<Row> RowsOf(const std::vector<BatchQueue::Waiting>& batch);
   absl::Status Acquire(PriceTask* task) const;
   void AdapterFetched(const LoadedAdapter* adapter, const absl::Status& status);
   // Waits for work; false = ended.
   bool Take(BatchQueue::Taken* taken);
-  void Compute(BatchQueue::Taken taken);
+  Finished Compute(BatchQueue::Taken taken);
+  // Waits until what was handed over before is being answered.
+  void HandOver(Finished finished);
+  // Waits for what is handed over; false = the batch thread has ended.
+  bool TakeFinished(Finished* finished);
+  // Whether the predictor would wait for the answers.
+  bool IsWorthHandingOver(const Finished& finished);
+  // `wakes`: whether the batch thread may wait meanwhile.
+  void Answer(Finished finished, bool wakes);
+  void AnswerBatch(Finished* finished_batch, bool wakes);
   // `own`: where each task's result is.
   void CountPriced(const std::vector<BatchQueue::Waiting>& batch,
                    const BatchPredictor::Results& results, const std::vector<size_t>& own);
@@ -91,7 +122,18 @@ class BatchScheduler {
   bool stopping_ ABSL_GUARDED_BY(mutex_) = false;
   absl::Time stop_deadline_ ABSL_GUARDED_BY(mutex_) = absl::InfiniteFuture();
 
-  // Last, so that it starts when all else is made.
+  // When the latest batch ended, or work came after there was none. The batch thread's own.
+  absl::Time free_since_ = absl::InfinitePast();
+
+  Mutex finished_mutex_;
+  CondVar finished_changed_;
+  std::optional<Finished> finished_ ABSL_GUARDED_BY(finished_mutex_);
+  // Whether answers are not all given of what was handed over.
+  bool answering_ ABSL_GUARDED_BY(finished_mutex_) = false;
+  bool no_more_ ABSL_GUARDED_BY(finished_mutex_) = false;
+
+  // Last, so that they start when all else is made.
+  std::thread answers_;
   std::thread thread_;
 };
 

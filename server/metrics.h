@@ -41,6 +41,8 @@ class Metrics {
   // So many items were priced for callers. REQUIRES: a handle of the adapter is held.
   virtual void ItemsPriced(Lane /*lane*/, const AdapterKey& /*adapter*/, int64_t /*count*/) {}
   virtual void BatchComputed(int64_t /*items*/, int64_t /*tokens*/, absl::Duration /*compute*/) {}
+  // Before a batch, the predictor was free so long though a task of it waited.
+  virtual void BatchFollowed(absl::Duration /*gap*/) {}
   // A task left the queue for a batch after this long.
   virtual void TaskWaited(Lane /*lane*/, absl::Duration /*queue*/) {}
   // What waits in a lane, and in all of the queue.

@@ -26,10 +26,10 @@ constexpr int kMaxResultsPerMessage = 256;
 }  // namespace
 
 // gRPC calls OnReadDone, OnWriteDone and OnCancel on threads of its own; items are done on the
-// batch thread; a message is taken apart on the pool. Whoever changes the state does so by Update,
-// which has one thread at a time start what the state asks for: a read, a write, the end. After the
-// end the stream may be gone, so nothing is touched after Update but by gRPC's own callbacks, which
-// it waits for.
+// scheduler's thread for answers; a message is taken apart on the pool. Whoever changes the state
+// does so by Update, which has one thread at a time start what the state asks for: a read, a write,
+// the end. After the end the stream may be gone, so nothing is touched after Update but by gRPC's
+// own callbacks, which it waits for.
 class PriceStream final : public PriceStreamReactor {
  public:
   PriceStream(const PricingDoor* door, PricingDoor::Admitted admitted, PriceStreams* streams,

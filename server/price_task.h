@@ -69,11 +69,11 @@ struct PriceTask {
   bool internal = false;
   // Follows an earlier task of its call that has left the queue: taken though the queue is full.
   bool replaces = false;
-  // False = others follow at once, and then BatchScheduler::Wake: an idle batch thread is not woken
-  // for this one alone.
+  // False = others follow at once, and then BatchScheduler::Wake, or the task is handed over in the
+  // `done` of another, which is followed by one: an idle batch thread is not woken for it alone.
   bool wake = true;
-  // Called exactly once where Schedule returned OK, mostly on the batch thread, which waits for it:
-  // it must not block.
+  // Called exactly once where Schedule returned OK, on the thread that tells what became of a
+  // batch, mostly: it must not block.
   std::function<void(TaskResult)> done;
 
   int64_t tokens() const {

@@ -46,7 +46,7 @@ class PricingCall {
     const AdapterHandle* adapter = nullptr;
     absl::string_view label;
   };
-  // Mostly called on the batch thread: it must not block.
+  // Mostly called on the scheduler's thread for answers: it must not block.
   using DoneFunction = std::function<void(PriceCache::Outcome outcome, const Answering& answering)>;
   // An item that is tokenized and not yet handed over.
   struct PendingItem {

@@ -11,7 +11,7 @@ namespace pricer {
 
 // pricer.v1.PricingService. Proto in, native types, proto out. An item of PredictPrice of up to 4
 // KiB is tokenized on gRPC's thread (about a millisecond at most), all else on the pool; no thread
-// waits for a result: the batch thread finishes the call.
+// waits for a result: the scheduler's thread for answers finishes the call.
 class PricingService final : public v1::PricingService::WithRawCallbackMethod_PredictPrice<
                                  v1::PricingService::WithRawCallbackMethod_BatchPredictPrices<
                                      v1::PricingService::WithRawCallbackMethod_StreamPredictPrices<

@@ -20,6 +20,8 @@ using prometheus::Registry;
 // From a cached tiny model on a GPU to a long queue on a CPU.
 const Histogram::BucketBoundaries kSecondsBuckets = {
     0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120};
+const Histogram::BucketBoundaries kGapBuckets = {1e-5,  2.5e-5, 5e-5,  1e-4, 2.5e-4, 5e-4,
+                                                 0.001, 0.0025, 0.005, 0.01, 0.1,    1};
 const Histogram::BucketBoundaries kLoadSecondsBuckets = {0.01, 0.05, 0.1, 0.5, 1,   2.5, 5,
                                                          10,   30,   60,  120, 300, 600};
 // About 1 % to a factor of e, to both sides.
@@ -124,6 +126,9 @@ PrometheusMetrics::PrometheusMetrics(size_t top_versions)
                                   "Tokens of a batch, as they are limited.", kTokensBuckets)),
       compute_seconds_(MakeHistogram(*registry_, "pricer_compute_seconds",
                                      "Time that a batch is computed.", kSecondsBuckets)),
+      batch_gap_seconds_(MakeHistogram(
+          *registry_, "pricer_batch_gap_seconds",
+          "Time before a batch in which nothing was computed though it waited.", kGapBuckets)),
       queue_items_(Gauge(*registry_, "pricer_queue_items", "Items that wait.")),
       cache_hits_(Counter(*registry_, "pricer_cache_hits_total",
                           "Items whose prices were kept from before.")),
@@ -232,6 +237,10 @@ void PrometheusMetrics::BatchComputed(int64_t items, int64_t tokens, absl::Durat
   batch_items_.Observe(static_cast<double>(items));
   batch_tokens_.Observe(static_cast<double>(tokens));
   compute_seconds_.Observe(absl::ToDoubleSeconds(compute));
+}
+
+void PrometheusMetrics::BatchFollowed(absl::Duration gap) {
+  batch_gap_seconds_.Observe(absl::ToDoubleSeconds(gap));
 }
 
 void PrometheusMetrics::TaskWaited(Lane lane, absl::Duration queue) {

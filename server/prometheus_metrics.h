@@ -36,6 +36,7 @@ class PrometheusMetrics final : public Metrics {
   void CallEnded(absl::string_view method, absl::StatusCode code, absl::Duration time) override;
   void ItemsPriced(Lane lane, const AdapterKey& adapter, int64_t count) override;
   void BatchComputed(int64_t items, int64_t tokens, absl::Duration compute) override;
+  void BatchFollowed(absl::Duration gap) override;
   void TaskWaited(Lane lane, absl::Duration queue) override;
   void QueueChanged(Lane lane, int64_t tokens) override;
   void QueueItemsChanged(int64_t items) override;
@@ -86,6 +87,7 @@ class PrometheusMetrics final : public Metrics {
   prometheus::Histogram& batch_tokens_;
   std::array<prometheus::Histogram*, kLaneCount> queue_seconds_{};
   prometheus::Histogram& compute_seconds_;
+  prometheus::Histogram& batch_gap_seconds_;
   prometheus::Gauge& queue_items_;
   std::array<prometheus::Gauge*, kLaneCount> queue_tokens_{};
   prometheus::Counter& cache_hits_;

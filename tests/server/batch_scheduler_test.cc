@@ -312,6 +312,33 @@ TEST_F(BatchSchedulerTest, TellsTimeInTheQueueAndInTheBatch) {
   EXPECT_EQ(metrics_.values().tokens, 11);
 }
 
+TEST_F(BatchSchedulerTest, ComputesTheNextBatchWhileAnswersAreGiven) {
+  predictor_.TakeTime(&clock_, absl::Milliseconds(1));
+  Start(10, 100);
+  OccupyPredictor();
+  PriceTask task = Task(10);
+  task.done = [this](const TaskResult& /*result*/) { predictor_.WaitForBatches(3); };
+  ASSERT_OK(scheduler_->Schedule(std::move(task)));
+  ASSERT_OK(Schedule(10));
+  predictor_.Release();
+  EXPECT_OK(results_.Wait(2).distribution);
+}
+
+TEST_F(BatchSchedulerTest, TellsHowLongThePredictorWasFreeThoughTasksWaited) {
+  Start(10, 100);
+  OccupyPredictor();
+  for (int i = 0; i < 2; ++i) ASSERT_OK(Schedule(10));
+  predictor_.Release();
+  results_.Wait(2);
+  // To an idle predictor.
+  clock_.Advance(absl::Seconds(1));
+  ASSERT_OK(Schedule(10));
+  scheduler_->Stop(absl::InfiniteFuture());
+  EXPECT_EQ(metrics_.values().batch_items.size(), 4);
+  EXPECT_THAT(metrics_.values().batch_gaps, ::testing::Each(absl::ZeroDuration()));
+  EXPECT_EQ(metrics_.values().batch_gaps.size(), 4);
+}
+
 TEST_F(BatchSchedulerTest, HoldsNoAdapterWhenDoneIsCalled) {
   Start(100, 100);
   std::weak_ptr<const LoadedAdapter> watched;

@@ -163,6 +163,7 @@ class RecordingMetrics final : public Metrics {
     std::map<AdapterKey, int> items;
     int64_t tokens = 0;
     std::vector<int64_t> batch_items;
+    std::vector<absl::Duration> batch_gaps;
     std::vector<absl::Duration> queue_times;
     int64_t queue_items = 0;
     int64_t queue_tokens = 0;  // of both lanes
@@ -205,6 +206,10 @@ class RecordingMetrics final : public Metrics {
   void ItemsPriced(Lane /*lane*/, const AdapterKey& adapter, int64_t count) override {
     MutexLock lock(&mutex_);
     values_.items[adapter] += static_cast<int>(count);
+  }
+  void BatchFollowed(absl::Duration gap) override {
+    MutexLock lock(&mutex_);
+    values_.batch_gaps.push_back(gap);
   }
   void BatchComputed(int64_t items, int64_t tokens, absl::Duration /*compute*/) override {
     MutexLock lock(&mutex_);

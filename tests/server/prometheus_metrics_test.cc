@@ -58,6 +58,7 @@ TEST_F(PrometheusMetricsTest, CountsItemsByVersionUntilItEnds) {
 
 TEST_F(PrometheusMetricsTest, DescribesBatches) {
   metrics_.BatchComputed(5, 700, absl::Milliseconds(20));
+  metrics_.BatchFollowed(absl::Microseconds(40));
   metrics_.TaskWaited(Lane::kBulk, absl::Milliseconds(2));
   const std::string text = Text();
   EXPECT_THAT(text, HasSubstr("pricer_tokens_total 700"));
@@ -65,6 +66,7 @@ TEST_F(PrometheusMetricsTest, DescribesBatches) {
   EXPECT_THAT(text, HasSubstr("pricer_batch_items_bucket{le=\"4\"} 0"));
   EXPECT_THAT(text, HasSubstr("pricer_batch_tokens_sum 700"));
   EXPECT_THAT(text, HasSubstr("pricer_compute_seconds_bucket{le=\"0.025\"} 1"));
+  EXPECT_THAT(text, HasSubstr("pricer_batch_gap_seconds_bucket{le=\"5e-05\"} 1"));
   EXPECT_THAT(text, HasSubstr("pricer_queue_seconds_bucket{lane=\"bulk\",le=\"0.0025\"} 1"));
 }
 
