@@ -50,6 +50,18 @@ absl::StatusOr<PublishedVersion> ClaimVersion(const std::string& directory) {
   }
 }
 
+absl::StatusOr<PublishedVersion> ClaimNumber(const std::string& directory, int64_t version) {
+  const std::string path = absl::StrCat(directory, "/", version);
+  std::error_code error;
+  if (fs::exists(absl::StrCat(path, "/", kReadyFile), error)) {
+    return absl::AlreadyExistsError(absl::StrCat(path, ": there is such a version"));
+  }
+  if (!error) fs::remove_all(path, error);
+  if (error) return ErrorCodeStatus(error, "cannot remove", path);
+  if (mkdir(path.c_str(), kDirectoryMode) != 0) return ErrnoStatus("cannot make directory", path);
+  return PublishedVersion{path, version};
+}
+
 // Steps (3) and (4). On an error the claim is given up and the files are back in the temporary
 // directory or gone.
 absl::Status MoveIntoPlace(const std::string& temporary, const std::string& place,
@@ -68,11 +80,9 @@ absl::Status MoveIntoPlace(const std::string& temporary, const std::string& plac
   return status;
 }
 
-}  // namespace
-
-absl::StatusOr<PublishedVersion> PublishVersion(
-    const std::string& root, const std::string& name,
-    const std::function<absl::StatusOr<std::string>(const std::string& directory)>& write) {
+absl::StatusOr<PublishedVersion> Publish(
+    const std::string& root, const std::string& name, const FillVersion& write,
+    const std::function<absl::StatusOr<PublishedVersion>(const std::string& directory)>& claim) {
   RETURN_IF_ERROR(ValidateAdapterName(name));
   const std::string parent = absl::StrCat(root, "/", name);
   RETURN_IF_ERROR(MakeDirectories(parent));
@@ -80,9 +90,24 @@ absl::StatusOr<PublishedVersion> PublishVersion(
   ASSIGN_OR_RETURN(const TemporaryDirectory temporary, TemporaryDirectory::Create(parent));
   ASSIGN_OR_RETURN(const std::string marker, write(temporary.path()));
   RETURN_IF_ERROR(SyncDirectory(temporary.path()));
-  ASSIGN_OR_RETURN(const PublishedVersion version, ClaimVersion(parent));
+  ASSIGN_OR_RETURN(const PublishedVersion version, claim(parent));
   RETURN_IF_ERROR(MoveIntoPlace(temporary.path(), version.directory, parent, marker));
   return version;
+}
+
+}  // namespace
+
+absl::StatusOr<PublishedVersion> PublishVersion(const std::string& root, const std::string& name,
+                                                const FillVersion& write) {
+  return Publish(root, name, write, ClaimVersion);
+}
+
+absl::StatusOr<PublishedVersion> PlaceVersion(const std::string& root, const std::string& name,
+                                              int64_t version, const FillVersion& write) {
+  const auto claim = [version](const std::string& directory) {
+    return ClaimNumber(directory, version);
+  };
+  return Publish(root, name, write, claim);
 }
 
 absl::Status CheckInsideFolder(const std::string& path, const std::string& folder) {

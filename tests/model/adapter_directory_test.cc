@@ -49,6 +49,19 @@ std::vector<std::string> Names(const std::string& directory) {
   return names;
 }
 
+TEST(PlaceVersionTest, TakesTheNumberUnlessItIsReady) {
+  const TempDir dir;
+  ASSERT_OK(PlaceVersion(dir.path(), "shop", 7, WriteOne).status());
+  EXPECT_THAT(ReadFile(dir.File("shop/7/_READY")), IsOkAndHolds("marker"));
+  EXPECT_THAT(PlaceVersion(dir.path(), "shop", 7, WriteOne).status(),
+              StatusIs(absl::StatusCode::kAlreadyExists, HasSubstr("shop/7")));
+  fs::remove(dir.File("shop/7/_READY"));
+  ASSERT_OK(WriteFile(dir.File("shop/7/left"), ""));
+  ASSERT_OK(PlaceVersion(dir.path(), "shop", 7, WriteOne).status());
+  EXPECT_THAT(Names(dir.File("shop/7")), ElementsAre("_READY", "weights"));
+  EXPECT_THAT(Names(dir.File("shop")), ElementsAre("7"));
+}
+
 class PublishVersionTest : public ::testing::Test {
  protected:
   absl::StatusOr<PublishedVersion> Publish() { return PublishVersion(root_, "shop", WriteOne); }
