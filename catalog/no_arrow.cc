@@ -34,6 +34,14 @@ absl::Status UploadFile(const std::string& /*path*/, const std::string& object) 
   return NoObjects(object);
 }
 
+absl::Status DownloadFile(const std::string& object, const std::string& /*path*/) {
+  return NoObjects(object);
+}
+
+absl::StatusOr<std::vector<ListedObject>> ListObjects(const std::string& folder) {
+  return NoObjects(folder);
+}
+
 absl::Status DeleteObject(const std::string& object) { return NoObjects(object); }
 
 absl::StatusOr<std::unique_ptr<RowSource>> OpenCsvSource(const std::string& path,

@@ -14,8 +14,10 @@
 
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
+#include "absl/strings/strip.h"
 #include "base/status_macros.h"
 #include "catalog/arrow_objects.h"
+#include "catalog/byte_sink.h"
 
 namespace pricer {
 namespace {
@@ -174,6 +176,31 @@ absl::Status UploadFile(const std::string& path, const std::string& object) {
     return copied;
   }
   return FromArrow((*stream)->Close(), object);
+}
+
+absl::Status DownloadFile(const std::string& object, const std::string& path) {
+  ASSIGN_OR_RETURN(const std::unique_ptr<ByteSource> source, OpenObject(object));
+  ASSIGN_OR_RETURN(const std::unique_ptr<ByteSink> file, ByteSink::CreateAsItIs(path));
+  return CopyBytes(source.get(), file.get());
+}
+
+absl::StatusOr<std::vector<ListedObject>> ListObjects(const std::string& folder) {
+  ASSIGN_OR_RETURN(const Place place, FindPlace(folder));
+  arrow::fs::FileSelector selector;
+  selector.base_dir = place.path;
+  selector.recursive = true;
+  selector.allow_not_found = true;
+  const arrow::Result<std::vector<arrow::fs::FileInfo>> infos = place.store->GetFileInfo(selector);
+  RETURN_IF_ERROR(FromArrow(infos.status(), folder));
+  const absl::string_view base = absl::StripSuffix(place.path, "/");
+  std::vector<ListedObject> objects;
+  for (const arrow::fs::FileInfo& info : *infos) {
+    if (info.type() != arrow::fs::FileType::File) continue;
+    absl::string_view path = info.path();
+    if (!absl::ConsumePrefix(&path, base) || !absl::ConsumePrefix(&path, "/")) continue;
+    objects.push_back({.path = std::string(path), .bytes = info.size()});
+  }
+  return objects;
 }
 
 absl::Status DeleteObject(const std::string& object) {
