@@ -104,6 +104,12 @@ absl::StatusOr<bool> ItemReader::NextRow(Item* item, std::optional<Reject>* reje
   return ReadRow(/*skip_blank=*/false, item, reject);
 }
 
+absl::StatusOr<bool> ItemReader::SkipRow() {
+  ASSIGN_OR_RETURN(const bool more, source_->Skip());
+  if (more) ++rows_;
+  return more;
+}
+
 absl::StatusOr<bool> ItemReader::ReadRow(bool skip_blank, Item* item,
                                          std::optional<Reject>* reject) {
   do {

@@ -73,9 +73,13 @@ class ItemReader {
   // place. Do not mix with Next.
   absl::StatusOr<bool> NextRow(Item* item, std::optional<Reject>* reject);
 
-  // Row::number of the latest row; blank lines of JSONL that Next passes over are counted here.
+  // Passes over a row that NextRow would give, whatever is in it; false at the end.
+  absl::StatusOr<bool> SkipRow();
+
+  // Row::number of the latest row that was not passed over; blank lines of JSONL that Next passes
+  // over are counted here.
   int64_t row() const { return row_; }
-  // Rows so far, rejected ones included, blank lines that Next passes over not.
+  // Rows so far, rejected and passed over ones included, blank lines that Next passes over not.
   int64_t rows() const { return rows_; }
   int64_t rejects() const { return rejects_; }
   double fraction() const { return source_->fraction(); }  // RowSource's

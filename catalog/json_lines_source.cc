@@ -39,6 +39,10 @@ class JsonLinesSource final : public RowSource {
     }
     return true;
   }
+  absl::StatusOr<bool> Skip() override {
+    LineReader::Line line;
+    return lines_.Next(&line);
+  }
   double fraction() const override { return lines_.fraction(); }
 
  private:

@@ -284,20 +284,25 @@ class BatchJob {
 
   bool Stopped() const { return environment_.stop && environment_.stop(); }
 
+  // Passes over rows of other shards.
+  absl::Status SkipOthers() {
+    while (!options_.shard.Has(reader_->rows())) {
+      ASSIGN_OR_RETURN(const bool more, reader_->SkipRow());
+      if (!more) break;
+    }
+    return absl::OkStatus();
+  }
+
   // The next row that is the job's own.
   absl::StatusOr<bool> NextRow(Item* item, std::optional<Reject>* reject) {
-    do {
-      ASSIGN_OR_RETURN(const bool more, reader_->NextRow(item, reject));
-      if (!more) return false;
-    } while (!options_.shard.Has(reader_->rows() - 1));
-    return true;
+    RETURN_IF_ERROR(SkipOthers());
+    return reader_->NextRow(item, reject);
   }
 
   absl::Status SkipResumed() {
-    Item item;
-    std::optional<Reject> reject;
     for (int64_t row = 0; row < output_->rows(); ++row) {
-      ASSIGN_OR_RETURN(const bool more, NextRow(&item, &reject));
+      RETURN_IF_ERROR(SkipOthers());
+      ASSIGN_OR_RETURN(const bool more, reader_->SkipRow());
       if (more) continue;
       return absl::FailedPreconditionError(
           absl::StrCat(options_.input, ": expected at least the ", output_->rows(),

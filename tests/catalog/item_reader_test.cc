@@ -284,6 +284,22 @@ TEST_F(ItemReaderTest, NextRowAnswersEveryLineInItsPlaceWithoutALimit) {
   EXPECT_EQ(reader->rejects(), 301);
 }
 
+TEST_F(ItemReaderTest, SkipRowPassesOverARowWhateverIsInIt) {
+  ASSERT_OK(WriteFile(path_, absl::StrCat(kGood, "broken\n\n", kGood)));
+  ASSERT_OK_AND_ASSIGN(const auto reader, ItemReader::Open(path_, options_));
+  Item item;
+  std::optional<Reject> reject;
+  for (int i = 0; i < 3; ++i) EXPECT_THAT(reader->SkipRow(), IsOkAndHolds(true));
+  ASSERT_THAT(reader->NextRow(&item, &reject), IsOkAndHolds(true));
+  EXPECT_FALSE(reject.has_value());
+  EXPECT_EQ(item.price, 2);
+  EXPECT_EQ(reader->row(), 4);
+  EXPECT_EQ(reader->rows(), 4);
+  EXPECT_EQ(reader->rejects(), 0);
+  EXPECT_THAT(reader->SkipRow(), IsOkAndHolds(false));
+  EXPECT_EQ(reader->rows(), 4);
+}
+
 TEST_F(ItemReaderTest, NextRowGivesNoRowTheIdOfAnother) {
   options_.max_line_bytes = 60;
   ASSERT_OK(WriteFile(path_, absl::StrCat("{\"id\": \"a\", \"title\": \"t\", \"price\": 1}\n", "\n",
