@@ -179,6 +179,30 @@ absl::Status RunBatch(const Options& options, const std::string& directory) {
   return absl::OkStatus();
 }
 
+// Resident memory, looked at each second.
+class MemoryWatch {
+ public:
+  MemoryWatch()
+      : thread_([this] {
+          while (!stopping_) {
+            absl::SleepFor(absl::Seconds(1));
+            samples_.push_back(ResidentMiB());
+          }
+        }) {}
+  ~MemoryWatch() { Stop(); }
+
+  const std::vector<double>& Stop() {
+    stopping_ = true;
+    if (thread_.joinable()) thread_.join();
+    return samples_;
+  }
+
+ private:
+  std::atomic<bool> stopping_{false};
+  std::vector<double> samples_;
+  std::thread thread_;
+};
+
 // JSON lines as a catalogue has them.
 absl::Status WriteItems(const std::string& path, int64_t rows, int text_bytes) {
   ASSIGN_OR_RETURN(AtomicFileWriter writer, AtomicFileWriter::Create(path));
@@ -214,15 +238,17 @@ absl::Status RunJob(const Options& options, const std::string& directory) {
                      Measure(load, server->ports().pricing, ConnectionsOf(options)));
     const double without = ItemsPerSecond(calls.Total());
     const absl::Time start = absl::Now();
+    MemoryWatch watch;
     const BatchJobOutcome outcome = RunBatchJob(job, predict, {});
-    RETURN_IF_ERROR(outcome.status);
     const double seconds = absl::ToDoubleSeconds(absl::Now() - start);
+    const std::vector<double> memory = watch.Stop();
+    RETURN_IF_ERROR(outcome.status);
     const double rate = static_cast<double>(outcome.result.rows) / seconds;
     absl::PrintF(
         "round %d: %d rows, %d with errors, in %.1f s: %.0f rows/s; calls without a job %.0f"
-        ": %.3f; %.0f MiB\n",
+        ": %.3f; resident memory: %.0f MiB after a third, %.0f MiB at most\n",
         round, outcome.result.rows, outcome.result.errors, seconds, rate, without, rate / without,
-        ResidentMiB());
+        memory[memory.size() / 3], *std::max_element(memory.begin(), memory.end()));
     ratios.push_back(rate / without);
   }
   std::sort(ratios.begin(), ratios.end());
@@ -259,30 +285,6 @@ absl::Status RunSingle(const Options& options, const std::string& directory) {
                ratios.size());
   return absl::OkStatus();
 }
-
-// Resident memory, looked at each second.
-class MemoryWatch {
- public:
-  MemoryWatch()
-      : thread_([this] {
-          while (!stopping_) {
-            absl::SleepFor(absl::Seconds(1));
-            samples_.push_back(ResidentMiB());
-          }
-        }) {}
-  ~MemoryWatch() { Stop(); }
-
-  const std::vector<double>& Stop() {
-    stopping_ = true;
-    if (thread_.joinable()) thread_.join();
-    return samples_;
-  }
-
- private:
-  std::atomic<bool> stopping_{false};
-  std::vector<double> samples_;
-  std::thread thread_;
-};
 
 // Calls that the server refused: all, and those that took it at most 5 ms from its handler's start.
 struct Refusals {
