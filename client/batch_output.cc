@@ -14,6 +14,7 @@
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "base/status_macros.h"
+#include "catalog/byte_sink.h"
 #include "catalog/byte_source.h"
 #include "catalog/line_reader.h"
 #include "client/batch_row.h"
@@ -264,20 +265,19 @@ absl::Status BatchOutput::Commit() {
 absl::Status WriteRejects(const std::string& lines, const std::string& rejects) {
   ASSIGN_OR_RETURN(std::unique_ptr<ByteSource> bytes, OpenByteSource(lines));
   LineReader reader(std::move(bytes), kMaxBatchLineBytes);
-  std::optional<AtomicFileWriter> writer;
+  std::unique_ptr<ByteSink> sink;
   LineReader::Line line;
   for (;;) {
     ASSIGN_OR_RETURN(const bool more, reader.Next(&line));
     if (!more) break;
     // Quicker than to read every row.
     if (absl::EndsWith(line.text, "\"error\":null}")) continue;
-    if (!writer.has_value()) {
-      ASSIGN_OR_RETURN(AtomicFileWriter created, AtomicFileWriter::Create(rejects));
-      writer.emplace(std::move(created));
+    if (sink == nullptr) {
+      ASSIGN_OR_RETURN(sink, ByteSink::Create(rejects));
     }
-    RETURN_IF_ERROR(writer->Append(absl::StrCat(line.text, "\n")));
+    RETURN_IF_ERROR(sink->Append(absl::StrCat(line.text, "\n")));
   }
-  if (writer.has_value()) return writer->Commit();
+  if (sink != nullptr) return sink->Commit();
   if (unlink(rejects.c_str()) != 0 && errno != ENOENT) return ErrnoStatus("cannot remove", rejects);
   return absl::OkStatus();
 }

@@ -98,7 +98,8 @@ class BatchOutput {
   bool failed_ = false;  // to write: what is on the disk is not known
 };
 
-// Writes those lines of a file that have errors to another; removes that where there are none.
+// Writes those lines of a file that have errors to another, compressed as its name says; removes
+// that where there are none.
 absl::Status WriteRejects(const std::string& lines, const std::string& rejects);
 
 }  // namespace pricer

@@ -11,6 +11,7 @@
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_replace.h"
 #include "base/file.h"
+#include "catalog/byte_source.h"
 #include "tests/client/main_fixture.h"
 #include "tests/testing/process.h"
 #include "tests/testing/status_matchers.h"
@@ -23,6 +24,18 @@ using testing::MainTest;
 using testing::Outcome;
 using testing::RunClient;
 using testing::RunShell;
+
+std::string ReadCompressed(const std::string& path) {
+  std::string bytes;
+  const auto source = OpenByteSource(path);
+  if (!source.ok()) return source.status().ToString();
+  char piece[4096];
+  for (absl::StatusOr<size_t> n = 1; n.ok() && *n > 0;) {
+    n = (*source)->Read(piece, sizeof(piece));
+    if (n.ok()) bytes.append(piece, *n);
+  }
+  return bytes;
+}
 
 TEST_F(MainTest, BatchWritesItsRowsAloneToStandardOutput) {
   const Outcome outcome =
@@ -99,6 +112,56 @@ TEST_F(MainTest, TheShardThatEndsLastMerges) {
     EXPECT_THAT(last.output, HasSubstr("2 rows, 0 with errors, of 2 shards in " + output));
     EXPECT_TRUE(std::filesystem::remove(output));
   }
+}
+
+TEST_F(MainTest, AnOutputIsCompressedAsItsNameSays) {
+  EXPECT_OK(WriteFile(input_, "{\"title\":\"pan\"}\n{\"title\":\"\"}\n"));
+  ASSERT_EQ(RunClient(Batch(dir_.File("plain.jsonl"))).exit_code, 3);
+  const std::string plain = *ReadFile(dir_.File("plain.jsonl"));
+  for (const char* const suffix : {".gz", ".zst"}) {
+    const std::string output = absl::StrCat(dir_.File("out.jsonl"), suffix);
+    const Outcome outcome = RunClient(Batch(output));
+    EXPECT_EQ(outcome.exit_code, 3) << outcome.output;
+    EXPECT_THAT(outcome.output, HasSubstr("all rows are in " + output));
+    EXPECT_EQ(ReadCompressed(output), plain) << suffix;
+    EXPECT_EQ(ReadCompressed(absl::StrCat(dir_.File("out.rejects.jsonl"), suffix)),
+              plain.substr(plain.find('\n') + 1));
+    EXPECT_FALSE(std::filesystem::exists(output + ".lines"));
+    EXPECT_FALSE(std::filesystem::exists(output + ".lines.done"));
+  }
+  // An output by name is not an input by the same name.
+  std::filesystem::copy_file(dir_.File("out.jsonl.gz"), dir_.File("in.jsonl.gz"));
+  EXPECT_EQ(
+      RunClient(absl::StrCat("batch --server ", address_, " --input ", dir_.File("in.jsonl.gz"),
+                             " --output ", dir_.File("in.jsonl.gz")))
+          .exit_code,
+      2);
+}
+
+TEST_F(MainTest, AnOutputThatIsMadeOfLinesIsThereWhenTheyAre) {
+  const std::string output = dir_.File("out.jsonl.gz");
+  const std::string batch = absl::StrCat(Batch(output), "--work ", dir_.path());
+  for (const int shard : {0, 1}) {
+    EXPECT_EQ(RunShell(absl::StrCat("JOB_COMPLETION_INDEX=", shard, " ", PRICER_CLIENT_PROGRAM, " ",
+                                    batch, " --shards 2 --merge 2>&1"))
+                  .exit_code,
+              0);
+    EXPECT_EQ(std::filesystem::exists(output), shard == 1);
+  }
+  const std::string whole = ReadCompressed(output);
+  EXPECT_THAT(whole, HasSubstr("{\"row\":2,"));
+  // A place that cannot be written to costs no row.
+  const std::string elsewhere = dir_.File("folder/out.jsonl.gz");
+  const std::string late = absl::StrCat("batch --server ", address_, " --input ", input_,
+                                        " --output ", elsewhere, " --work ", dir_.path());
+  const Outcome refused = RunClient(late);
+  EXPECT_EQ(refused.exit_code, 1);
+  EXPECT_THAT(refused.output, HasSubstr("the same command takes them there"));
+  std::filesystem::create_directory(dir_.File("folder"));
+  const Outcome delivered = RunClient(late);
+  EXPECT_EQ(delivered.exit_code, 0) << delivered.output;
+  EXPECT_THAT(delivered.output, HasSubstr("2 of them by an earlier run"));
+  EXPECT_EQ(ReadCompressed(elsewhere), whole);
 }
 
 TEST_F(MainTest, SoManyErrorsAsAreAllowedAreNoneToTheCaller) {

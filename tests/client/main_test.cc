@@ -54,8 +54,9 @@ TEST_F(MainTest, WrongOptionsExitWith2AndAreNamed) {
   expect(batch + "--compare " + dir_.File("out.jsonl"), "another file than --output");
   expect(batch + "--rejects " + input_, "--rejects");
   expect(batch + "--rejects r.jsonl --shard 0/2", "a file of its own");
-  expect("batch --merge --shards 1 --output out.jsonl", "more than one");
-  expect(Batch(dir_.File("out.jsonl.gz")), "not compressed");
+  expect("batch --merge --shards 1 --output out.jsonl", "--merge: expected --shards of 2 to");
+  expect(batch + "--work " + dir_.path(), "--work: expected an object, or a name with .gz or .zst");
+  expect(Batch("s3://shop/out.jsonl"), "expected --work");
   expect(Batch(input_), "--input and --output are the same file");
   expect("load-test --arrivals bursts", "--arrivals");
   expect("load-test --rate 0", "--rate");

@@ -148,7 +148,7 @@ class ObjectStoreTest(unittest.TestCase):
         try:
             code, said = self.batch(*arguments)
             self.assertEqual(code, 75, said)
-            self.assertIn("the same command uploads them", said)
+            self.assertIn("the same command takes them there", said)
             self.assertTrue((self.work / "late.jsonl").exists())
         finally:
             self.start_store()
@@ -172,6 +172,14 @@ class ObjectStoreTest(unittest.TestCase):
         code, said = self.batch(*arguments, environment=environment)
         self.assertEqual(code, 1, said)
         self.assertIn("certificate", said)
+
+    def test_an_output_in_a_store_is_compressed_as_its_name_says(self):
+        code, said = self.batch("--input", "s3://shop/items.jsonl", "--output", "s3://shop/packed.jsonl.gz", "--work", self.work)
+        self.assertEqual(code, 3, said)
+        self.assertEqual(gzip.decompress((self.bucket / "packed.jsonl.gz").read_bytes()).decode(), self.expected())
+        rejects = gzip.decompress((self.bucket / "packed.rejects.jsonl.gz").read_bytes()).decode().splitlines()
+        self.assertEqual(len(rejects), ROWS // 1000)
+        self.assertEqual(list(self.work.iterdir()), [])
 
     def test_what_is_wrong_is_named(self):
         output = ["--output", self.work / "out.jsonl"]
