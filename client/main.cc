@@ -17,6 +17,7 @@
 #include "client/commands/price.h"
 #include "client/commands/promote.h"
 #include "client/commands/replay.h"
+#include "client/commands/sync.h"
 
 namespace pricer {
 namespace {
@@ -68,6 +69,7 @@ int Main(int argc, char** argv) {
       AddAdaptersUnlabelCommand(*adapters),
       AddAdaptersRollbackCommand(*adapters),
       AddAdaptersPromoteCommand(*adapters),
+      AddAdaptersSyncCommand(*adapters),
   };
   try {
     app.parse(argc, argv);

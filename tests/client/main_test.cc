@@ -58,6 +58,8 @@ TEST_F(MainTest, WrongOptionsExitWith2AndAreNamed) {
   expect(batch + "--work " + dir_.path(), "--work: expected an object, or a name with .gz or .zst");
   expect(Batch("s3://shop/out.jsonl"), "expected --work");
   expect(Batch(input_), "--input and --output are the same file");
+  expect("adapters sync s3://a/b s3://c/d", "expected a folder as one of the two");
+  expect("adapters sync a b --every 0.5s", "--every: expected at least 1s");
   expect("load-test --arrivals bursts", "--arrivals");
   expect("load-test --rate 0", "--rate");
   expect("load-test --deadline abc", "--deadline");

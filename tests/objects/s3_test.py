@@ -9,6 +9,7 @@ import gzip
 import json
 import os
 import pathlib
+import shutil
 import socket
 import subprocess
 import sys
@@ -172,6 +173,82 @@ class ObjectStoreTest(unittest.TestCase):
         code, said = self.batch(*arguments, environment=environment)
         self.assertEqual(code, 1, said)
         self.assertIn("certificate", said)
+
+    def sync(self, *arguments, environment=None):
+        done = subprocess.run(
+            [self.programs.path("pricer"), "adapters", "sync", *map(str, arguments)], stdin=subprocess.DEVNULL, check=False,
+            stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env={**os.environ, **self.environment(), **(environment or {})})
+        return done.returncode, done.stdout
+
+    def test_adapters_go_to_a_store_and_from_there_to_a_server(self):
+        jobs, here, store = self.work / "jobs", self.work / "here", "s3://shop/adapters"
+        (jobs / "shop").mkdir(parents=True)
+        here.mkdir()
+        self.world.publish(1, jobs)
+        self.programs.run("pricer", "adapters", "label", "shop", "stable", 1, "--adapters", jobs)
+        code, said = self.sync(jobs, store)
+        self.assertEqual(code, 0, said)
+        self.assertEqual((self.bucket / "adapters/shop/1/_READY").read_text(), (jobs / "shop/1/_READY").read_text())
+        code, said = self.sync(store, here)
+        self.assertEqual(code, 0, said)
+        for path in (jobs / "shop").rglob("*"):
+            if path.is_file() and not path.name.startswith("."):
+                self.assertEqual((here / path.relative_to(jobs)).read_bytes(), path.read_bytes(), path)
+        # What is there is not copied again.
+        code, said = self.sync(store, here)
+        self.assertIn("1 versions in s3://shop/adapters, 0 copied", said)
+        server = Server(self.programs, self.work / "server.log",
+                        ["--base", self.world.base, "--adapters", here, "--threads", "1", "--device", "cpu"])
+        server.start()
+        self.addCleanup(server.stop)
+        answer = json.loads(self.programs.run("pricer", "price", "--json", "--server", server.target(), "--adapter", "shop", "--title", "pan"))
+        self.assertEqual(int(answer["served_by"]["version"]), 1)
+
+    def test_a_copy_goes_on_when_the_store_is_back(self):
+        jobs, here, store = self.work / "jobs", self.work / "here", "s3://shop/later"
+        (jobs / "shop").mkdir(parents=True)
+        here.mkdir()
+        self.world.publish(1, jobs)
+        self.stop_store()
+        try:
+            code, said = self.sync(jobs, store)
+            self.assertEqual(code, 1, said)
+            self.assertIn("UNAVAILABLE: s3://shop/later", said)
+            follower = subprocess.Popen(
+                [self.programs.path("pricer"), "adapters", "sync", store, here, "--every", "1s"], stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env={**os.environ, **self.environment()})
+            self.addCleanup(follower.wait)
+            self.addCleanup(follower.kill)
+            self.assertIn("UNAVAILABLE", follower.stdout.readline())
+        finally:
+            self.start_store()
+        code, said = self.sync(jobs, store)
+        self.assertEqual(code, 0, said)
+        lines = [follower.stdout.readline()]
+        while "shop/1 is copied" not in lines[-1]:
+            self.assertNotEqual(lines[-1], "", lines)
+            lines.append(follower.stdout.readline())
+        self.assertTrue((here / "shop/1/_READY").exists())
+        follower.terminate()
+        self.assertEqual(follower.wait(30), 0)
+
+    def test_what_is_gone_is_removed_when_that_is_asked_for(self):
+        jobs, here, store = self.work / "jobs", self.work / "here", "s3://shop/pruned"
+        (jobs / "shop").mkdir(parents=True)
+        here.mkdir()
+        for version in (1, 2):
+            self.world.publish(1, jobs)
+            if version == 1:
+                (jobs / "shop" / "1").rename(jobs / "shop" / "2")
+        self.assertEqual(self.sync(jobs, store)[0], 0)
+        self.assertEqual(self.sync(store, here)[0], 0)
+        shutil.rmtree(jobs / "shop" / "1")
+        code, said = self.sync(jobs, store, "--delete")
+        self.assertEqual(code, 0, said)
+        self.assertIn("shop/1 is removed", said)
+        self.assertFalse((self.bucket / "pruned/shop/1/_READY").exists())
+        self.assertEqual(self.sync(store, here, "--delete")[0], 0)
+        self.assertEqual([path.name for path in (here / "shop").iterdir()], ["2"])
 
     def test_an_output_in_a_store_is_compressed_as_its_name_says(self):
         code, said = self.batch("--input", "s3://shop/items.jsonl", "--output", "s3://shop/packed.jsonl.gz", "--work", self.work)
