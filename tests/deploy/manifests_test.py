@@ -9,6 +9,7 @@ and jobs are made short; all else is as it is written.
 """
 
 import argparse
+import contextlib
 import json
 import os
 import pathlib
@@ -17,6 +18,7 @@ import signal
 import subprocess
 import sys
 import tempfile
+import time
 import unittest
 
 import yaml
@@ -83,9 +85,12 @@ class Pod:
         return mounts
 
     def expand(self, text, container):
-        """$(NAME), of variables that the pod's own labels give, and that the test sets."""
+        """$(NAME), of variables that the pod's own labels and its maps give, and that the test sets."""
         names = re.findall(r"\$\((\w+)\)", text)
         declared = {variable["name"] for variable in container.get("env", [])}
+        for source in container.get("envFrom", []):
+            if "configMapRef" in source:
+                declared |= self.config_maps[source["configMapRef"]["name"]].keys()
         for name in names:
             assert name in declared, f"$({name}) is not among the container's variables {declared}"
             text = text.replace(f"$({name})", self.environment[name])
@@ -211,11 +216,15 @@ class ManifestsTest(unittest.TestCase):
 
     def tune(self, manifests):
         job = find(manifests, "Job", "pricer-tune")
-        pod = self.pod(job["spec"]["template"]["spec"], manifests, {"JOB_UID": f"uid-{manifests}"})
+        pod = self.pod(job["spec"]["template"]["spec"], manifests, {"JOB_UID": f"uid-{manifests}", **self.store_environment(manifests)})
+        with self.sidecars(pod):
+            self.tune_in(pod)
+
+    def tune_in(self, pod):
         short = {r'^device = "cuda"$': "", r'^hold = ".*"$': 'hold = "1s"', r"^replicas = \d+$": "replicas = 1",
                  r"^max-far-share = .*$": "max-far-share = 1", "^epochs = 1$": ""}
         for _ in range(2):  # the second pod of a job finds the run published
-            self.run_container(pod, pod.spec["initContainers"][0], short, TUNING)
+            self.run_container(pod, named(pod, "tune"), short, TUNING)
         said = self.run_container(pod, pod.spec["containers"][0], short)
         newest = max(int(path.name) for path in (self.adapters / "shop").iterdir() if path.name.isdigit())
         self.assertIn(f"stable is version {newest}", said)
@@ -274,6 +283,58 @@ class ManifestsTest(unittest.TestCase):
                 ranks.append(self.programs.start(*command, *TUNING, environment=environment))
         self.assertEqual([rank.wait(300) for rank in ranks], [0] * world_size)
         self.assertTrue((self.adapters / "ranks" / "1" / "_READY").exists())
+
+    def store_environment(self, manifests):
+        """Where a store of adapters is used, a folder stands in for it: tests/objects has a real one."""
+        maps = [d["data"] for d in documents(manifests) if d["kind"] == "ConfigMap" and d["metadata"]["name"].startswith("pricer-adapter-store")]
+        if not maps:
+            return {}
+        self.assertTrue(maps[0]["ADAPTER_STORE"].startswith("s3://"))
+        store = self.folder / "store"
+        store.mkdir(exist_ok=True)
+        return {"ADAPTER_STORE": str(store)}
+
+    def wait_for_version(self, version, seconds=30):
+        """That the server answers by."""
+        end = time.monotonic() + seconds
+        while True:
+            said = self.programs.run("pricer", "price", "--json", "--server", f"{ADDRESS}:8500", "--adapter", "shop", "--title", "pan")
+            answered = json.loads(said)["served_by"]["version"]
+            if int(answered) == version:
+                return
+            self.assertLess(time.monotonic(), end, f"answered by {answered}, expected {version}")
+            time.sleep(0.2)
+
+    @contextlib.contextmanager
+    def sidecars(self, pod):
+        """Beside what is run inside; told to stop after it, as by the kubelet."""
+        running = []
+        for container in pod.spec.get("initContainers", []):
+            if container.get("restartPolicy") == "Always":
+                running.append(self.programs.start(*pod.command_line(container, {"^10s$": "1s"})))
+                self.addCleanup(kill, running[-1])
+        yield
+        for process in running:
+            process.send_signal(signal.SIGTERM)
+            self.assertEqual(process.wait(30), 0)
+
+    def test_servers_follow_a_store_of_adapters(self):
+        labels = self.adapters / "shop" / "labels.json"
+        before = labels.read_text()
+        self.addCleanup(labels.write_text, before)
+        environment = self.store_environment("object-store")
+        self.programs.run("pricer", "adapters", "sync", self.adapters, environment["ADAPTER_STORE"])
+        pod = self.pod(find("object-store", "Deployment")["spec"]["template"]["spec"], "object-store", environment)
+        self.run_container(pod, named(pod, "fetch"))
+        with self.sidecars(pod):
+            server = self.start_server(pod, named(pod, "server"))
+            self.tune("object-store-tune")  # which waits until the servers answer by the new version
+            job = self.pod(find("object-store-roll-back", "Job")["spec"]["template"]["spec"], "object-store-roll-back",
+                           environment)
+            with self.sidecars(job):
+                self.run_container(job, named(job, "roll-back"))
+            self.wait_for_version(json.loads(before)["labels"]["stable"])
+        server.stop()
 
     def test_every_option_of_the_server_is_in_its_config_map(self):
         config = (ROOT / "deploy/base/config/server.toml").read_text()
@@ -352,6 +413,10 @@ def kill(process):
     if process.poll() is None:
         process.kill()
         process.wait()
+
+
+def named(pod, name):
+    return next(c for c in pod.spec.get("initContainers", []) + pod.spec["containers"] if c["name"] == name)
 
 
 def containers(node):
