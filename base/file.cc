@@ -76,6 +76,12 @@ absl::Status ErrnoStatus(absl::string_view action, absl::string_view path) {
                       absl::StrCat(path, ": ", action, ": ", std::strerror(error)));
 }
 
+absl::Status ErrorCodeStatus(const std::error_code& error, absl::string_view action,
+                             absl::string_view path) {
+  errno = error.value();
+  return ErrnoStatus(action, path);
+}
+
 absl::StatusOr<std::string> ReadFile(const std::string& path) {
   FileDescriptor file(open(path.c_str(), O_RDONLY | O_CLOEXEC));
   if (!file.ok()) return ErrnoStatus("cannot open", path);
@@ -197,9 +203,7 @@ absl::Status SyncDirectory(const std::string& path) {
 absl::Status MakeDirectories(const std::string& path) {
   std::error_code error;
   std::filesystem::create_directories(path, error);
-  if (!error) return absl::OkStatus();
-  errno = error.value();
-  return ErrnoStatus("cannot make directory", path);
+  return error ? ErrorCodeStatus(error, "cannot make directory", path) : absl::OkStatus();
 }
 
 absl::StatusOr<MappedFile> MappedFile::Open(const std::string& path) {

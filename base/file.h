@@ -2,6 +2,7 @@
 
 #include <cstddef>
 #include <string>
+#include <system_error>
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
@@ -13,6 +14,10 @@ namespace pricer {
 // Status of the current errno, worded "<path>: <action>: <reason>": NotFound, PermissionDenied,
 // AlreadyExists, ResourceExhausted (disk or quota full), else Internal.
 absl::Status ErrnoStatus(absl::string_view action, absl::string_view path);
+
+// The same of what std::filesystem says.
+absl::Status ErrorCodeStatus(const std::error_code& error, absl::string_view action,
+                             absl::string_view path);
 
 // Whole file as bytes.
 absl::StatusOr<std::string> ReadFile(const std::string& path);

@@ -22,12 +22,6 @@ namespace fs = std::filesystem;
 
 constexpr mode_t kDirectoryMode = 0755;
 
-absl::Status ErrorCodeStatus(const std::error_code& error, absl::string_view action,
-                             absl::string_view path) {
-  errno = error.value();
-  return ErrnoStatus(action, path);
-}
-
 // The largest number among the entries, whatever they are: a file named like a version takes the
 // number too.
 absl::StatusOr<int64_t> NewestVersion(const std::string& directory) {
