@@ -178,6 +178,11 @@ void BatchScheduler::Run() {
   predictor_->PrepareThread();
   BatchQueue::Taken taken;
   while (Take(&taken)) {
+    Drop(std::exchange(taken.dropped, {}));
+    if (taken.batch.empty()) {
+      if (memory_ != nullptr) memory_->Released();
+      continue;
+    }
     Finished finished = Compute(std::exchange(taken, {}));
     if (IsWorthHandingOver(finished)) {
       HandOver(std::move(finished));
@@ -230,8 +235,9 @@ bool BatchScheduler::TakeFinished(Finished* finished) {
 
 bool BatchScheduler::Take(BatchQueue::Taken* taken) {
   MutexLock lock(&mutex_);
-  const bool waits = !queue_.ready() && !stopping_;
+  bool waits_for_adapter = false;
   while (!queue_.ready() && !stopping_) {
+    waits_for_adapter |= queue_.has_parked();
     if (!queue_.has_parked()) {
       work_.Wait(&mutex_);
     } else if (work_.WaitWithTimeout(&mutex_, kParkedLook)) {
@@ -240,7 +246,7 @@ bool BatchScheduler::Take(BatchQueue::Taken* taken) {
   }
   if (queue_.empty()) return false;
   const absl::Time now = clock_->Now();
-  if (waits) free_since_ = now;
+  if (waits_for_adapter) free_since_ = now;
   // What is parked when nothing else waits is not waited for.
   const bool give_up = stopping_ && (now >= stop_deadline_ || !queue_.ready());
   *taken = queue_.Take(now, give_up);
@@ -263,7 +269,6 @@ BatchScheduler::Finished BatchScheduler::Compute(BatchQueue::Taken taken) {
   Finished finished;
   finished.taken = std::move(taken);
   std::vector<BatchQueue::Waiting>& batch = finished.taken.batch;
-  if (batch.empty()) return finished;
   finished.rows = RowsOf(batch);
   std::vector<PredictorSequence> sequences;
   sequences.reserve(finished.rows.size());
@@ -284,13 +289,6 @@ BatchScheduler::Finished BatchScheduler::Compute(BatchQueue::Taken taken) {
 }
 
 void BatchScheduler::Answer(Finished finished, bool wakes) {
-  Drop(std::move(finished.taken.dropped));
-  if (!finished.taken.batch.empty()) AnswerBatch(&finished, wakes);
-  if (memory_ != nullptr) memory_->Released();
-}
-
-void BatchScheduler::AnswerBatch(Finished* finished_batch, bool wakes) {
-  Finished& finished = *finished_batch;
   std::vector<BatchQueue::Waiting>& batch = finished.taken.batch;
   const std::vector<Row>& rows = finished.rows;
   const absl::Duration compute_time = finished.end - finished.start;
@@ -320,6 +318,7 @@ void BatchScheduler::AnswerBatch(Finished* finished_batch, bool wakes) {
     // What came in its place, with `wake` false.
     if (wakes && (i + 1) % kAnswersBetweenWakes == 0) Wake();
   }
+  if (memory_ != nullptr) memory_->Released();
 }
 
 void BatchScheduler::CountPriced(const std::vector<BatchQueue::Waiting>& batch,

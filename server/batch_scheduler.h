@@ -20,8 +20,8 @@ namespace pricer {
 
 // Packs waiting tasks into batches, by the rules of BatchQueue, and runs them on one thread of its
 // own. While a batch is computed, the queue keeps what waits in order, and another thread tells
-// what became of the batch before: between two batches the predictor waits only for the first tasks
-// to be taken. Thread-safe.
+// what became of the batch before, where that took long enough to be worth it: between two batches
+// the first tasks are taken and little else is done. Thread-safe.
 //
 // When a batch closes: as soon as the predictor is free and a task waits, with what waits then. It
 // never waits for more to come. Under load, batches fill while the one before them is computed.
@@ -60,7 +60,7 @@ class BatchScheduler {
   const BatchSchedulerOptions& options() const { return options_; }
 
   // Refuses new tasks, computes the waiting ones as long as `deadline` has not passed, fails the
-  // rest with Unavailable and ends the thread. A batch that is being computed is always finished.
+  // rest with Unavailable and ends the threads. A batch that is being computed is always finished.
   // One caller.
   void Stop(absl::Time deadline);
 
@@ -71,7 +71,7 @@ class BatchScheduler {
     size_t task = 0;
     bool is_shadow = false;
   };
-  // A batch that was computed, and what was dropped on the way to it.
+  // A batch that was computed.
   struct Finished {
     BatchQueue::Taken taken;
     std::vector<Row> rows;
@@ -98,7 +98,6 @@ class BatchScheduler {
   bool IsWorthHandingOver(const Finished& finished);
   // `wakes`: whether the batch thread may wait meanwhile.
   void Answer(Finished finished, bool wakes);
-  void AnswerBatch(Finished* finished_batch, bool wakes);
   // `own`: where each task's result is.
   void CountPriced(const std::vector<BatchQueue::Waiting>& batch,
                    const BatchPredictor::Results& results, const std::vector<size_t>& own);
@@ -122,7 +121,8 @@ class BatchScheduler {
   bool stopping_ ABSL_GUARDED_BY(mutex_) = false;
   absl::Time stop_deadline_ ABSL_GUARDED_BY(mutex_) = absl::InfiniteFuture();
 
-  // When the latest batch ended, or work came after there was none. The batch thread's own.
+  // When the latest batch ended, or tensors came that all that waited was waiting for. The batch
+  // thread's own.
   absl::Time free_since_ = absl::InfinitePast();
 
   Mutex finished_mutex_;
