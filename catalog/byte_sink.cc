@@ -91,8 +91,9 @@ class ZstdSink final : public ByteSink {
       return absl::ResourceExhaustedError(path_ + ": no memory to compress it");
     }
     // So that a reader sees damage, as with gzip.
-    ZSTD_CCtx_setParameter(stream_.get(), ZSTD_c_checksumFlag, 1);
-    return absl::OkStatus();
+    const size_t code = ZSTD_CCtx_setParameter(stream_.get(), ZSTD_c_checksumFlag, 1);
+    if (!ZSTD_isError(code)) return absl::OkStatus();
+    return absl::InternalError(absl::StrCat(path_, ": ", ZSTD_getErrorName(code)));
   }
 
   absl::Status Append(absl::string_view bytes) override { return Compress(bytes, ZSTD_e_continue); }

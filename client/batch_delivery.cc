@@ -8,6 +8,7 @@
 #include "absl/strings/str_cat.h"
 #include "base/file.h"
 #include "base/status_macros.h"
+#include "base/temporary_directory.h"
 #include "catalog/byte_sink.h"
 #include "catalog/byte_source.h"
 #include "catalog/object_store.h"
@@ -45,12 +46,12 @@ absl::Status CopyLines(const std::string& from, const std::string& to) {
 absl::Status UploadLines(const std::string& lines, const std::string& object) {
   const std::string name = NameOfObject(object);
   if (!IsCompressedName(name)) return UploadFile(lines, object);
-  const std::string compressed = (std::filesystem::path(lines).parent_path() / name).string();
+  const std::string folder = std::filesystem::path(lines).parent_path().string();
+  ASSIGN_OR_RETURN(const TemporaryDirectory directory,
+                   TemporaryDirectory::Create(folder.empty() ? "." : folder));
+  const std::string compressed = absl::StrCat(directory.path(), "/", name);
   RETURN_IF_ERROR(CopyLines(lines, compressed));
-  const absl::Status uploaded = UploadFile(compressed, object);
-  std::error_code ignored;
-  std::filesystem::remove(compressed, ignored);
-  return uploaded;
+  return UploadFile(compressed, object);
 }
 
 }  // namespace
@@ -100,6 +101,11 @@ absl::StatusOr<BatchDelivery> BatchDelivery::Create(const std::string& output,
   if (rejects.empty()) {
     delivery.rejects_ =
         DefaultRejects(is_object ? (std::filesystem::path(work) / name).string() : output);
+  }
+  if (SameFile(delivery.rejects_, output) || SameFile(delivery.rejects_, delivery.lines_) ||
+      (is_object && NameOfPath(delivery.rejects_) == name)) {
+    return absl::InvalidArgumentError(absl::StrCat(
+        "--rejects: expected another file than --output and its lines, got ", delivery.rejects_));
   }
   return delivery;
 }

@@ -83,9 +83,6 @@ absl::StatusOr<BatchPlan> BatchFlags::Plan() const {
   plan.merge_shards = merge_ ? shards_ : 0;
   plan.report = report_;
   plan.max_reject_share = max_reject_share_;
-  if (merge_ && !job_.rejects.empty() && SameFile(job_.rejects, job_.output)) {
-    return absl::InvalidArgumentError("--rejects: expected another file than --output");
-  }
   if (prices()) {
     ASSIGN_OR_RETURN(plan.connection, connection_.Options());
     ASSIGN_OR_RETURN(plan.price, PlanPrice(plan.delivery, plan.connection));
