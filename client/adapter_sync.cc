@@ -1,17 +1,16 @@
 #include "client/adapter_sync.h"
 
-#include <cerrno>
 #include <cstdint>
 #include <filesystem>
 #include <map>
 #include <memory>
 #include <optional>
-#include <set>
 #include <system_error>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_split.h"
+#include "absl/strings/string_view.h"
 #include "base/file.h"
 #include "base/status_macros.h"
 #include "base/temporary_directory.h"
@@ -73,6 +72,7 @@ class AdapterPlace {
   virtual ~AdapterPlace() = default;
 
   virtual absl::StatusOr<Versions> List() const = 0;
+  virtual absl::StatusOr<VersionFiles> FilesOf(const Key& key) const = 0;
   // Small ones; NotFound where there is none.
   virtual absl::StatusOr<std::string> Read(const std::string& path) const = 0;
   virtual absl::Status Write(const std::string& path, absl::string_view contents) const = 0;
@@ -84,33 +84,38 @@ class AdapterPlace {
   virtual absl::Status Remove(const Key& key, const VersionFiles& files) const = 0;
 };
 
-absl::Status FileSystemError(const std::error_code& error, absl::string_view action,
-                             const std::string& path) {
-  errno = error.value();
-  return ErrnoStatus(action, path);
-}
-
 class Folder final : public AdapterPlace {
  public:
   explicit Folder(std::string root) : root_(std::move(root)) {}
 
   absl::StatusOr<Versions> List() const override {
     Versions versions;
-    std::error_code error;
-    fs::recursive_directory_iterator entry(root_, fs::directory_options::follow_directory_symlink,
-                                           error);
-    for (; !error && entry != fs::recursive_directory_iterator(); entry.increment(error)) {
-      // What is being written, behind a dot, may be gone in the next moment.
-      const bool is_hidden = entry->path().filename().string().front() == '.';
-      if (is_hidden || entry.depth() >= 2) entry.disable_recursion_pending();
-      const std::string path = entry->path().lexically_relative(root_).string();
-      const std::optional<VersionFile> file = ParseVersionFile(path);
-      std::error_code gone;
-      if (!file.has_value() || !entry->is_regular_file(gone)) continue;
-      versions[file->key][file->file] = static_cast<int64_t>(entry->file_size(gone));
+    ASSIGN_OR_RETURN(const std::vector<std::string> names, EntriesOf(""));
+    for (const std::string& name : names) {
+      if (!ValidateAdapterName(name).ok()) continue;
+      ASSIGN_OR_RETURN(const std::vector<std::string> numbers, EntriesBelow(name));
+      for (const std::string& number : numbers) {
+        const std::optional<int64_t> version = ParseAdapterVersion(number);
+        if (!version.has_value()) continue;
+        const Key key = {name, *version};
+        ASSIGN_OR_RETURN(versions[key], FilesOf(key));
+      }
     }
-    if (error) return FileSystemError(error, "cannot list", root_);
     return OnlyReady(std::move(versions));
+  }
+
+  absl::StatusOr<VersionFiles> FilesOf(const Key& key) const override {
+    VersionFiles files;
+    ASSIGN_OR_RETURN(const std::vector<std::string> names, EntriesBelow(key.ToString()));
+    for (const std::string& name : names) {
+      std::error_code gone;
+      const fs::path path = PathOf(key.Path(name));
+      if (!ParseVersionFile(key.Path(name)).has_value() || !fs::is_regular_file(path, gone)) {
+        continue;
+      }
+      files[name] = static_cast<int64_t>(fs::file_size(path, gone));
+    }
+    return files;
   }
 
   absl::StatusOr<std::string> Read(const std::string& path) const override {
@@ -141,16 +146,36 @@ class Folder final : public AdapterPlace {
   }
 
   absl::Status Remove(const Key& key, const VersionFiles& /*files*/) const override {
+    RETURN_IF_ERROR(CheckInsideFolder(PathOf(key.ToString()), root_));
     std::error_code error;
     fs::remove(PathOf(key.Path(kReadyFile)), error);
     if (!error) fs::remove_all(PathOf(key.ToString()), error);
-    if (error) return FileSystemError(error, "cannot remove", PathOf(key.ToString()));
+    if (error) return ErrorCodeStatus(error, "cannot remove", PathOf(key.ToString()));
     return absl::OkStatus();
   }
 
   std::string PathOf(const std::string& path) const { return absl::StrCat(root_, "/", path); }
 
  private:
+  absl::StatusOr<std::vector<std::string>> EntriesOf(const std::string& path) const {
+    std::vector<std::string> names;
+    std::error_code error;
+    fs::directory_iterator entry(PathOf(path), error);
+    for (; !error && entry != fs::directory_iterator(); entry.increment(error)) {
+      names.push_back(entry->path().filename().string());
+    }
+    if (error) return ErrorCodeStatus(error, "cannot list", PathOf(path));
+    return names;
+  }
+  // None where that is gone, or no directory.
+  absl::StatusOr<std::vector<std::string>> EntriesBelow(const std::string& path) const {
+    std::error_code error;
+    if (!fs::is_directory(PathOf(path), error)) return std::vector<std::string>();
+    absl::StatusOr<std::vector<std::string>> names = EntriesOf(path);
+    if (absl::IsNotFound(names.status())) return std::vector<std::string>();
+    return names;
+  }
+
   const std::string root_;
 };
 
@@ -166,6 +191,16 @@ class Objects final : public AdapterPlace {
       if (file.has_value()) versions[file->key][file->file] = object.bytes;
     }
     return OnlyReady(std::move(versions));
+  }
+
+  absl::StatusOr<VersionFiles> FilesOf(const Key& key) const override {
+    ASSIGN_OR_RETURN(const std::vector<ListedObject> objects,
+                     ListObjects(ObjectBelow(root_, key.ToString())));
+    VersionFiles files;
+    for (const ListedObject& object : objects) {
+      if (ParseVersionFile(key.Path(object.path)).has_value()) files[object.path] = object.bytes;
+    }
+    return files;
   }
 
   absl::StatusOr<std::string> Read(const std::string& path) const override {
@@ -242,21 +277,32 @@ class Sync {
         to_(OpenPlace(options.to)) {}
 
   absl::StatusOr<AdapterSyncReport> Run() {
-    ASSIGN_OR_RETURN(const Versions from, from_->List());
-    ASSIGN_OR_RETURN(present_, to_->List());
+    ASSIGN_OR_RETURN(Versions from, List(*from_));
+    ASSIGN_OR_RETURN(present_, List(*to_));
+    const std::map<std::string, AdapterLabels> labels = ReadAllLabels(from);
+    // What a label names may have come after the first look.
+    if (!HasAll(from, labels)) {
+      ASSIGN_OR_RETURN(from, List(*from_));
+    }
     report_.versions = static_cast<int>(from.size());
-    std::set<std::string> names;
     for (const auto& [key, files] : from) {
       if (stop_ && stop_()) return absl::CancelledError("interrupted");
-      names.insert(key.name);
       Note(key.ToString(), Copy(key, files));
     }
-    for (const std::string& name : names) Note(name, CopyLabels(name));
+    for (const auto& [name, ours] : labels) Note(name, CopyLabels(name, ours, from));
     if (options_.remove && !from.empty()) RemoveOthers(from);
     return std::move(report_);
   }
 
  private:
+  absl::StatusOr<Versions> List(const AdapterPlace& place) const {
+    ASSIGN_OR_RETURN(Versions versions, place.List());
+    std::erase_if(versions, [this](const auto& version) {
+      return !options_.name.empty() && version.first.name != options_.name;
+    });
+    return versions;
+  }
+
   void Note(const std::string& what, const absl::Status& status) {
     if (status.ok()) return;
     report_.failures.emplace_back(status.code(), absl::StrCat(what, ": ", status.message()));
@@ -269,8 +315,10 @@ class Sync {
           absl::StrCat("its files have other sizes in ", options_.to, " than in ", options_.from,
                        "; a version does not change: publish it under a number of its own"));
     }
-    RETURN_IF_ERROR(to_->Add(key, files, *from_));
-    present_[key] = files;
+    // A list of everything is made in parts, and this one may have come between two of them.
+    ASSIGN_OR_RETURN(const VersionFiles now, from_->FilesOf(key));
+    RETURN_IF_ERROR(to_->Add(key, now, *from_));
+    present_[key] = now;
     ++report_.copied;
     say_(absl::StrCat(key.ToString(), " is copied"));
     return absl::OkStatus();
@@ -287,29 +335,52 @@ class Sync {
     return AdapterLabels::Parse(*text, absl::StrCat(root, "/", path));
   }
 
-  absl::Status CopyLabels(const std::string& name) {
-    ASSIGN_OR_RETURN(const std::optional<AdapterLabels> ours,
-                     ReadLabels(*from_, options_.from, name));
-    ASSIGN_OR_RETURN(const std::optional<AdapterLabels> theirs,
-                     ReadLabels(*to_, options_.to, name));
-    if (!ours.has_value()) return absl::OkStatus();
-    const std::string text = ours->ToJson();
-    if (theirs.has_value()) {
-      if (theirs->ToJson() == text) return absl::OkStatus();
-      if (theirs->generation >= ours->generation) {
-        return absl::FailedPreconditionError(absl::StrCat(
-            "its labels were moved in ", options_.to, " too: generation ", theirs->generation,
-            " there, ", ours->generation, " in ", options_.from, "; move them in one place"));
+  // By the names of their adapters; what cannot be read is noted.
+  std::map<std::string, AdapterLabels> ReadAllLabels(const Versions& from) {
+    std::map<std::string, AdapterLabels> all;
+    std::string latest;
+    for (const auto& [key, files] : from) {
+      if (key.name == latest) continue;
+      latest = key.name;
+      const auto labels = ReadLabels(*from_, options_.from, key.name);
+      Note(key.name, labels.status());
+      if (labels.ok() && labels->has_value()) all[key.name] = **labels;
+    }
+    return all;
+  }
+
+  static bool HasAll(const Versions& versions, const std::map<std::string, AdapterLabels>& labels) {
+    for (const auto& [name, of_name] : labels) {
+      for (const auto& [label, target] : of_name.labels) {
+        if (versions.count({name, target.version}) == 0) return false;
       }
     }
-    for (const auto& [label, target] : ours->labels) {
-      if (present_.count({name, target.version}) > 0) continue;
+    return true;
+  }
+
+  absl::Status CopyLabels(const std::string& name, const AdapterLabels& ours,
+                          const Versions& from) {
+    ASSIGN_OR_RETURN(const std::optional<AdapterLabels> theirs,
+                     ReadLabels(*to_, options_.to, name));
+    const std::string text = ours.ToJson();
+    if (theirs.has_value()) {
+      if (theirs->ToJson() == text) return absl::OkStatus();
+      if (theirs->generation >= ours.generation) {
+        return absl::FailedPreconditionError(absl::StrCat(
+            "its labels were moved in ", options_.to, " too: generation ", theirs->generation,
+            " there, ", ours.generation, " in ", options_.from, "; move them in one place"));
+      }
+    }
+    for (const auto& [label, target] : ours.labels) {
+      // One that is nowhere is missed by servers of `from` as well.
+      const Key key = {name, target.version};
+      if (present_.count(key) > 0 || from.count(key) == 0) continue;
       return absl::FailedPreconditionError(absl::StrCat(
           "label ", label, " is version ", target.version, ", which is not in ", options_.to));
     }
     RETURN_IF_ERROR(to_->Write(LabelsPath(name), text));
     ++report_.labels;
-    say_(absl::StrCat(name, ": labels of generation ", ours->generation, " are copied"));
+    say_(absl::StrCat(name, ": labels of generation ", ours.generation, " are copied"));
     return absl::OkStatus();
   }
 

@@ -14,6 +14,8 @@ struct AdapterSyncOptions {
   // (catalog/object_store.h); one of them is a folder.
   std::string from;
   std::string to;
+  // Of one adapter alone; "" = of all.
+  std::string name = {};
   // Whether versions that are not in `from` are removed from `to`.
   bool remove = false;
 
@@ -31,11 +33,13 @@ struct AdapterSyncReport {
 };
 
 // Brings `to` up to `from`: copies versions that have a marker, each with its marker last, then the
-// labels of those adapters. So servers that poll `to` see a version when it is whole, and a label
-// when what it points to is there. Versions do not change: one whose files have other sizes in `to`
-// is a failure. Labels are copied where their generation is higher than in `to`. A label in `to`
-// keeps its version from being removed, and nothing is removed where `from` has no version at all.
-// Other processes may read `to` meanwhile, and write to `from`; one at a time copies to `to`.
+// labels of those adapters, as they were before the versions were looked for. So servers that poll
+// `to` see a version when it is whole, and a label when what it points to is there, unless that is
+// nowhere. Versions do not change: one whose files have other sizes in `to` is a failure. Labels
+// are copied where their generation is higher than in `to`. A label in `to` keeps its version from
+// being removed, and nothing is removed where `from` has no version at all. Other processes may
+// read `to` meanwhile, and write to `from`; one at a time copies to `to`, and nobody publishes
+// there.
 //
 // An error where one of the places cannot be listed; Cancelled = stop(), which is asked before each
 // version. `say` gets a line for what was done.

@@ -2,19 +2,21 @@
 
 #include <CLI/CLI.hpp>
 #include <algorithm>
+#include <functional>
 #include <iostream>
 #include <memory>
 #include <string>
 
 #include "absl/strings/str_cat.h"
 #include "absl/time/clock.h"
+#include "absl/time/time.h"
 #include "base/exit_codes.h"
 #include "base/interrupt.h"
 #include "base/status_macros.h"
 #include "base/units.h"
-#include "catalog/object_store.h"
 #include "client/adapter_sync.h"
 #include "client/commands/common_flags.h"
+#include "client/retry.h"
 
 namespace pricer {
 namespace {
@@ -22,6 +24,7 @@ namespace {
 struct SyncFlags {
   AdapterSyncOptions sync;
   std::string every;  // "" = once
+  std::string timeout = "1m";
 
   absl::StatusOr<absl::Duration> Interval() const {
     if (every.empty()) return absl::ZeroDuration();
@@ -32,6 +35,7 @@ struct SyncFlags {
 
   absl::Status Validate() const {
     RETURN_IF_ERROR(Interval().status());
+    RETURN_IF_ERROR(ParseDuration(timeout).status());
     return sync.Validate();
   }
 };
@@ -63,8 +67,22 @@ void SleepUnlessInterrupted(absl::Duration interval) {
   }
 }
 
+bool IsUnavailable(const absl::StatusOr<AdapterSyncReport>& report) {
+  if (!report.ok()) return absl::IsUnavailable(report.status());
+  return std::any_of(report->failures.begin(), report->failures.end(),
+                     [](const absl::Status& failure) { return absl::IsUnavailable(failure); });
+}
+
 absl::StatusOr<int> RunOnce(const SyncFlags& flags) {
-  const absl::StatusOr<AdapterSyncReport> report = SyncOnce(flags, InterruptRequested);
+  RetryOptions retry;
+  ASSIGN_OR_RETURN(retry.timeout, ParseDuration(flags.timeout));
+  RetryEnvironment environment = RetryEnvironment::System();
+  environment.stop = InterruptRequested;
+  absl::StatusOr<AdapterSyncReport> report = AdapterSyncReport();
+  CallWithRetry(retry, environment, [&](absl::Time /*deadline*/) {
+    report = SyncOnce(flags, InterruptRequested);
+    return IsUnavailable(report) ? absl::UnavailableError("") : absl::OkStatus();
+  }).IgnoreError();
   if (absl::IsCancelled(report.status())) {
     std::cerr << "pricer: interrupted; the same command goes on" << std::endl;
     return kExitResumable;
@@ -93,10 +111,7 @@ int RunForEver(const SyncFlags& flags, absl::Duration interval) {
     tell(SyncOnce(flags, InterruptRequested));
     SleepUnlessInterrupted(interval);
   }
-  // What a job has done before it ended is taken along; nobody waits for what a server would read.
-  if (!IsObject(flags.sync.to)) return kExitDone;
-  tell(SyncOnce(flags, nullptr));
-  return told.empty() ? kExitDone : kExitFailed;
+  return kExitDone;
 }
 
 absl::StatusOr<int> Run(const SyncFlags& flags) {
@@ -115,7 +130,12 @@ Command AddAdaptersSyncCommand(CLI::App& parent) {
   app->add_option("from", flags->sync.from, "folder of adapters, or s3://BUCKET/PREFIX")
       ->required();
   app->add_option("to", flags->sync.to, "the same; one of the two is a folder")->required();
+  app->add_option("--name", flags->sync.name, "of one adapter; none = all");
   app->add_option("--every", flags->every, "again and again, with such a pause; none = once")
+      ->check(DurationError);
+  app->add_option("--timeout", flags->timeout,
+                  "without --every: for how long a store that does not answer is asked again")
+      ->capture_default_str()
       ->check(DurationError);
   app->add_flag(
       "--delete", flags->sync.remove,

@@ -146,14 +146,55 @@ TEST_F(AdapterSyncTest, LabelsThatWereMovedInBothPlacesStay) {
 TEST_F(AdapterSyncTest, ALabelWaitsForItsVersion) {
   Publish(options_.from, "shop/1");
   Publish(options_.from, "shop/2");
+  ASSERT_OK(WriteFile(dir_.File("secret"), ""));
+  std::filesystem::create_symlink(dir_.File("secret"), options_.from + "/shop/2/secret");
   Label(options_.from, "stable", 2);
-  std::filesystem::remove(options_.from + "/shop/2/_READY");
   EXPECT_THAT(Run().failures,
-              ElementsAre(StatusIs(kFailedPrecondition, HasSubstr("label stable is version 2"))));
+              ElementsAre(StatusIs(absl::StatusCode::kDataLoss),
+                          StatusIs(kFailedPrecondition, HasSubstr("label stable is version 2"))));
   EXPECT_FALSE(Has("shop/labels.json"));
-  ASSERT_OK(WriteFile(options_.from + "/shop/2/_READY", ""));
+  std::filesystem::remove(options_.from + "/shop/2/secret");
   EXPECT_THAT(Run().failures, IsEmpty());
   EXPECT_EQ(StableThere(), 2);
+}
+
+TEST_F(AdapterSyncTest, ALabelOfWhatIsNowhereHoldsUpNothing) {
+  Publish(options_.from, "shop/1");
+  Publish(options_.from, "shop/2");
+  Label(options_.from, "stable", 1);
+  Label(options_.from, "canary", 2);
+  std::filesystem::remove_all(options_.from + "/shop/2");
+  EXPECT_THAT(Run().failures, IsEmpty());
+  EXPECT_EQ(StableThere(), 1);
+}
+
+TEST_F(AdapterSyncTest, NothingIsRemovedBehindALink) {
+  options_.remove = true;
+  Publish(options_.from, "shop/1");
+  Publish(dir_.path(), "archive");
+  std::filesystem::create_directories(options_.to + "/shop");
+  std::filesystem::create_symlink(dir_.File("archive"), options_.to + "/shop/7");
+  EXPECT_THAT(Run().failures,
+              ElementsAre(StatusIs(absl::StatusCode::kDataLoss, HasSubstr("leads out of"))));
+  EXPECT_TRUE(std::filesystem::exists(dir_.File("archive/_READY")));
+}
+
+TEST_F(AdapterSyncTest, OneAdapterIsCopiedAlone) {
+  Publish(options_.from, "shop/1");
+  Publish(options_.from, "toys/1");
+  options_.name = "toys";
+  EXPECT_EQ(Run().versions, 1);
+  EXPECT_THAT(lines_, ElementsAre("toys/1 is copied"));
+}
+
+TEST_F(AdapterSyncTest, WhatIsNoAdapterIsNotLookedInto) {
+  Publish(options_.from, "shop/1");
+  std::filesystem::create_directories(options_.from + "/lost+found/1");
+  ASSERT_OK(WriteFile(options_.from + "/shop/2", "no folder"));
+  ASSERT_OK(WriteFile(options_.from + "/notes", "no folder"));
+  const AdapterSyncReport report = Run();
+  EXPECT_EQ(report.versions, 1);
+  EXPECT_THAT(report.failures, IsEmpty());
 }
 
 TEST_F(AdapterSyncTest, RemovesWhatIsGoneButNotWhatALabelNames) {
