@@ -98,6 +98,7 @@ class Promotion {
         RETURN_IF_ERROR(
             RemoveFolderLabel(options_.adapters, options_.adapter, std::string(kCanaryLabel))
                 .status());
+        RETURN_IF_ERROR(Bring());
         say_("the gate is not passed: canary is taken away");
         return false;
       }
@@ -119,7 +120,23 @@ class Promotion {
     return absl::OkStatus();
   }
 
+  absl::Status Bring() const {
+    if (!servers_.bring) return absl::OkStatus();
+    const absl::Time end = environment_.clock->Now() + options_.timeout;
+    for (;;) {
+      const absl::Status brought = servers_.bring();
+      if (brought.ok()) return brought;
+      if (environment_.clock->Now() >= end) {
+        return absl::DeadlineExceededError(
+            absl::StrCat("labels could not be taken to the servers within ",
+                         absl::FormatDuration(options_.timeout), ": ", brought.message()));
+      }
+      RETURN_IF_ERROR(Sleep(kBetweenLooks));
+    }
+  }
+
   absl::Status AwaitReplicas(absl::string_view label) {
+    RETURN_IF_ERROR(Bring());
     const absl::Time end = environment_.clock->Now() + options_.timeout;
     for (;;) {
       RETURN_IF_ERROR(CheckLabels());

@@ -36,6 +36,8 @@ struct PromotionServers {
   // Which version answers the label on each replica, or why none does.
   std::function<absl::StatusOr<std::vector<absl::StatusOr<int64_t>>>(const std::string& label)>
       versions_of_label;
+  // Takes the adapter, as it is in the folder, to where the servers look; none = they look there.
+  std::function<absl::Status()> bring = nullptr;
   // How a sample's prices by the second version differ from those by the first; none = no gate.
   std::function<absl::StatusOr<CompareReport>(int64_t before, int64_t after)> compare;
   // Whether such a difference may be published.
@@ -55,8 +57,9 @@ enum class PromotionEnd {
 //
 // NotFound where there is no such version, and the error of versions_of_label, before anything is
 // moved; DeadlineExceeded names the replicas that have not
-// followed; Aborted where somebody else has moved `canary` or `stable` meanwhile; Cancelled =
-// environment.stop(). All of these leave the labels as they are. `say` gets a line for each step.
+// followed, or says why `bring` could not; Aborted where somebody else has moved `canary` or
+// `stable` meanwhile; Cancelled = environment.stop(). All of these leave the labels as they are.
+// `say` gets a line for each step.
 absl::StatusOr<PromotionEnd> Promote(const PromotionOptions& options,
                                      const PromotionServers& servers,
                                      const RetryEnvironment& environment,

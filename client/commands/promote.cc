@@ -14,6 +14,7 @@
 #include "base/status_macros.h"
 #include "base/temporary_directory.h"
 #include "base/units.h"
+#include "client/adapter_sync.h"
 #include "client/batch_compare.h"
 #include "client/batch_job.h"
 #include "client/client.h"
@@ -38,6 +39,7 @@ struct PromoteFlags {
   std::string within = "5m";
   int replicas = 1;
   std::string input;
+  std::string copy_to;
   CompareOptions gate = {.max_far_share = 0.1};
 
   absl::StatusOr<PromotionOptions> Promotion() const {
@@ -56,8 +58,13 @@ struct PromoteFlags {
     return options;
   }
 
+  AdapterSyncOptions Sync() const {
+    return {.from = promotion.adapters, .to = copy_to, .name = promotion.adapter};
+  }
+
   absl::Status Validate() const {
     RETURN_IF_ERROR(connection.Validate());
+    if (!copy_to.empty()) RETURN_IF_ERROR(Sync().Validate());
     RETURN_IF_ERROR(Promotion().status());
     if (replicas < 1) {
       return absl::InvalidArgumentError(
@@ -150,6 +157,14 @@ absl::StatusOr<CompareReport> CompareSample(const PromoteFlags& flags, int64_t b
   return report;
 }
 
+// All of it, or why not.
+absl::Status BringAdapter(const AdapterSyncOptions& sync) {
+  ASSIGN_OR_RETURN(const AdapterSyncReport report,
+                   SyncAdapters(sync, InterruptRequested,
+                                [](const std::string& line) { std::cout << line << std::endl; }));
+  return report.failures.empty() ? absl::OkStatus() : report.failures.front();
+}
+
 // Of the items that had a price by the version before, those that have none by the new one.
 double LostShare(const CompareReport& report) {
   const int64_t priced = report.both + report.only_before;
@@ -167,6 +182,8 @@ absl::StatusOr<int> Run(const PromoteFlags& flags) {
   servers.versions_of_label = [&replicas](const std::string& label) {
     return replicas.VersionsOf(label);
   };
+  const AdapterSyncOptions sync = flags.Sync();
+  if (!sync.to.empty()) servers.bring = [&sync] { return BringAdapter(sync); };
   if (!flags.input.empty()) {
     servers.compare = [&](int64_t before, int64_t after) {
       return CompareSample(flags, before, after, environment);
@@ -198,6 +215,9 @@ Command AddAdaptersPromoteCommand(CLI::App& parent) {
   app->add_option("--adapters", flags->promotion.adapters,
                   "adapter folder that all servers poll; its labels.json is written")
       ->required();
+  app->add_option("--copy-to", flags->copy_to,
+                  "place of adapters that servers copy theirs from, brought up to --adapters after "
+                  "each move: a folder, or s3://BUCKET/PREFIX");
   app->add_option("--percent", flags->promotion.percent, "of items that it answers as canary")
       ->capture_default_str();
   app->add_option("--hold", flags->hold, "for how long, before it answers all")

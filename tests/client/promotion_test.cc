@@ -152,6 +152,39 @@ TEST_F(PromotionTest, AReplicaThatDoesNotFollowIsNamed) {
   EXPECT_EQ(VersionOf("stable"), 2);
 }
 
+// Replicas of this one see the labels as they were brought.
+TEST_F(PromotionTest, EachMoveIsBroughtToTheServers) {
+  AdapterLabels brought = Labels();
+  int failures = 2;
+  servers_.bring = [&] {
+    if (failures-- > 0) return absl::UnavailableError("the store does not answer");
+    brought = Labels();
+    return absl::OkStatus();
+  };
+  servers_.versions_of_label =
+      [&brought](const std::string& label) -> absl::StatusOr<std::vector<absl::StatusOr<int64_t>>> {
+    const auto target = brought.Target(label);
+    return std::vector<absl::StatusOr<int64_t>>(
+        {target.has_value() ? absl::StatusOr<int64_t>(target->version)
+                            : absl::NotFoundError("there is no such label")});
+  };
+  far_ = 2;
+  EXPECT_THAT(Run(), testing::IsOkAndHolds(PromotionEnd::kRefused));
+  EXPECT_FALSE(brought.Target("canary").has_value());
+  EXPECT_LT(failures, 0);
+  far_ = 0;
+  EXPECT_THAT(Run(), testing::IsOkAndHolds(PromotionEnd::kPromoted));
+  EXPECT_EQ(brought.Target("stable")->version, 2);
+  EXPECT_FALSE(brought.Target("canary").has_value());
+}
+
+TEST_F(PromotionTest, WhatCannotBeBroughtIsNamed) {
+  servers_.bring = [] { return absl::PermissionDeniedError("s3://shop/adapters: no"); };
+  EXPECT_THAT(Run(), StatusIs(absl::StatusCode::kDeadlineExceeded,
+                              HasSubstr("labels could not be taken to the servers within 5m: "
+                                        "s3://shop/adapters: no")));
+}
+
 TEST_F(PromotionTest, WhereTheServersAreNotFoundNothingIsMoved) {
   servers_.versions_of_label = [](const std::string&) {
     return absl::UnavailableError("expected 2 servers, got 0");

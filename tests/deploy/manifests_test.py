@@ -120,8 +120,9 @@ class Pod:
                 (path / file).write_text(self.localize(text, mounts, changes), encoding="utf-8")
             mounts[mount["mountPath"]] = path
         command = container.get("command") or ENTRYPOINTS[image_name(container)]
-        arguments = [self.expand(str(argument), container) for argument in container.get("args", [])]
-        return command + [self.localize(argument, mounts, changes) for argument in arguments]
+        # What a variable stands for is a place here already.
+        arguments = [self.localize(str(argument), mounts, changes) for argument in container.get("args", [])]
+        return command + [self.expand(argument, container) for argument in arguments]
 
 
 class ManifestsTest(unittest.TestCase):
@@ -217,10 +218,6 @@ class ManifestsTest(unittest.TestCase):
     def tune(self, manifests):
         job = find(manifests, "Job", "pricer-tune")
         pod = self.pod(job["spec"]["template"]["spec"], manifests, {"JOB_UID": f"uid-{manifests}", **self.store_environment(manifests)})
-        with self.sidecars(pod):
-            self.tune_in(pod)
-
-    def tune_in(self, pod):
         short = {r'^device = "cuda"$': "", r'^hold = ".*"$': 'hold = "1s"', r"^replicas = \d+$": "replicas = 1",
                  r"^max-far-share = .*$": "max-far-share = 1", "^epochs = 1$": ""}
         for _ in range(2):  # the second pod of a job finds the run published
@@ -311,7 +308,9 @@ class ManifestsTest(unittest.TestCase):
         running = []
         for container in pod.spec.get("initContainers", []):
             if container.get("restartPolicy") == "Always":
-                running.append(self.programs.start(*pod.command_line(container, {"^10s$": "1s"})))
+                log = pathlib.Path(pod.folder) / f"{container['name']}.log"
+                with open(log, "w", encoding="utf-8") as output:
+                    running.append(self.programs.start(*pod.command_line(container, {"^10s$": "1s"}), output=output))
                 self.addCleanup(kill, running[-1])
         yield
         for process in running:
@@ -331,8 +330,8 @@ class ManifestsTest(unittest.TestCase):
             self.tune("object-store-tune")  # which waits until the servers answer by the new version
             job = self.pod(find("object-store-roll-back", "Job")["spec"]["template"]["spec"], "object-store-roll-back",
                            environment)
-            with self.sidecars(job):
-                self.run_container(job, named(job, "roll-back"))
+            self.run_container(job, named(job, "roll-back"))
+            self.run_container(job, named(job, "push"))
             self.wait_for_version(json.loads(before)["labels"]["stable"])
         server.stop()
 
@@ -406,7 +405,7 @@ class ManifestsTest(unittest.TestCase):
                 self.assertFalse(security["allowPrivilegeEscalation"], where)
                 self.assertEqual(security["capabilities"], {"drop": ["ALL"]}, where)
                 self.assertIn("memory", container["resources"]["limits"], where)
-                self.assertNotIn("latest", container["image"], where)
+                self.assertRegex(container["image"], r"^[a-z.]+/[a-z-]+:\d", where)
 
 
 def kill(process):
