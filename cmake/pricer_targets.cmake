@@ -74,7 +74,7 @@ function(pricer_executable name)
   target_include_directories(${name} PRIVATE "${CMAKE_SOURCE_DIR}")
   target_link_libraries(${name} PRIVATE ${arg_DEPS} ${arg_PRIVATE_DEPS} pricer_flags)
   if(arg_TEST AND TARGET pricer_test_headers)
-    target_compile_options(${name} PRIVATE -O0 -pthread)
+    target_compile_options(${name} PRIVATE -O0)
     pricer_share_headers(${name} pricer_torch_test_headers pricer_test_headers ${arg_DEPS})
   else()
     # A program's own files read its flags, which is slow to compile and need not be fast.

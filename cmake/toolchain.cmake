@@ -3,6 +3,9 @@
 add_library(pricer_flags INTERFACE)
 target_compile_options(pricer_flags INTERFACE -Wall -Wextra $<$<BOOL:${PRICER_WERROR}>:-Werror>)
 
+# Everywhere, since what shares a precompiled header must agree on it.
+add_compile_options($<$<COMPILE_LANGUAGE:CXX>:-pthread>)
+
 # The cache folder is shared by every checkout on a machine (scripts/setup makes it).
 if(DEFINED ENV{PRICER_CACHE})
   set(PRICER_CACHE "$ENV{PRICER_CACHE}")

@@ -212,16 +212,11 @@ TEST_F(MergeAdapterTest, MeasuresWhatRoundingCosts) {
     EXPECT_NEAR(summary.error_of_change,
                 (error.norm() / (values - at::cat(before)).norm()).item<double>(), 1e-5);
     EXPECT_GT(summary.error_of_change, 1e-4);
-    const size_t worst =
-        std::max_element(
-            exact.begin(), exact.end(),
-            [&](const at::Tensor& a, const at::Tensor& b) {
-              const auto largest = [&](const at::Tensor& x) {
-                return ((x.to(scalar).to(at::kDouble) - x) / x).abs().max().item<double>();
-              };
-              return largest(a) < largest(b);
-            }) -
-        exact.begin();
+    std::vector<double> largest;
+    for (const at::Tensor& x : exact) {
+      largest.push_back(((x.to(scalar).to(at::kDouble) - x) / x).abs().max().item<double>());
+    }
+    const size_t worst = std::max_element(largest.begin(), largest.end()) - largest.begin();
     EXPECT_EQ(summary.worst_module,
               ModulePath(static_cast<int64_t>(worst / 2),
                          worst % 2 == 0 ? Projection::kV : Projection::kDown));
