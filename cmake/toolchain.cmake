@@ -27,6 +27,12 @@ if(PRICER_MOLD)
   add_link_options(-fuse-ld=mold)
 endif()
 
+# What a program does not reach is left out of it.
+if(CMAKE_BUILD_TYPE STREQUAL "Release")
+  add_compile_options($<$<COMPILE_LANGUAGE:CXX>:-ffunction-sections>)
+  add_link_options(-Wl,--gc-sections)
+endif()
+
 # Code that fuzz targets run counts what of it was reached.
 if(PRICER_FUZZ)
   add_compile_options(-fsanitize=fuzzer-no-link)
