@@ -69,10 +69,10 @@ void AdapterMemory::Add(const AdapterHandle& adapter, TensorsHandle host, Tensor
     slot = std::make_shared<Slot>();
     slot->adapter = adapter;
     slot->bytes = adapter->memory_bytes;
-    if (MakeRoom(MemoryTier::kHost, slot->bytes)) {
+    if (MakeRoom(MemoryTier::kHost, slot->bytes, /*spare_gone=*/true)) {
       Put(MemoryTier::kHost, slot.get(), std::move(host));
     }
-    if (device != nullptr && MakeRoom(MemoryTier::kDevice, slot->bytes)) {
+    if (device != nullptr && MakeRoom(MemoryTier::kDevice, slot->bytes, /*spare_gone=*/true)) {
       Put(MemoryTier::kDevice, slot.get(), std::move(device));
     }
   }
@@ -171,6 +171,13 @@ absl::Status AdapterMemory::SetPinned(const AdapterHandle& adapter, bool pinned)
   return absl::OkStatus();
 }
 
+void AdapterMemory::SetGone(const AdapterHandle& adapter) {
+  MutexLock lock(&mutex_);
+  const auto found = slots_.find(adapter.get());
+  PRICER_CHECK(found != slots_.end());
+  found->second->gone = true;
+}
+
 AdapterPlace AdapterMemory::PlaceOf(const LoadedAdapter* adapter) const {
   MutexLock lock(&mutex_);
   AdapterPlace place;
@@ -238,12 +245,25 @@ void AdapterMemory::Touch(MemoryTier tier, Slot* slot) {
   used.splice(used.end(), used, slot->used[static_cast<int>(tier)]);
 }
 
-bool AdapterMemory::MakeRoom(MemoryTier tier, int64_t bytes) {
+bool AdapterMemory::MayMakeRoom(MemoryTier tier, const Slot& slot, bool spare_gone) const {
+  return !(slot.pinned && tier == compute_) && !(slot.gone && spare_gone);
+}
+
+bool AdapterMemory::WouldDo(MemoryTier tier, int64_t bytes, bool spare_gone) {
+  const Tier& in = TierOf(tier);
+  int64_t needed = in.Excess(bytes);
+  for (const Slot* const slot : in.used) {
+    if (MayMakeRoom(tier, *slot, spare_gone)) needed -= slot->bytes;
+  }
+  return needed <= 0;
+}
+
+bool AdapterMemory::MakeRoom(MemoryTier tier, int64_t bytes, bool spare_gone) {
   Tier& in = TierOf(tier);
   for (auto it = in.used.begin(); it != in.used.end() && in.Excess(bytes) > 0;) {
     Slot* const slot = *it++;
     const bool held = slot->tensors[static_cast<int>(tier)].use_count() > 1;
-    if (held || (slot->pinned && tier == compute_)) continue;
+    if (held || !MayMakeRoom(tier, *slot, spare_gone)) continue;
     Drop(tier, slot);
     metrics_->AdapterEvicted(tier, slot->bytes);
   }
@@ -251,16 +271,16 @@ bool AdapterMemory::MakeRoom(MemoryTier tier, int64_t bytes) {
   return in.Excess(bytes) <= 0;
 }
 
-bool AdapterMemory::CloseForRoom(MemoryTier tier, int64_t bytes) {
+void AdapterMemory::CloseForRoom(MemoryTier tier, int64_t bytes, bool spare_gone) {
+  if (tier != compute_) return;
   const Tier& in = TierOf(tier);
   int64_t needed = in.Excess(bytes);
   for (Slot* const slot : in.used) {
     if (needed <= 0) break;
-    if (slot->pinned && tier == compute_) continue;
-    if (tier == compute_) slot->closing = true;
+    if (!MayMakeRoom(tier, *slot, spare_gone)) continue;
+    slot->closing = true;
     needed -= slot->bytes;
   }
-  return needed <= 0;
 }
 
 void AdapterMemory::ReopenAll() {
@@ -316,6 +336,9 @@ absl::Status AdapterMemory::FetchNow(const LoadedAdapter& adapter, Slot* slot) {
   const TensorsHandle& host = slot->tensors[static_cast<int>(MemoryTier::kHost)];
   if (host != nullptr) {
     Touch(MemoryTier::kHost, slot);
+  } else if (slot->gone) {
+    return absl::NotFoundError(absl::StrCat(
+        Describe(adapter), " is gone from the folder, and there was no room to keep it in memory"));
   } else {
     RETURN_IF_ERROR(Bring(MemoryTier::kHost, slot, [&] { return source_.read(adapter); }));
   }
@@ -343,18 +366,20 @@ absl::Status AdapterMemory::Bring(MemoryTier tier, Slot* slot,
 }
 
 absl::Status AdapterMemory::WaitForRoom(MemoryTier tier, int64_t bytes) {
-  while (!MakeRoom(tier, bytes)) {
-    if (stopping_) return StoppingError();
-    if (!CloseForRoom(tier, bytes)) {
+  while (true) {
+    const bool spare_gone = WouldDo(tier, bytes, /*spare_gone=*/true);
+    if (!spare_gone && !WouldDo(tier, bytes, /*spare_gone=*/false)) {
       return absl::ResourceExhaustedError(
           absl::StrCat("there is no room for ", bytes, " bytes beside pinned adapters; ",
                        FlagOf(tier), " allows ", TierOf(tier).limit));
     }
+    if (MakeRoom(tier, bytes, spare_gone)) return absl::OkStatus();
+    if (stopping_) return StoppingError();
+    CloseForRoom(tier, bytes, spare_gone);
     waiting_for_room_ = true;
     wake_.Wait(&mutex_);
     waiting_for_room_ = false;
   }
-  return absl::OkStatus();
 }
 
 void AdapterMemory::Tell(const LoadedAdapter* adapter, const absl::Status& status) {

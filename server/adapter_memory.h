@@ -57,9 +57,10 @@ struct AdapterPlace {
 //
 // 1. Each kind of memory is bounded in bytes. Beyond the bound there is at most what is just being
 //    read: a version's size is known once it was read.
-// 2. Room is made by those used longest ago, pinned ones never. One that a task in the queue or in
-//    a batch holds is first let finish: from then on it takes no new tasks, so that every fetch
-//    gets its room, however busy the others are.
+// 2. Room is made by those used longest ago, pinned ones never, and those whose files are gone only
+//    where no others can: nothing brings them back. One that a task in the queue or in a batch
+//    holds is first let finish: from then on it takes no new tasks, so that every fetch gets its
+//    room, however busy the others are.
 // 3. Fetches run one after the other in the order in which they were asked for. One that fails is
 //    not tried again for kRetryDelay; tasks that come meanwhile fail with its error.
 // 4. What a task holds stays in memory until it lets go, whatever becomes of the version.
@@ -100,6 +101,9 @@ class AdapterMemory {
   // pinned ones would need more than there is.
   absl::Status SetPinned(const AdapterHandle& adapter, bool pinned);
 
+  // Its files are gone, so that it cannot be read again.
+  void SetGone(const AdapterHandle& adapter);
+
   AdapterPlace PlaceOf(const LoadedAdapter* adapter) const;
 
   // One listener; null ends it, after a call that runs has returned. It may call Get. What waits
@@ -121,6 +125,7 @@ class AdapterMemory {
     std::weak_ptr<const LoadedAdapter> adapter;
     int64_t bytes = 0;
     bool pinned = false;
+    bool gone = false;
     bool wanted = false;   // is in wanted_
     bool closing = false;  // takes no new tasks, to make room
     bool removed = false;
@@ -147,10 +152,17 @@ class AdapterMemory {
   // Into `freed_`, to be freed without the lock.
   void Drop(MemoryTier tier, Slot* slot) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   void Touch(MemoryTier tier, Slot* slot) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  // Whether room can be made by this one; `spare_gone`: not by what is gone.
+  bool MayMakeRoom(MemoryTier tier, const Slot& slot, bool spare_gone) const;
+  // Whether all that may make room would do, whoever holds it.
+  bool WouldDo(MemoryTier tier, int64_t bytes, bool spare_gone)
+      ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   // By what nobody holds; false = there is not enough of it.
-  bool MakeRoom(MemoryTier tier, int64_t bytes) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
-  // Has those in use take no new tasks, as many as are needed; false = they would not do.
-  bool CloseForRoom(MemoryTier tier, int64_t bytes) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  bool MakeRoom(MemoryTier tier, int64_t bytes, bool spare_gone)
+      ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  // Has those in use take no new tasks, as many as are needed.
+  void CloseForRoom(MemoryTier tier, int64_t bytes, bool spare_gone)
+      ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   void ReopenAll() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   void Want(const std::shared_ptr<Slot>& slot) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   void Report(MemoryTier tier) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);

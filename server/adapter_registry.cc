@@ -365,12 +365,18 @@ void AdapterRegistry::Refuse(const AdapterKey& key, const absl::Status& reason) 
   SetState(&record, AdapterState::kEnd);
 }
 
-void AdapterRegistry::SetGone(const AdapterKey& key) {
+bool AdapterRegistry::KeepGone(const AdapterKey& key) {
   MutexLock lock(&mutex_);
   Record& record = records_.at(key);
-  record.gone = true;
+  PRICER_CHECK(record.adapter != nullptr);
+  if (memory_ != nullptr) {
+    memory_->SetGone(record.adapter);
+    if (memory_->PlaceOf(record.adapter.get()).tier == MemoryTier::kDisk) return false;
+  }
+  if (std::exchange(record.gone, true)) return true;
   UpdateLive(key.name);
   AllChanged(key.name);
+  return true;
 }
 
 void AdapterRegistry::Unload(const AdapterKey& key, const std::string& reason) {

@@ -131,8 +131,9 @@ class AdapterRegistry {
   void Publish(AdapterHandle adapter, absl::Duration load_time);
   // kEnd, with the reason. Other versions stay as they are.
   void Refuse(const AdapterKey& key, const absl::Status& reason);
-  // From now on requests get it by its number alone. REQUIRES: available.
-  void SetGone(const AdapterKey& key);
+  // From now on requests get it by its number alone. False where its tensors are not in memory, so
+  // that there is nothing to keep. REQUIRES: available.
+  bool KeepGone(const AdapterKey& key);
   // kUnloading, with the reason: requests get it no more. REQUIRES: available.
   void Unload(const AdapterKey& key, const std::string& reason);
   // Drops the record of a refused version that is gone from the folder.

@@ -185,6 +185,7 @@ absl::StatusOr<AdapterKey> AdapterWatcher::LoadNow(AdapterKey key) {
   const auto [found, is_new] = known_.try_emplace(key);
   Known& known = found->second;
   if (is_new) registry_->Discover(key);
+  UnloadIfGone(key, &known);
   if (known.available) return key;
   known.failures = 0;
   LoadVersion(key, &known);
@@ -202,7 +203,7 @@ absl::StatusOr<std::vector<FreedAdapter>> AdapterWatcher::UnloadNow(const Adapte
         absl::StrCat("adapter \"", key.name, "\" version ", key.version, " is not available"));
   }
   registry_->Unload(key, reason);
-  found->second.available = false;
+  found->second = Known();
   found->second.unloaded = true;
   return registry_->FreeUnused();
 }
@@ -288,13 +289,8 @@ void AdapterWatcher::WarnOfForeignEntries(const FolderScan& scan) {
 void AdapterWatcher::LoadNew(const FolderScan& scan) {
   for (const AdapterKey& key : scan.versions) {
     const auto [known, is_new] = known_.try_emplace(key);
-    if (known->second.gone) {
-      // What is there now may be another.
-      registry_->Unload(key, kRemovedReason);
-      registry_->Discover(key);
-      known->second = Known();
-    }
     if (is_new) registry_->Discover(key);
+    UnloadIfGone(key, &known->second);
     known->second.absent_polls = 0;
   }
   std::vector<AdapterKey> order(scan.versions.begin(), scan.versions.end());
@@ -307,6 +303,13 @@ void AdapterWatcher::LoadNew(const FolderScan& scan) {
     if (!known.available && !known.unloaded && ShouldTry(key, &known)) LoadVersion(key, &known);
     AnswerRequests();
   }
+}
+
+void AdapterWatcher::UnloadIfGone(const AdapterKey& key, Known* known) {
+  if (!known->gone) return;
+  registry_->Unload(key, kRemovedReason);
+  registry_->Discover(key);
+  *known = Known();
 }
 
 bool AdapterWatcher::ShouldTry(const AdapterKey& key, Known* known) const {
@@ -370,18 +373,24 @@ void AdapterWatcher::UnloadAbsent(const FolderScan& scan) {
       continue;
     }
     if (known.available) {
-      if (registry_->AskedByNumberSince(key, clock_->Now() - options_.keep_asked_for)) {
-        if (!known.gone) {
-          registry_->SetGone(key);
+      const bool asked =
+          registry_->AskedByNumberSince(key, clock_->Now() - options_.keep_asked_for);
+      if (asked && registry_->KeepGone(key)) {
+        if (!std::exchange(known.gone, true)) {
           LogInfo("adapter gone from the folder, kept for calls that ask for its number",
                   FieldsOf(key));
         }
-        known.gone = true;
         ++entry;
         continue;
       }
       registry_->Unload(key, kRemovedReason);
-      LogInfo("adapter unloaded: gone from the folder", FieldsOf(key));
+      if (asked) {
+        LogWarning(
+            "adapter unloaded: gone from the folder and from memory, though calls ask for it",
+            FieldsOf(key));
+      } else {
+        LogInfo("adapter unloaded: gone from the folder", FieldsOf(key));
+      }
     } else {
       registry_->Forget(key);
     }

@@ -48,12 +48,11 @@ struct AdapterWatcherOptions {
 //    for two looks in a row: it was being copied. Otherwise it is tried when its files changed, or
 //    when the reason may pass by itself (I/O, memory), never before its retry delay is over.
 // 3. A version is unloaded when two looks in a row at the same directory did not find it; for as
-// long
-//    as calls ask for it by its number, and keep_asked_for longer, they alone still get it. One
-//    that comes back is loaded anew. A root that cannot be read, or that has become another
-//    directory which lacks a version that is served, changes nothing: it counts as unreadable.
-//    Another directory that holds all versions served, such as a volume mounted anew, takes the old
-//    one's place.
+//    long as calls ask for it by its number, and keep_asked_for longer, they alone still get it,
+//    unless memory has no room for it: it cannot be read again. One that comes back is loaded anew.
+//    A root that cannot be read, or that has become another directory which lacks a version that is
+//    served, changes nothing: it counts as unreadable. Another directory that holds all versions
+//    served, such as a volume mounted anew, takes the old one's place.
 // 4. What an operator unloads stays away until an operator loads it again, it is gone from the
 //    folder, or the server is started anew.
 class AdapterWatcher {
@@ -131,6 +130,8 @@ class AdapterWatcher {
   void LoadNew(const FolderScan& scan);
   void LoadVersion(const AdapterKey& key, Known* known);
   void Refuse(const AdapterKey& key, const absl::Status& reason, Known* known);
+  // What has come back may be another.
+  void UnloadIfGone(const AdapterKey& key, Known* known);
   bool ShouldTry(const AdapterKey& key, Known* known) const;
   void UnloadAbsent(const FolderScan& scan);
   void Run();

@@ -216,6 +216,66 @@ TEST_F(AdapterMemoryTest, APinnedAdapterIsNeverEvicted) {
   EXPECT_EQ(memory->PlaceOf(adapters[0].get()).tier, MemoryTier::kDisk);
 }
 
+TEST_F(AdapterMemoryTest, OneWhoseFilesAreGoneMakesRoomLast) {
+  for (const bool has_device : {false, true}) {
+    SCOPED_TRACE(has_device);
+    const auto memory = Make(2, has_device ? 2 : 0);
+    auto adapters = AddSome(memory.get(), 2, has_device);
+    const MemoryTier fastest = has_device ? MemoryTier::kDevice : MemoryTier::kHost;
+    memory->SetGone(adapters[0]);
+    for (int64_t version = 3; version < 6; ++version) {
+      adapters.push_back(Adapter(version));
+      memory->Add(adapters.back(), std::make_shared<FakeTensors>(false), nullptr);
+      ASSERT_OK(Fetch(memory.get(), adapters.back()));
+    }
+    EXPECT_EQ(memory->PlaceOf(adapters[0].get()).tier, fastest);
+    // Also where others are in use: they are let finish. The thread waits for them as soon as
+    // one gives no more.
+    const AdapterHandle& last = adapters.back();
+    ASSERT_OK_AND_ASSIGN(TensorsHandle held, memory->Get(last));
+    ASSERT_OK_AND_ASSIGN(const TensorsHandle wanted, memory->Get(adapters[1]));
+    EXPECT_EQ(wanted, nullptr);
+    while (true) {
+      ASSERT_OK_AND_ASSIGN(const TensorsHandle more, memory->Get(last));
+      if (more == nullptr) break;
+    }
+    EXPECT_EQ(memory->PlaceOf(adapters[0].get()).tier, fastest);
+    held = nullptr;
+    memory->Released();
+    ASSERT_OK(Fetch(memory.get(), adapters[1]));
+    EXPECT_EQ(memory->PlaceOf(adapters[0].get()).tier, fastest);
+    // Where no others can.
+    ASSERT_OK(memory->SetPinned(adapters[1], true));
+    ASSERT_OK(Fetch(memory.get(), adapters[1]));
+    ASSERT_OK(Fetch(memory.get(), adapters[2]));
+    EXPECT_EQ(memory->PlaceOf(adapters[0].get()).tier,
+              has_device ? MemoryTier::kHost : MemoryTier::kDisk);
+  }
+}
+
+TEST_F(AdapterMemoryTest, OneWhoseFilesAreGoneIsNotEvictedInVain) {
+  const auto memory = Make(3);
+  const auto adapters = AddSome(memory.get(), 2);
+  memory->SetGone(adapters[0]);
+  ASSERT_OK(memory->SetPinned(adapters[1], true));
+  auto large = MakeLoadedAdapter("toys", 3);
+  large->memory_bytes = 3 * kBytes;
+  memory->Add(large, std::make_shared<FakeTensors>(false), nullptr);
+  EXPECT_THAT(Fetch(memory.get(), large), StatusIs(absl::StatusCode::kResourceExhausted));
+  EXPECT_EQ(memory->PlaceOf(adapters[0].get()).tier, MemoryTier::kHost);
+}
+
+TEST_F(AdapterMemoryTest, OneThatIsGoneFromDiskAndMemoryTakesNobodysRoom) {
+  const auto memory = Make(1);
+  const auto adapters = AddSome(memory.get(), 2);
+  memory->SetGone(adapters[0]);
+  EXPECT_THAT(Fetch(memory.get(), adapters[0]),
+              StatusIs(absl::StatusCode::kNotFound,
+                       HasSubstr("\"toys\" version 1 is gone from the folder")));
+  EXPECT_THAT(source_.TakeWork(), IsEmpty());
+  EXPECT_EQ(memory->PlaceOf(adapters[1].get()).tier, MemoryTier::kHost);
+}
+
 TEST_F(AdapterMemoryTest, PinningFetchesAndIsRefusedBeyondWhatThereIs) {
   const auto memory = Make(2);
   const auto adapters = AddSome(memory.get(), 3);

@@ -6,6 +6,7 @@
 #include <filesystem>
 #include <memory>
 #include <optional>
+#include <thread>
 
 #include "tests/server/adapter_files.h"
 #include "tests/server/fakes.h"
@@ -32,7 +33,8 @@ constexpr auto kForever = absl::InfiniteFuture();
 // toys/1 and toys/2 in a folder, of 1000 and 2000 bytes, and a watcher whose thread runs.
 class AdapterOperatorTest : public ::testing::Test {
  protected:
-  AdapterOperatorTest() {
+  explicit AdapterOperatorTest(absl::Duration poll_interval = absl::Hours(1))
+      : poll_interval_(poll_interval) {
     MakeVersion(root_.path(), "toys", "1");
     MakeVersion(root_.path(), "toys", "2");
     registry_.SetMemory(&memory_);
@@ -60,6 +62,7 @@ class AdapterOperatorTest : public ::testing::Test {
     return {};
   }
 
+  const absl::Duration poll_interval_;
   TempDir root_;
   RecordingMetrics metrics_;
   Mutex mutex_;
@@ -72,7 +75,7 @@ class AdapterOperatorTest : public ::testing::Test {
                          .copy_to_device = nullptr},
                         &metrics_,
                         Clock::System()};
-  AdapterWatcher watcher_{{.root = root_.path(), .poll_interval = absl::Hours(1)},
+  AdapterWatcher watcher_{{.root = root_.path(), .poll_interval = poll_interval_},
                           [this](const std::string& directory) { return Load(directory); },
                           &registry_,
                           &metrics_,
@@ -98,6 +101,41 @@ TEST_F(AdapterOperatorTest, WhatWasUnloadedStaysAwayUntilItIsLoadedAgain) {
   watcher_.Stop();
   ASSERT_OK(watcher_.Poll());
   EXPECT_EQ(StatusOf(2).state, AdapterState::kEnd);
+}
+
+class AdapterOperatorPollingTest : public AdapterOperatorTest {
+ protected:
+  AdapterOperatorPollingTest() : AdapterOperatorTest(absl::Milliseconds(1)) {}
+
+  // Removes toys/2, and asks for it by its number until it is kept for who does.
+  void RemoveAndKeep() {
+    fs::remove_all(root_.File("toys/2"));
+    while ((*registry_.Find("toys", std::nullopt))->key.version == 2) {
+      ASSERT_OK(registry_.Route("toys", 2, "").status());
+    }
+    ASSERT_OK(registry_.Route("toys", 2, "").status());
+  }
+};
+
+TEST_F(AdapterOperatorPollingTest, WhatIsKeptThoughItIsGoneCanBeUnloaded) {
+  RemoveAndKeep();
+  ASSERT_OK(operator_.Unload({"toys", 2}, kBy, kForever));
+  // What comes back stays away: the watcher has seen it when it has what came after it.
+  MakeVersion(root_.path(), "toys", "2");
+  MakeVersion(root_.path(), "wine", "1");
+  while (!registry_.Find("wine", std::nullopt).ok()) std::this_thread::yield();
+  EXPECT_EQ(StatusOf(2).state, AdapterState::kEnd);
+  ASSERT_OK_AND_ASSIGN(const AdapterStatus back, operator_.Load({"toys", 2}, kBy, kForever));
+  EXPECT_EQ(back.state, AdapterState::kAvailable);
+}
+
+TEST_F(AdapterOperatorPollingTest, WhatIsKeptThoughItIsGoneGivesWayToWhatIsLoadedInItsPlace) {
+  ASSERT_OK_AND_ASSIGN(const AdapterHandle old, registry_.Find("toys", 2));
+  RemoveAndKeep();
+  MakeVersion(root_.path(), "toys", "2");
+  ASSERT_OK(operator_.Load({"toys", 2}, kBy, kForever));
+  ASSERT_OK_AND_ASSIGN(const AdapterHandle now, registry_.Find("toys", 2));
+  EXPECT_NE(now, old);
 }
 
 TEST_F(AdapterOperatorTest, ARequestKeepsAnUnloadedVersionAndItsBytes) {

@@ -9,6 +9,7 @@
 #include <string>
 #include <vector>
 
+#include "server/adapter_memory.h"
 #include "server/adapter_registry.h"
 #include "tests/server/adapter_files.h"
 #include "tests/server/fakes.h"
@@ -23,6 +24,7 @@ namespace fs = std::filesystem;
 using ::testing::AllOf;
 using ::testing::ElementsAre;
 using testing::FakeClock;
+using testing::FakeTensors;
 using ::testing::HasSubstr;
 using ::testing::IsEmpty;
 using testing::MakeLoadedAdapter;
@@ -134,6 +136,28 @@ TEST_F(AdapterWatcherTest, AVersionThatCallsAskForByNumberStaysForThem) {
   clock_.Advance(absl::Milliseconds(1));
   ASSERT_OK(watcher_.Poll());
   EXPECT_THAT(States(), ElementsAre("toys/1 available", "toys/2 end"));
+}
+
+TEST_F(AdapterWatcherTest, AKeptVersionIsUnloadedOnceMemoryHasNoRoomForIt) {
+  const auto read = [](const LoadedAdapter&) { return std::make_shared<FakeTensors>(false); };
+  AdapterMemory memory({.host_bytes = 2500}, {.read = read, .copy_to_device = nullptr}, &metrics_,
+                       &clock_);
+  registry_.SetMemory(&memory);
+  const fs::path version = MakeVersion(root_, "toys", "1");
+  MakeVersion(root_, "toys", "2");
+  ASSERT_OK(watcher_.Poll());
+  fs::remove_all(version);
+  ASSERT_OK_AND_ASSIGN(const AdapterRoute kept, registry_.Route("toys", 1, ""));
+  ASSERT_OK_AND_ASSIGN(const AdapterHandle other, registry_.Find("toys", 2));
+  // Of 1,000 and 2,000 bytes: both do not fit.
+  memory.Add(other, read(*other), nullptr);
+  memory.Add(kept.adapter, read(*kept.adapter), nullptr);
+  for (int poll = 0; poll < 3; ++poll) ASSERT_OK(watcher_.Poll());
+  EXPECT_EQ(registry_.Route("toys", 1, "")->adapter, kept.adapter);
+  ASSERT_OK(memory.SetPinned(other, true));
+  ASSERT_OK(memory.Fetch(other, absl::InfiniteFuture()));
+  ASSERT_OK(watcher_.Poll());
+  EXPECT_THAT(registry_.Route("toys", 1, "").status(), StatusIs(absl::StatusCode::kNotFound));
 }
 
 // Such as the server's own checks.
