@@ -19,8 +19,8 @@ absl::StatusOr<TemporaryDirectory> TemporaryDirectory::Create(const std::string&
   static std::atomic<uint64_t> count{0};
   std::random_device random;
   const uint64_t tag = static_cast<uint64_t>(random()) << 32 | random();
-  const std::string path =
-      absl::StrCat(parent, "/.tmp-", getpid(), "-", count++, "-", absl::Hex(tag, absl::kZeroPad16));
+  const std::string path = absl::StrCat(parent, "/", kPrefix, getpid(), "-", count++, "-",
+                                        absl::Hex(tag, absl::kZeroPad16));
   constexpr mode_t kMode = 0755;
   if (mkdir(path.c_str(), kMode) != 0) return ErrnoStatus("cannot make directory", path);
   return TemporaryDirectory(path);

@@ -10,6 +10,8 @@ namespace pricer {
 // A directory that is deleted with all that is in it unless it was renamed away.
 class TemporaryDirectory {
  public:
+  static constexpr char kPrefix[] = ".tmp-";
+
   // <parent>/.tmp-<unique>, readable by all, in an existing directory.
   static absl::StatusOr<TemporaryDirectory> Create(const std::string& parent);
 

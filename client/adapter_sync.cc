@@ -1,13 +1,17 @@
 #include "client/adapter_sync.h"
 
+#include <algorithm>
+#include <chrono>
 #include <cstdint>
 #include <filesystem>
 #include <map>
 #include <memory>
 #include <optional>
+#include <set>
 #include <system_error>
 #include <utility>
 
+#include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_split.h"
 #include "absl/strings/string_view.h"
@@ -43,6 +47,20 @@ struct Key {
 // Sizes of a version's files by their names, its marker among them.
 using VersionFiles = std::map<std::string, int64_t>;
 using Versions = std::map<Key, VersionFiles>;
+
+// A copy writes to what is in its temporary directory more often than this.
+constexpr std::chrono::hours kAbandoned{1};
+
+// When a directory was written to lately, or something in it.
+fs::file_time_type LastWritten(const std::string& directory) {
+  std::error_code gone;
+  fs::file_time_type latest = fs::last_write_time(directory, gone);
+  fs::directory_iterator entry(directory, gone);
+  for (; !gone && entry != fs::directory_iterator(); entry.increment(gone)) {
+    latest = std::max(latest, entry->last_write_time(gone));
+  }
+  return latest;
+}
 
 // A file of a version, or nothing where the path below a place is none.
 struct VersionFile {
@@ -82,6 +100,8 @@ class AdapterPlace {
   virtual absl::Status Add(const Key& key, const VersionFiles& files,
                            const AdapterPlace& from) const = 0;
   virtual absl::Status Remove(const Key& key, const VersionFiles& files) const = 0;
+  // Removes what copies to here have left of an adapter that were killed.
+  virtual void RemoveAbandoned(const std::string& /*name*/) const {}
 };
 
 class Folder final : public AdapterPlace {
@@ -152,6 +172,21 @@ class Folder final : public AdapterPlace {
     if (!error) fs::remove_all(PathOf(key.ToString()), error);
     if (error) return ErrorCodeStatus(error, "cannot remove", PathOf(key.ToString()));
     return absl::OkStatus();
+  }
+
+  void RemoveAbandoned(const std::string& name) const override {
+    const absl::StatusOr<std::vector<std::string>> entries = EntriesBelow(name);
+    if (!entries.ok()) return;  // which the copy will say
+    const fs::file_time_type since = fs::file_time_type::clock::now() - kAbandoned;
+    for (const std::string& entry : *entries) {
+      const std::string path = PathOf(absl::StrCat(name, "/", entry));
+      if (!absl::StartsWith(entry, TemporaryDirectory::kPrefix) ||
+          !CheckInsideFolder(path, root_).ok() || LastWritten(path) >= since) {
+        continue;
+      }
+      std::error_code ignored;
+      fs::remove_all(path, ignored);
+    }
   }
 
   std::string PathOf(const std::string& path) const { return absl::StrCat(root_, "/", path); }
@@ -279,6 +314,9 @@ class Sync {
   absl::StatusOr<AdapterSyncReport> Run() {
     ASSIGN_OR_RETURN(Versions from, List(*from_));
     ASSIGN_OR_RETURN(present_, List(*to_));
+    std::set<std::string> names;
+    for (const auto& [key, files] : from) names.insert(key.name);
+    for (const std::string& name : names) to_->RemoveAbandoned(name);
     const std::map<std::string, AdapterLabels> labels = ReadAllLabels(from);
     // What a label names may have come after the first look.
     if (!HasAll(from, labels)) {

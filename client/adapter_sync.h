@@ -36,9 +36,10 @@ struct AdapterSyncReport {
 // labels of those adapters, as they were before the versions were looked for. So servers that poll
 // `to` see a version when it is whole, and a label when what it points to is there, unless that is
 // nowhere. Versions do not change: one whose files have other sizes in `to` is a failure. Labels
-// are copied where their generation is higher than in `to`. A label in `to` keeps its version from
-// being removed, and nothing is removed where `from` has no version at all. Other processes may
-// read `to` meanwhile, and write to `from`; one at a time copies to `to`, and nobody publishes
+// are copied where their generation is higher than in `to`. What a killed copy has left of such an
+// adapter in a folder is removed by one that comes an hour later. A label in `to` keeps its version
+// from being removed, and nothing is removed where `from` has no version at all. Other processes
+// may read `to` meanwhile, and write to `from`; one at a time copies to `to`, and nobody publishes
 // there.
 //
 // An error where one of the places cannot be listed; Cancelled = stop(), which is asked before each

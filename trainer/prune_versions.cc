@@ -17,6 +17,7 @@
 #include "base/file.h"
 #include "base/sha256.h"
 #include "base/status_macros.h"
+#include "base/temporary_directory.h"
 #include "model/adapter_directory.h"
 #include "model/adapter_name.h"
 #include "model/json_fields.h"
@@ -32,8 +33,6 @@ namespace fs = std::filesystem;
 constexpr int64_t kMaxMarkerBytes = 4096;
 // Publishing takes seconds; whoever leaves a directory alone for so long is not at it.
 constexpr absl::Duration kAbandoned = absl::Hours(24);
-// Of adapter_directory.cc's temporary directories.
-constexpr absl::string_view kTemporaryPrefix = ".tmp-";
 
 bool Exists(const std::string& path) {
   std::error_code ignored;
@@ -132,7 +131,8 @@ class VersionPruner {
   void RemoveLeftover(const std::string& entry) {
     if (absl::StartsWith(entry, kHiddenPrefix)) {
       Remove(PathOf(entry), PathOf(entry), "left by an earlier prune");
-    } else if (absl::StartsWith(entry, kTemporaryPrefix) && IsAbandoned(PathOf(entry), now_)) {
+    } else if (absl::StartsWith(entry, TemporaryDirectory::kPrefix) &&
+               IsAbandoned(PathOf(entry), now_)) {
       Remove(PathOf(entry), PathOf(entry), "left by a publisher that was killed");
     }
   }

@@ -3,6 +3,7 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <chrono>
 #include <filesystem>
 #include <string>
 #include <vector>
@@ -103,6 +104,36 @@ TEST_F(AdapterSyncTest, WhatAKilledCopyHasLeftIsReplaced) {
   std::filesystem::remove(options_.to + "/shop/1/_READY");
   EXPECT_EQ(Run().copied, 1);
   EXPECT_THAT(ReadFile(options_.to + "/shop/1/adapter_model.safetensors"), IsOkAndHolds("weights"));
+}
+
+TEST_F(AdapterSyncTest, WhatAKilledCopyHasBegunIsRemovedOnceNobodyWritesToIt) {
+  const auto age = [this](const std::string& path, std::chrono::minutes minutes) {
+    const auto now = std::filesystem::file_time_type::clock::now();
+    std::filesystem::last_write_time(absl::StrCat(options_.to, "/", path), now - minutes);
+  };
+  Publish(options_.from, "shop/1");
+  for (const char* const begun : {"shop/.tmp-1", "shop/.tmp-2", ".tmp-3", "shop/other"}) {
+    Publish(options_.to, begun, "half");
+    for (const char* const file : {"/adapter_model.safetensors", "/_READY", ""}) {
+      age(absl::StrCat(begun, file), std::chrono::minutes(61));
+    }
+  }
+  // It is being written.
+  age("shop/.tmp-2/adapter_model.safetensors", std::chrono::minutes(59));
+  Run();
+  EXPECT_FALSE(Has("shop/.tmp-1"));
+  for (const char* const stays : {"shop/1", "shop/.tmp-2", ".tmp-3", "shop/other"}) {
+    EXPECT_TRUE(Has(stays)) << stays;
+  }
+  // Not behind a link.
+  Publish(options_.from, "toys/1");
+  Publish(dir_.File("elsewhere"), ".tmp-1");
+  std::filesystem::create_directory_symlink(dir_.File("elsewhere"), options_.to + "/toys");
+  for (const char* const file : {"/adapter_model.safetensors", "/_READY", ""}) {
+    age(absl::StrCat("toys/.tmp-1", file), std::chrono::minutes(61));
+  }
+  Run();
+  EXPECT_TRUE(Has("toys/.tmp-1"));
 }
 
 TEST_F(AdapterSyncTest, AVersionThatHasChangedIsAFailureAndTheRestIsCopied) {
