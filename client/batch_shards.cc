@@ -19,6 +19,7 @@
 #include "absl/strings/str_split.h"
 #include "base/file.h"
 #include "base/file_descriptor.h"
+#include "base/open_files.h"
 #include "base/status_macros.h"
 #include "catalog/byte_source.h"
 #include "catalog/line_reader.h"
@@ -28,6 +29,9 @@ namespace pricer {
 namespace {
 
 using Json = nlohmann::ordered_json;
+
+// Beside the shards' in a merge, and more than there are.
+constexpr int kOtherOpenFiles = 64;
 
 absl::StatusOr<std::unique_ptr<LineReader>> OpenLines(const std::string& path) {
   ASSIGN_OR_RETURN(std::unique_ptr<ByteSource> bytes, OpenByteSource(path));
@@ -219,6 +223,12 @@ absl::StatusOr<FileDescriptor> LockShards(const std::string& output, int count) 
 absl::StatusOr<MergeResult> MergeShards(const std::string& output, int count,
                                         const std::function<void(int64_t rows)>& progress) {
   ASSIGN_OR_RETURN(const std::vector<ShardMarker> markers, ReadMarkers(output, count));
+  // All shards are read at once.
+  if (const int64_t limit = RaiseOpenFileLimit(); count + kOtherOpenFiles > limit) {
+    return absl::FailedPreconditionError(
+        absl::StrCat(output, ": to merge ", count, " shards takes ", count + kOtherOpenFiles,
+                     " open files, and the system allows ", limit, " (ulimit -Hn)"));
+  }
   std::vector<std::unique_ptr<LineReader>> shards;
   MergeResult result;
   for (int index = 0; index < count; ++index) {

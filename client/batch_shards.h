@@ -76,9 +76,10 @@ struct MergeResult {
 
 // Writes the lines of `count` shards to `output` as one run would have, in the order of the input,
 // under its name when it is whole; leaves the shards where they are. FailedPrecondition names
-// shards that are not done, and those that are of another job, input or version than the first.
-// DataLoss names one with more or fewer lines than its marker says. Memory does not grow with the
-// rows. `progress` is called with the rows done so far.
+// shards that are not done and those that are of another job, input or version than the first, and
+// says where the system does not let the process have all shards open at once, whose limit is
+// raised. DataLoss names one with more or fewer lines than its marker says. Memory does not grow
+// with the rows. `progress` is called with the rows done so far.
 absl::StatusOr<MergeResult> MergeShards(const std::string& output, int count,
                                         const std::function<void(int64_t rows)>& progress);
 

@@ -2,8 +2,13 @@
 
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
+#include <sys/resource.h>
 
+#include <algorithm>
+#include <cstdlib>
 #include <filesystem>
+#include <iostream>
+#include <string>
 
 #include "absl/strings/str_cat.h"
 #include "base/file.h"
@@ -78,6 +83,47 @@ TEST_F(BatchShardsTest, TogetherTheyAreWhatOneRunWrites) {
   EXPECT_EQ(result.rows, 5000);
   EXPECT_EQ(result.errors, 0);
   EXPECT_TRUE(*ReadFile(options_.output) == whole);
+}
+
+TEST_F(BatchShardsTest, MoreThanAProcessMayHaveOpenAtFirstAreMerged) {
+  rlimit before{};
+  ASSERT_EQ(getrlimit(RLIMIT_NOFILE, &before), 0);
+  rlimit low = before;
+  low.rlim_cur = 100;
+  constexpr int kCount = 150;
+  const int64_t rows = 149 * Shard::kRowsPerBlock + 1;
+  for (int index = 0; index < kCount; ++index) {
+    const Shard shard = {.index = index, .count = kCount};
+    std::string lines;
+    const int64_t first = index * Shard::kRowsPerBlock;
+    for (int64_t row = first; row < std::min(rows, first + Shard::kRowsPerBlock); ++row) {
+      absl::StrAppend(&lines, row, "\n");
+    }
+    ASSERT_OK(WriteFile(ShardPath(options_.output, shard), lines));
+    ShardMarker marker;
+    marker.job = "{}";
+    marker.input_rows = rows;
+    marker.rows = std::min(rows - first, Shard::kRowsPerBlock);
+    ASSERT_OK(WriteShardMarker(ShardMarkerPath(options_.output, shard), marker));
+  }
+  ASSERT_EQ(setrlimit(RLIMIT_NOFILE, &low), 0);
+  const auto merged = MergeShards(options_.output, kCount, nullptr);
+  ASSERT_EQ(setrlimit(RLIMIT_NOFILE, &before), 0);
+  ASSERT_OK(merged.status());
+  EXPECT_EQ(merged->rows, rows);
+  std::string whole;
+  for (int64_t row = 0; row < rows; ++row) absl::StrAppend(&whole, row, "\n");
+  EXPECT_TRUE(*ReadFile(options_.output) == whole);
+  // Where the hard limit is lower: another process, since none gets that back.
+  EXPECT_EXIT(
+      {
+        low.rlim_max = 100;
+        if (setrlimit(RLIMIT_NOFILE, &low) != 0) std::_Exit(1);
+        const absl::Status refused = MergeShards(options_.output, kCount, nullptr).status();
+        std::cerr << refused;
+        std::_Exit(absl::IsFailedPrecondition(refused) ? 0 : 1);
+      },
+      ::testing::ExitedWithCode(0), "takes 214 open files, and the system allows 100");
 }
 
 TEST_F(BatchShardsTest, AShardThatIsDoneIsNotDoneAgain) {
