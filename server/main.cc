@@ -7,6 +7,7 @@
 #include "absl/status/status.h"
 #include "base/exit_codes.h"
 #include "base/logging.h"
+#include "base/open_files.h"
 #include "base/status_macros.h"
 #include "model/tensor_memory.h"
 #include "server/listeners.h"
@@ -65,5 +66,6 @@ int main(int argc, char** argv) {
     return pricer::kExitDone;
   }
   pricer::TensorMemory::Install();
+  pricer::RaiseOpenFileLimit();  // for callers' connections
   return Serve(flags.options);
 }
