@@ -38,7 +38,7 @@ void Read(const v1::BatchPredictPricesResponse& response, LoadAnswer* answer) {
   }
 }
 
-// Keeps what a call needs until it has ended.
+// What a call needs until it has ended.
 template <typename Request, typename Response>
 struct CallState {
   grpc::ClientContext context;
@@ -58,11 +58,15 @@ void StartCall(const ClientOptions& options, absl::Time deadline, Request reques
   state->done = done;
   const auto& server = options.server;
   method(&state->context, &state->request, state->response,
-         [state, server](const grpc::Status& status) {
+         [state, server](const grpc::Status& status) mutable {
            LoadAnswer answer;
            answer.status = FromGrpc(status, server);
            if (status.ok()) Read(*state->response, &answer);
-           state->done(answer);
+           const Done ended = std::move(state->done);
+           // Before the caller may end the channel: the context holds it too, and the last to let
+           // it go waits for this thread.
+           state.reset();
+           ended(answer);
          });
 }
 

@@ -10,7 +10,7 @@
 namespace pricer {
 
 // The server that a load test calls, over `connections` of its own. Thread-safe; must outlive its
-// calls. Errors as Client::Create's.
+// calls, each of which has ended when its `done` is called. Errors as Client::Create's.
 class LoadTarget {
  public:
   static absl::StatusOr<std::unique_ptr<LoadTarget>> Open(const ClientOptions& options,
