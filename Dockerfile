@@ -41,7 +41,7 @@ RUN scripts/test
 FROM ${BASE} AS runtime
 RUN apt-get update \
  && DEBIAN_FRONTEND=noninteractive apt-get install -y --no-install-recommends \
-      libabsl20220623 libfmt9 libgrpc++1.51 libjemalloc2 libprometheus-cpp-core1.0 libprometheus-cpp-pull1.0 \
+      libabsl20220623 libfmt9 libgrpc++1.51 libjemalloc2 libmicrohttpd12 libprometheus-cpp-core1.0 \
       libprotobuf32 libspdlog1.10 libssl3 libtomlplusplus3 libzstd1 zlib1g \
  && rm -rf /var/lib/apt/lists/* /var/log/*
 # Of stores of objects; the package would bring a program that is not needed.

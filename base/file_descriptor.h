@@ -21,6 +21,9 @@ class FileDescriptor {
   int get() const { return fd_; }
   bool ok() const { return fd_ >= 0; }
 
+  // Gives it to whoever closes it from now on.
+  int Release() { return std::exchange(fd_, -1); }
+
   // Closes now; false with errno set where the kernel reports a late write error. No-op without a
   // descriptor.
   bool Close() {

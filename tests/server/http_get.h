@@ -9,9 +9,8 @@
 
 namespace pricer::testing {
 
-// Head and body of the answer to GET /metrics; empty where there is none. `headers` are lines that
-// end with \r\n.
-inline std::string HttpGetMetrics(int port, const std::string& headers = "") {
+// Head and body of the answer to an HTTP request on this machine; empty where there is none.
+inline std::string HttpAsk(int port, const std::string& request) {
   const int connection = socket(AF_INET, SOCK_STREAM, 0);
   sockaddr_in address{};
   address.sin_family = AF_INET;
@@ -19,7 +18,6 @@ inline std::string HttpGetMetrics(int port, const std::string& headers = "") {
   address.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
   std::string answer;
   if (connect(connection, reinterpret_cast<sockaddr*>(&address), sizeof(address)) == 0) {
-    const std::string request = "GET /metrics HTTP/1.0\r\nHost: localhost\r\n" + headers + "\r\n";
     const ssize_t sent = write(connection, request.data(), request.size());
     char buffer[4096];
     ssize_t count = 0;
@@ -29,6 +27,11 @@ inline std::string HttpGetMetrics(int port, const std::string& headers = "") {
   }
   close(connection);
   return answer;
+}
+
+// The answer to GET /metrics. `headers` are lines that end with \r\n.
+inline std::string HttpGetMetrics(int port, const std::string& headers = "") {
+  return HttpAsk(port, "GET /metrics HTTP/1.0\r\nHost: localhost\r\n" + headers + "\r\n");
 }
 
 }  // namespace pricer::testing
