@@ -72,6 +72,8 @@ class Metrics {
   // Tensors made room for others.
   virtual void AdapterEvicted(MemoryTier /*tier*/, int64_t /*bytes*/) {}
   virtual void AdapterRootReadable(bool /*readable*/) {}
+  // The server's certificate, or one behind it, ends then.
+  virtual void CertificateExpires(absl::Time /*when*/) {}
   // Whether readiness says yes.
   virtual void ReadyChanged(bool /*ready*/) {}
   // A label leads to another version than before.

@@ -150,6 +150,10 @@ PrometheusMetrics::PrometheusMetrics(size_t top_versions)
                                "When an adapter version was last refused; 0 = never.")),
       root_readable_(Gauge(*registry_, "pricer_adapter_root_readable",
                            "Whether the last look at the adapter folder could read it.")),
+      certificate_expiry_(BuildGauge()
+                              .Name("pricer_certificate_expiry_timestamp_seconds")
+                              .Help("When the server's certificate, or one behind it, ends.")
+                              .Register(*registry_)),
       ready_(Gauge(*registry_, "pricer_ready", "Whether readiness says yes.")),
       label_moves_(BuildCounter()
                        .Name("pricer_label_moves_total")
@@ -372,6 +376,10 @@ void PrometheusMetrics::RemoveSeries(const AdapterKey& adapter) {
 }
 
 void PrometheusMetrics::AdapterRootReadable(bool readable) { root_readable_.Set(readable ? 1 : 0); }
+
+void PrometheusMetrics::CertificateExpires(absl::Time when) {
+  certificate_expiry_.Add({}).Set(absl::ToDoubleSeconds(when - absl::UnixEpoch()));
+}
 
 void PrometheusMetrics::ReadyChanged(bool ready) { ready_.Set(ready ? 1 : 0); }
 

@@ -55,6 +55,7 @@ class PrometheusMetrics final : public Metrics {
   void AdapterFetched(MemoryTier from, absl::Duration time, bool ok) override;
   void AdapterEvicted(MemoryTier tier, int64_t bytes) override;
   void AdapterRootReadable(bool readable) override;
+  void CertificateExpires(absl::Time when) override;
   void ReadyChanged(bool ready) override;
   void LabelMoved(absl::string_view label) override;
   void ShadowCompared(const AdapterKey& shadow, double log_ratio) override;
@@ -101,6 +102,7 @@ class PrometheusMetrics final : public Metrics {
   prometheus::Counter& fetch_failures_;
   prometheus::Gauge& last_load_failure_;
   prometheus::Gauge& root_readable_;
+  prometheus::Family<prometheus::Gauge>& certificate_expiry_;
   prometheus::Gauge& ready_;
   std::array<prometheus::Counter*, kRefusalReasonCount> refused_{};
   std::array<prometheus::Counter*, kDropReasonCount> dropped_{};

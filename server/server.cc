@@ -125,9 +125,18 @@ absl::Status Server::Parts::OpenSecrets() {
     ASSIGN_OR_RETURN(tokens, TokenKeeper::Open(options.tokens));
   }
   if (certificates == nullptr && tokens == nullptr) return absl::OkStatus();
+  if (certificates != nullptr) {
+    const absl::Time expires = certificates->current()->expires;
+    metrics.CertificateExpires(expires);
+    // Callers see it at once; whoever starts the server should too.
+    if (expires <= absl::Now()) {
+      LogWarning("certificate has expired", {{"path", options.tls_cert}});
+    }
+  }
   secrets_ticker = std::make_unique<Ticker>(options.poll_interval, [this] {
     if (certificates != nullptr) {
       certificates->Poll();
+      metrics.CertificateExpires(certificates->current()->expires);
       admin_certificates->Poll();
     }
     if (tokens != nullptr) tokens->Poll();

@@ -5,7 +5,10 @@
 #include <openssl/pem.h>
 #include <openssl/x509.h>
 
+#include <algorithm>
+#include <ctime>
 #include <utility>
+#include <vector>
 
 #include "absl/strings/str_cat.h"
 #include "base/file.h"
@@ -36,29 +39,42 @@ absl::Status Bad(const std::string& path, absl::string_view expected) {
   return absl::InvalidArgumentError(absl::StrCat(path, ": expected ", expected));
 }
 
-// The first certificate; every later one must be readable too.
-absl::StatusOr<X509Ptr> FirstCertificate(const std::string& path, const std::string& pem) {
+// At least one.
+absl::StatusOr<std::vector<X509Ptr>> ParseCertificates(const std::string& path,
+                                                       const std::string& pem) {
   const BioPtr bio = BioOf(pem);
-  X509Ptr first(PEM_read_bio_X509(bio.get(), nullptr, NoPassword, nullptr));
-  if (first == nullptr) return Bad(path, "certificates in PEM");
+  std::vector<X509Ptr> certificates;
   while (true) {
-    const X509Ptr next(PEM_read_bio_X509(bio.get(), nullptr, NoPassword, nullptr));
-    if (next != nullptr) continue;
-    const bool ended = ERR_GET_REASON(ERR_peek_last_error()) == PEM_R_NO_START_LINE;
-    ERR_clear_error();
-    if (ended) return first;
-    return Bad(path, "nothing but certificates in PEM");
+    X509Ptr next(PEM_read_bio_X509(bio.get(), nullptr, NoPassword, nullptr));
+    if (next == nullptr) break;
+    certificates.push_back(std::move(next));
   }
+  if (certificates.empty()) return Bad(path, "certificates in PEM");
+  const bool ended = ERR_GET_REASON(ERR_peek_last_error()) == PEM_R_NO_START_LINE;
+  ERR_clear_error();
+  if (!ended) return Bad(path, "nothing but certificates in PEM");
+  return certificates;
 }
 
-absl::Status CheckPair(const TlsFiles& files, const TlsMaterial& material) {
-  ASSIGN_OR_RETURN(const X509Ptr certificate,
-                   FirstCertificate(files.certificate, material.certificate));
-  const BioPtr bio = BioOf(material.key);
+absl::Status CheckKey(const TlsFiles& files, const std::string& pem, X509* certificate) {
+  const BioPtr bio = BioOf(pem);
   const KeyPtr key(PEM_read_bio_PrivateKey(bio.get(), nullptr, NoPassword, nullptr));
   if (key == nullptr) return Bad(files.key, "a private key in PEM without a password");
-  if (X509_check_private_key(certificate.get(), key.get()) == 1) return absl::OkStatus();
+  if (X509_check_private_key(certificate, key.get()) == 1) return absl::OkStatus();
   return Bad(files.key, absl::StrCat("the key of the first certificate in ", files.certificate));
+}
+
+absl::StatusOr<absl::Time> FirstEnd(const std::string& path,
+                                    const std::vector<X509Ptr>& certificates) {
+  absl::Time first = absl::InfiniteFuture();
+  for (const X509Ptr& certificate : certificates) {
+    std::tm end{};
+    if (ASN1_TIME_to_tm(X509_get0_notAfter(certificate.get()), &end) != 1) {
+      return Bad(path, "certificates with a time at which they end");
+    }
+    first = std::min(first, absl::FromTM(end, absl::UTCTimeZone()));
+  }
+  return first;
 }
 
 }  // namespace
@@ -67,10 +83,13 @@ absl::StatusOr<TlsMaterial> ReadTlsFiles(const TlsFiles& files) {
   TlsMaterial material;
   ASSIGN_OR_RETURN(material.certificate, ReadFile(files.certificate));
   ASSIGN_OR_RETURN(material.key, ReadFile(files.key));
-  RETURN_IF_ERROR(CheckPair(files, material));
+  ASSIGN_OR_RETURN(const std::vector<X509Ptr> chain,
+                   ParseCertificates(files.certificate, material.certificate));
+  RETURN_IF_ERROR(CheckKey(files, material.key, chain.front().get()));
+  ASSIGN_OR_RETURN(material.expires, FirstEnd(files.certificate, chain));
   if (files.client_ca.empty()) return material;
   ASSIGN_OR_RETURN(material.client_ca, ReadFile(files.client_ca));
-  RETURN_IF_ERROR(FirstCertificate(files.client_ca, material.client_ca).status());
+  RETURN_IF_ERROR(ParseCertificates(files.client_ca, material.client_ca).status());
   return material;
 }
 
@@ -102,7 +121,10 @@ void CertificateKeeper::Poll() {
     return;
   }
   current_ = std::make_shared<const TlsMaterial>(*std::move(material));
-  LogInfo("certificates read anew", {{"path", files_.certificate}});
+  LogInfo(
+      "certificates read anew",
+      {{"path", files_.certificate},
+       {"expires", absl::FormatTime(absl::RFC3339_sec, current_->expires, absl::UTCTimeZone())}});
 }
 
 }  // namespace pricer

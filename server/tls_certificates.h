@@ -6,6 +6,7 @@
 #include "absl/base/thread_annotations.h"
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
+#include "absl/time/time.h"
 #include "base/mutex.h"
 
 namespace pricer {
@@ -22,6 +23,8 @@ struct TlsMaterial {
   std::string certificate;
   std::string key;
   std::string client_ca;
+  // The first end of the server's certificate and of those behind it.
+  absl::Time expires;
 };
 
 // Reads the files and checks that they can be used together: InvalidArgument names the file and

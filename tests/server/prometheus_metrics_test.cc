@@ -103,6 +103,10 @@ TEST_F(PrometheusMetricsTest, TellsTheStateOfQueueAndAdapters) {
   EXPECT_THAT(text, HasSubstr("pricer_adapter_root_readable 1"));
   metrics_.AdapterRootReadable(false);
   EXPECT_THAT(Text(), HasSubstr("pricer_adapter_root_readable 0"));
+  // Where there is no certificate, there is no end of one.
+  EXPECT_THAT(Text(), Not(HasSubstr("pricer_certificate_expiry")));
+  metrics_.CertificateExpires(absl::FromUnixSeconds(1'800'000'000));
+  EXPECT_THAT(Text(), HasSubstr("pricer_certificate_expiry_timestamp_seconds 1800000000"));
 }
 
 TEST_F(PrometheusMetricsTest, CountsLabelMovesOfFewLabels) {
@@ -197,6 +201,7 @@ TEST_F(PrometheusMetricsTest, AlertsAndDashboardNameNothingElse) {
   metrics_.OutcomeReported({"toys", 4}, 0.1);
   metrics_.IntervalReported({"toys", 4}, true);
   metrics_.DescribeBuild("cpu");
+  metrics_.CertificateExpires(absl::FromUnixSeconds(1'800'000'000));
   const std::string text = Text();
   // For promtool, which .ci/run has.
   if (const char* const file = std::getenv("PRICER_METRICS_FILE")) {

@@ -175,6 +175,23 @@ TEST_F(ServerSecurityTest, NewCertificatesAreUsedAndBrokenOnesAreNot) {
   EXPECT_OK(connected->PredictPrice(request));
 }
 
+TEST_F(ServerSecurityTest, TellsWhenTheCertificateInUseEnds) {
+  UseTls();
+  ASSERT_OK(Start());
+  const auto days = [this] {
+    const std::string text = testing::HttpGetMetrics(server_->ports().metrics);
+    const std::string name = "\npricer_certificate_expiry_timestamp_seconds ";
+    const size_t begin = text.find(name);
+    if (begin == std::string::npos) return 0.0;
+    const double end = std::stod(text.substr(begin + name.size()));
+    return (end - absl::ToDoubleSeconds(absl::Now() - absl::UnixEpoch())) / (24 * 60 * 60);
+  };
+  EXPECT_NEAR(days(), 1, 0.1);
+  WritePair(authority_.Issue("server", /*days=*/30));
+  while (days() < 2) std::this_thread::yield();
+  EXPECT_NEAR(days(), 30, 0.1);
+}
+
 TEST_F(ServerSecurityTest, TokensSayWhoMayDoWhat) {
   UseTls();
   UseTokens();

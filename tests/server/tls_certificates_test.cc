@@ -3,6 +3,8 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include "absl/time/clock.h"
+#include "absl/time/time.h"
 #include "base/file.h"
 #include "tests/testing/certificates.h"
 #include "tests/testing/status_matchers.h"
@@ -14,7 +16,9 @@ namespace {
 using ::testing::AllOf;
 using testing::CertificateAndKey;
 using testing::CertificateAuthority;
+using ::testing::Ge;
 using ::testing::HasSubstr;
+using ::testing::Le;
 using ::testing::Not;
 using testing::StatusIs;
 using testing::TempDir;
@@ -48,6 +52,22 @@ TEST_F(TlsCertificatesTest, ReadsAPairWithItsChain) {
   EXPECT_EQ(material.certificate, first_.certificate + authority_.certificate());
   EXPECT_EQ(material.key, first_.key);
   EXPECT_EQ(material.client_ca, authority_.certificate());
+}
+
+TEST_F(TlsCertificatesTest, ExpiresWithTheFirstOfTheChain) {
+  const absl::Time now = absl::Now();
+  const auto expires_in = [&](const std::string& chain, absl::Duration expected) {
+    Write(files_.certificate, chain);
+    ASSERT_OK_AND_ASSIGN(const TlsMaterial material, ReadTlsFiles(files_));
+    EXPECT_THAT(absl::ToInt64Seconds(material.expires - now - expected), AllOf(Ge(-60), Le(60)));
+  };
+  const CertificateAndKey longer = authority_.Issue("longer", /*days=*/40);
+  const CertificateAndKey over = authority_.Issue("over", /*days=*/0);
+  Write(files_.key, longer.key);
+  expires_in(longer.certificate, absl::Hours(40 * 24));
+  expires_in(longer.certificate + authority_.certificate(), absl::Hours(24));
+  Write(files_.key, over.key);
+  expires_in(over.certificate + authority_.certificate(), absl::ZeroDuration());
 }
 
 TEST_F(TlsCertificatesTest, NamesTheFileThatIsWrong) {

@@ -42,13 +42,14 @@ void AddExtension(X509* certificate, int kind, const char* value) {
 }
 
 // Null `issuer` = its own.
-X509* MakeCertificate(const std::string& name, EVP_PKEY* key, X509* issuer, EVP_PKEY* issuer_key) {
+X509* MakeCertificate(const std::string& name, EVP_PKEY* key, X509* issuer, EVP_PKEY* issuer_key,
+                      int days) {
   static int serial = 0;
   X509* const certificate = X509_new();
   X509_set_version(certificate, X509_VERSION_3);
   ASN1_INTEGER_set(X509_get_serialNumber(certificate), ++serial);
   X509_gmtime_adj(X509_getm_notBefore(certificate), -kSecondsOfADay);
-  X509_gmtime_adj(X509_getm_notAfter(certificate), kSecondsOfADay);
+  X509_gmtime_adj(X509_getm_notAfter(certificate), days * kSecondsOfADay);
   X509_set_pubkey(certificate, key);
   X509_NAME_add_entry_by_txt(X509_get_subject_name(certificate), "CN", MBSTRING_ASC,
                              reinterpret_cast<const unsigned char*>(name.c_str()), -1, -1, 0);
@@ -73,7 +74,7 @@ struct CertificateAuthority::Parts {
 
 CertificateAuthority::CertificateAuthority(const std::string& name)
     : parts_(std::make_unique<Parts>()) {
-  parts_->certificate = MakeCertificate(name, parts_->key, nullptr, parts_->key);
+  parts_->certificate = MakeCertificate(name, parts_->key, nullptr, parts_->key, 1);
   parts_->pem = CertificatePem(parts_->certificate);
 }
 
@@ -84,9 +85,9 @@ CertificateAuthority::~CertificateAuthority() {
 
 const std::string& CertificateAuthority::certificate() const { return parts_->pem; }
 
-CertificateAndKey CertificateAuthority::Issue(const std::string& name) const {
+CertificateAndKey CertificateAuthority::Issue(const std::string& name, int days) const {
   EVP_PKEY* const key = EVP_EC_gen("P-256");
-  X509* const certificate = MakeCertificate(name, key, parts_->certificate, parts_->key);
+  X509* const certificate = MakeCertificate(name, key, parts_->certificate, parts_->key, days);
   CertificateAndKey issued = {CertificatePem(certificate), KeyPem(key)};
   X509_free(certificate);
   EVP_PKEY_free(key);
