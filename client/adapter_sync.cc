@@ -1,7 +1,5 @@
 #include "client/adapter_sync.h"
 
-#include <algorithm>
-#include <chrono>
 #include <cstdint>
 #include <filesystem>
 #include <map>
@@ -11,10 +9,10 @@
 #include <system_error>
 #include <utility>
 
-#include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_split.h"
 #include "absl/strings/string_view.h"
+#include "absl/time/clock.h"
 #include "base/file.h"
 #include "base/status_macros.h"
 #include "base/temporary_directory.h"
@@ -47,20 +45,6 @@ struct Key {
 // Sizes of a version's files by their names, its marker among them.
 using VersionFiles = std::map<std::string, int64_t>;
 using Versions = std::map<Key, VersionFiles>;
-
-// A copy writes to what is in its temporary directory more often than this.
-constexpr std::chrono::hours kAbandoned{1};
-
-// When a directory was written to lately, or something in it.
-fs::file_time_type LastWritten(const std::string& directory) {
-  std::error_code gone;
-  fs::file_time_type latest = fs::last_write_time(directory, gone);
-  fs::directory_iterator entry(directory, gone);
-  for (; !gone && entry != fs::directory_iterator(); entry.increment(gone)) {
-    latest = std::max(latest, entry->last_write_time(gone));
-  }
-  return latest;
-}
 
 // A file of a version, or nothing where the path below a place is none.
 struct VersionFile {
@@ -177,11 +161,10 @@ class Folder final : public AdapterPlace {
   void RemoveAbandoned(const std::string& name) const override {
     const absl::StatusOr<std::vector<std::string>> entries = EntriesBelow(name);
     if (!entries.ok()) return;  // which the copy will say
-    const fs::file_time_type since = fs::file_time_type::clock::now() - kAbandoned;
     for (const std::string& entry : *entries) {
       const std::string path = PathOf(absl::StrCat(name, "/", entry));
-      if (!absl::StartsWith(entry, TemporaryDirectory::kPrefix) ||
-          !CheckInsideFolder(path, root_).ok() || LastWritten(path) >= since) {
+      if (!TemporaryDirectory::IsAbandoned(path, absl::Now()) ||
+          !CheckInsideFolder(path, root_).ok()) {
         continue;
       }
       std::error_code ignored;

@@ -131,8 +131,7 @@ class VersionPruner {
   void RemoveLeftover(const std::string& entry) {
     if (absl::StartsWith(entry, kHiddenPrefix)) {
       Remove(PathOf(entry), PathOf(entry), "left by an earlier prune");
-    } else if (absl::StartsWith(entry, TemporaryDirectory::kPrefix) &&
-               IsAbandoned(PathOf(entry), now_)) {
+    } else if (TemporaryDirectory::IsAbandoned(PathOf(entry), now_)) {
       Remove(PathOf(entry), PathOf(entry), "left by a publisher that was killed");
     }
   }
