@@ -191,9 +191,10 @@ absl::StatusOr<v1::RemoveLabelResponse> Client::RemoveLabel(const v1::RemoveLabe
 
 absl::StatusOr<v1::RollbackLabelResponse> Client::RollbackLabel(
     const v1::RollbackLabelRequest& request) {
+  // Without a version to go back from, a second call would go one further.
   return Call<v1::RollbackLabelResponse>(
-      WithoutRetry(options_), environment_, stubs_->channel.get(),
-      [&](grpc::ClientContext* context, auto* response) {
+      request.from_version() > 0 ? options_ : WithoutRetry(options_), environment_,
+      stubs_->channel.get(), [&](grpc::ClientContext* context, auto* response) {
         return stubs_->adapters->RollbackLabel(context, request, response);
       });
 }

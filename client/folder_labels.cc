@@ -108,15 +108,12 @@ absl::StatusOr<AdapterLabels> RemoveFolderLabel(const std::string& root, const s
 
 absl::StatusOr<AdapterLabels> RollBackFolderLabel(const std::string& root,
                                                   const std::string& adapter,
-                                                  const std::string& label) {
+                                                  const std::string& label,
+                                                  std::optional<int64_t> from) {
   ASSIGN_OR_RETURN(const std::string directory, DirectoryOf(root, adapter));
-  return UpdateAdapterLabels(directory, [&](AdapterLabels* labels) -> absl::Status {
-    ASSIGN_OR_RETURN(const std::optional<LabelTarget> before, labels->BeforeLatestMove(label));
-    if (before.has_value()) {
-      const absl::Status found = CheckVersion(directory, before->version);
-      if (!found.ok()) return absl::FailedPreconditionError(found.message());
-    }
-    return labels->RollBack(label, Author());
+  const auto check = [&](int64_t version) { return CheckVersion(directory, version); };
+  return UpdateAdapterLabels(directory, [&](AdapterLabels* labels) {
+    return labels->RollBack(label, from, check, Author());
   });
 }
 

@@ -2,6 +2,7 @@
 
 #include <cstdint>
 #include <functional>
+#include <optional>
 #include <string>
 
 #include "absl/status/statusor.h"
@@ -28,9 +29,11 @@ absl::StatusOr<AdapterLabels> PromoteFolderVersion(
     const std::function<absl::Status(const AdapterLabels&)>& check);
 // The newest version with a marker; NotFound where there is none.
 absl::StatusOr<int64_t> NewestFolderVersion(const std::string& root, const std::string& adapter);
-// FailedPrecondition where the version to go back to is not there any more.
+// FailedPrecondition where the version to go back to is not there any more. `from` as
+// AdapterLabels::RollBack's.
 absl::StatusOr<AdapterLabels> RollBackFolderLabel(const std::string& root,
                                                   const std::string& adapter,
-                                                  const std::string& label);
+                                                  const std::string& label,
+                                                  std::optional<int64_t> from);
 
 }  // namespace pricer

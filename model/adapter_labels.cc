@@ -208,10 +208,32 @@ absl::Status AdapterLabels::Remove(const std::string& label, const LabelAuthor& 
   return absl::OkStatus();
 }
 
-absl::Status AdapterLabels::RollBack(const std::string& label, const LabelAuthor& author) {
+absl::Status AdapterLabels::RollBack(const std::string& label, std::optional<int64_t> from,
+                                     const std::function<absl::Status(int64_t version)>& check,
+                                     const LabelAuthor& author) {
+  if (from.has_value()) {
+    if (IsRolledBackFrom(label, *from)) return absl::OkStatus();
+    const std::optional<LabelTarget> now = Target(label);
+    if (!now.has_value() || now->version != *from) {
+      return absl::FailedPreconditionError(absl::StrCat(
+          "label ", Quoted(label), ": expected it to lead to version ", *from, ", it leads to ",
+          now.has_value() ? absl::StrCat("version ", now->version) : "none"));
+    }
+  }
   ASSIGN_OR_RETURN(const std::optional<LabelTarget> before, BeforeLatestMove(label));
+  if (before.has_value()) {
+    const absl::Status found = check(before->version);
+    if (!found.ok()) return absl::FailedPreconditionError(found.message());
+  }
   Apply({.label = label, .from = {}, .to = before, .author = author, .rollback = true});
   return absl::OkStatus();
+}
+
+bool AdapterLabels::IsRolledBackFrom(absl::string_view label, int64_t version) const {
+  const auto latest = std::find_if(history.rbegin(), history.rend(),
+                                   [&](const LabelMove& move) { return move.label == label; });
+  return latest != history.rend() && latest->rollback && latest->from.has_value() &&
+         latest->from->version == version;
 }
 
 void AdapterLabels::Apply(LabelMove move) {

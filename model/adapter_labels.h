@@ -91,8 +91,13 @@ struct AdapterLabels {
                    std::optional<int64_t> newest, const LabelAuthor& author);
   // Takes a label away; NotFound where there is none.
   absl::Status Remove(const std::string& label, const LabelAuthor& author);
-  // Puts it back to BeforeLatestMove.
-  absl::Status RollBack(const std::string& label, const LabelAuthor& author);
+  // Puts it back to BeforeLatestMove; FailedPrecondition with the words of `check` where that
+  // version is not there. With `from`, only from that version: nothing changes where the label's
+  // latest move has rolled it back from there already, so that it may be done again;
+  // FailedPrecondition where it leads to another.
+  absl::Status RollBack(const std::string& label, std::optional<int64_t> from,
+                        const std::function<absl::Status(int64_t version)>& check,
+                        const LabelAuthor& author);
 
   std::string ToJson() const;
   // DataLoss names `source`, the field and what was expected; Unimplemented for another major
@@ -101,6 +106,7 @@ struct AdapterLabels {
 
  private:
   void Apply(LabelMove move);
+  bool IsRolledBackFrom(absl::string_view label, int64_t version) const;
 };
 
 // Of an adapter's directory; generation 0 where it has no labels.json. Other errors as Parse and

@@ -1,8 +1,11 @@
 #include "server/adapter_service.h"
 
+#include <cstdint>
+#include <optional>
 #include <string>
 #include <utility>
 
+#include "absl/strings/str_cat.h"
 #include "base/status_macros.h"
 #include "server/adapter_proto.h"
 #include "server/call_deadline.h"
@@ -159,8 +162,14 @@ absl::StatusOr<v1::RemoveLabelResponse> AdapterService::Remove(
 absl::StatusOr<v1::RollbackLabelResponse> AdapterService::RollBack(
     const v1::RollbackLabelRequest& request, const Asking& asking) const {
   ASSIGN_OR_RETURN(const Operators operators, WhoOperates());
+  if (request.from_version() < 0) {
+    return absl::InvalidArgumentError(absl::StrCat(
+        "from_version: expected a number of at least 0, got ", request.from_version()));
+  }
+  std::optional<int64_t> from;
+  if (request.from_version() > 0) from = request.from_version();
   ASSIGN_OR_RETURN(const LabelMoveResult result,
-                   operators.labels->RollBack(request.name(), request.label(), asking.by));
+                   operators.labels->RollBack(request.name(), request.label(), from, asking.by));
   v1::RollbackLabelResponse response;
   LabelsToProto(request.name(), result.labels, response.mutable_labels());
   return response;

@@ -76,17 +76,13 @@ absl::StatusOr<LabelMoveResult> LabelMover::Remove(const std::string& adapter,
 
 absl::StatusOr<LabelMoveResult> LabelMover::RollBack(const std::string& adapter,
                                                      const std::string& label,
+                                                     std::optional<int64_t> from,
                                                      const std::string& by) {
+  const auto check = [&](int64_t version) { return registry_->Find(adapter, version).status(); };
   LabelMoveResult result;
-  ASSIGN_OR_RETURN(
-      result.labels, Update(adapter, [&](AdapterLabels* labels) -> absl::Status {
-        ASSIGN_OR_RETURN(const std::optional<LabelTarget> before, labels->BeforeLatestMove(label));
-        if (before.has_value()) {
-          const absl::Status found = registry_->Find(adapter, before->version).status();
-          if (!found.ok()) return absl::FailedPreconditionError(found.message());
-        }
-        return labels->RollBack(label, {by, clock_->Now()});
-      }));
+  ASSIGN_OR_RETURN(result.labels, Update(adapter, [&](AdapterLabels* labels) {
+                     return labels->RollBack(label, from, check, {by, clock_->Now()});
+                   }));
   return result;
 }
 

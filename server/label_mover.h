@@ -48,8 +48,9 @@ class LabelMover {
   absl::StatusOr<LabelMoveResult> Remove(const std::string& adapter, const std::string& label,
                                          const std::string& by);
   // FailedPrecondition where there is nothing to go back to, or that version is not available.
+  // `from` as AdapterLabels::RollBack's.
   absl::StatusOr<LabelMoveResult> RollBack(const std::string& adapter, const std::string& label,
-                                           const std::string& by);
+                                           std::optional<int64_t> from, const std::string& by);
 
  private:
   // Nothing = there is no gate for the shift.

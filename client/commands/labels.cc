@@ -228,14 +228,28 @@ absl::StatusOr<int> RunRemove(const LabelFlags& flags) {
   return Show(flags, response.labels());
 }
 
-absl::StatusOr<int> RunRollBack(const LabelFlags& flags) {
+struct RollBackFlags : LabelFlags {
+  std::string from;  // empty = any
+
+  std::optional<int64_t> From() const { return ParseAdapterVersion(from); }
+  absl::Status ValidateRollBack() const {
+    RETURN_IF_ERROR(Validate());
+    if (from.empty() || From().has_value()) return absl::OkStatus();
+    return absl::InvalidArgumentError(
+        absl::StrCat("--from: expected a version's number of at least 1, got \"", from, "\""));
+  }
+};
+
+absl::StatusOr<int> RunRollBack(const RollBackFlags& flags) {
   if (!flags.folder.empty()) {
-    return ShowFolder(flags, RollBackFolderLabel(flags.folder, flags.adapter, flags.label));
+    return ShowFolder(flags,
+                      RollBackFolderLabel(flags.folder, flags.adapter, flags.label, flags.From()));
   }
   ASSIGN_OR_RETURN(const std::unique_ptr<Client> client, Connect(flags));
   v1::RollbackLabelRequest request;
   request.set_name(flags.adapter);
   request.set_label(flags.label);
+  request.set_from_version(flags.From().value_or(0));
   ASSIGN_OR_RETURN(const v1::RollbackLabelResponse response, client->RollbackLabel(request));
   return Show(flags, response.labels());
 }
@@ -274,10 +288,13 @@ Command AddAdaptersUnlabelCommand(CLI::App& parent) {
 }
 
 Command AddAdaptersRollbackCommand(CLI::App& parent) {
-  auto flags = std::make_shared<LabelFlags>();
+  auto flags = std::make_shared<RollBackFlags>();
   CLI::App* app = parent.add_subcommand("rollback", "puts a label back to where it was");
   flags->AddTo(app, /*of_one_label=*/true);
-  return {app, [flags] { return flags->Validate(); }, [flags] { return RunRollBack(*flags); }};
+  app->add_option("--from", flags->from,
+                  "only from this version, so that the command may be run again");
+  return {app, [flags] { return flags->ValidateRollBack(); },
+          [flags] { return RunRollBack(*flags); }};
 }
 
 }  // namespace pricer

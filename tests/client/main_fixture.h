@@ -137,8 +137,14 @@ class FakeAdapters final : public v1::AdapterService::Service {
 
   grpc::Status RollbackLabel(grpc::ServerContext*, const v1::RollbackLabelRequest* request,
                              v1::RollbackLabelResponse* response) override {
+    ++rollback_calls;
+    if (rollback_failures-- > 0) return {grpc::StatusCode::UNAVAILABLE, "draining"};
     v1::LabelMove* const move = response->mutable_labels()->add_history();
     move->set_label(request->label());
+    if (request->from_version() > 0) {
+      move->mutable_from()->set_version(request->from_version());
+      move->mutable_from()->set_percent(100);
+    }
     move->mutable_to()->set_version(3);
     move->mutable_to()->set_percent(100);
     move->set_moved_by("somebody");
@@ -147,6 +153,8 @@ class FakeAdapters final : public v1::AdapterService::Service {
   }
 
   int label_calls = 0;
+  int rollback_calls = 0;
+  int rollback_failures = 0;
 
  private:
   static void FillVersion(const std::string& name, int64_t number, v1::AdapterVersion* version) {

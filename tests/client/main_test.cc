@@ -268,6 +268,15 @@ TEST_F(MainTest, LabelsOfAServer) {
   adapters_.label_calls = 0;
   EXPECT_EQ(RunClient("adapters label shop stable 9" + at).exit_code, 1);
   EXPECT_EQ(adapters_.label_calls, 1);
+  // So is a step back, but for one from a version.
+  adapters_.rollback_calls = 0;
+  adapters_.rollback_failures = 1;
+  EXPECT_EQ(RunClient("adapters rollback shop stable" + at).exit_code, 1);
+  EXPECT_EQ(adapters_.rollback_calls, 1);
+  adapters_.rollback_failures = 1;
+  const Outcome from = RunClient("adapters rollback shop stable --from 4" + at);
+  EXPECT_THAT(from.output, HasSubstr("stable: 4 -> 3, rolled back"));
+  EXPECT_EQ(adapters_.rollback_calls, 3);
 }
 
 TEST_F(MainTest, LabelsOfAFolderWithoutAServer) {
@@ -291,9 +300,10 @@ TEST_F(MainTest, LabelsOfAFolderWithoutAServer) {
   EXPECT_EQ(canary["labels"]["stable"]["version"], 2);
   EXPECT_EQ(canary["generation"], 2);
   EXPECT_EQ(json("label shop stable 1")["labels"]["stable"]["version"], 1);
-  const nlohmann::json back = json("rollback shop stable");
+  const nlohmann::json back = json("rollback shop stable --from 1");
   EXPECT_EQ(back["labels"]["stable"]["version"], 2);
   EXPECT_EQ(back["history"].back()["rollback"], true);
+  EXPECT_EQ(json("rollback shop stable --from 1"), back);
   EXPECT_EQ(json("unlabel shop canary")["labels"].size(), 1u);
   EXPECT_EQ(json("labels shop")["generation"], 5);
   const auto fails = [&](const std::string& arguments, int code, const std::string& words) {
@@ -305,6 +315,8 @@ TEST_F(MainTest, LabelsOfAFolderWithoutAServer) {
   fails("label wine stable 1" + at, 1, "/wine");
   fails("unlabel shop mine" + at, 1, "mine");
   fails("label shop stable one" + at, 2, "version");
+  fails("rollback shop stable --from one" + at, 2, "--from");
+  fails("rollback shop stable --from 7" + at, 1, "expected it to lead to version 7");
   fails("label shop 7 1" + at, 2, "label");
   fails("label ../shop stable 1" + at, 2, "adapter name");
   fails("label shop stable 1 --percent 5" + at, 2, "percent");

@@ -32,6 +32,7 @@ using testing::StatusIs;
 using testing::TempDir;
 
 const LabelAuthor kAuthor = {"somebody", absl::FromUnixSeconds(1'700'000'000)};
+const auto kIsThere = [](int64_t /*version*/) { return absl::OkStatus(); };
 
 // Version that a label points to; 0 = it is not there.
 int64_t VersionOf(const AdapterLabels& labels, absl::string_view label) {
@@ -55,7 +56,7 @@ TEST(AdapterLabelsTest, ReadWhatTheyWrite) {
   ASSERT_OK(labels.Set("stable", {.version = 7}, std::nullopt, kAuthor));
   ASSERT_OK(labels.Set("canary", {.version = 8, .percent = 0.5}, std::nullopt, kAuthor));
   ASSERT_OK(labels.Remove("canary", kAuthor));
-  ASSERT_OK(labels.RollBack("canary", kAuthor));
+  ASSERT_OK(labels.RollBack("canary", std::nullopt, kIsThere, kAuthor));
   ASSERT_OK_AND_ASSIGN(const AdapterLabels read, AdapterLabels::Parse(labels.ToJson(), "here"));
   EXPECT_EQ(read.generation, 4);
   EXPECT_EQ(read.labels, labels.labels);
@@ -167,19 +168,60 @@ TEST(AdapterLabelsTest, RollBackGoesBackMoveByMove) {
     ASSERT_OK(labels.Set("stable", {version}, std::nullopt, kAuthor));
   }
   ASSERT_OK(labels.Set("shadow", {9}, std::nullopt, kAuthor));
-  ASSERT_OK(labels.RollBack("stable", kAuthor));
+  ASSERT_OK(labels.RollBack("stable", std::nullopt, kIsThere, kAuthor));
   EXPECT_EQ(VersionOf(labels, "stable"), 2);
-  ASSERT_OK(labels.RollBack("stable", kAuthor));
+  ASSERT_OK(labels.RollBack("stable", std::nullopt, kIsThere, kAuthor));
   EXPECT_EQ(VersionOf(labels, "stable"), 1);
   // A move after a rollback is the one that the next goes back from.
   ASSERT_OK(labels.Set("stable", {4}, std::nullopt, kAuthor));
-  ASSERT_OK(labels.RollBack("stable", kAuthor));
+  ASSERT_OK(labels.RollBack("stable", std::nullopt, kIsThere, kAuthor));
   EXPECT_EQ(VersionOf(labels, "stable"), 1);
-  ASSERT_OK(labels.RollBack("stable", kAuthor));
+  ASSERT_OK(labels.RollBack("stable", std::nullopt, kIsThere, kAuthor));
   EXPECT_FALSE(labels.Target("stable").has_value());
-  EXPECT_THAT(labels.RollBack("stable", kAuthor),
+  EXPECT_THAT(labels.RollBack("stable", std::nullopt, kIsThere, kAuthor),
               StatusIs(absl::StatusCode::kFailedPrecondition, HasSubstr("stable")));
   EXPECT_EQ(VersionOf(labels, "shadow"), 9);
+}
+
+TEST(AdapterLabelsTest, RollBackChecksTheVersionToGoBackTo) {
+  AdapterLabels labels;
+  for (int64_t version : {1, 2}) {
+    ASSERT_OK(labels.Set("stable", {version}, std::nullopt, kAuthor));
+  }
+  const auto is_gone = [](int64_t version) {
+    return absl::NotFoundError(absl::StrCat("version ", version, " is gone"));
+  };
+  EXPECT_THAT(labels.RollBack("stable", std::nullopt, is_gone, kAuthor),
+              StatusIs(absl::StatusCode::kFailedPrecondition, HasSubstr("version 1 is gone")));
+  EXPECT_EQ(VersionOf(labels, "stable"), 2);
+}
+
+TEST(AdapterLabelsTest, RollBackFromAVersionMayBeRepeated) {
+  AdapterLabels labels;
+  for (int64_t version : {1, 2, 3}) {
+    ASSERT_OK(labels.Set("stable", {version}, std::nullopt, kAuthor));
+  }
+  const auto from = [&](int64_t version) {
+    return labels.RollBack("stable", version, kIsThere, kAuthor);
+  };
+  EXPECT_THAT(from(2),
+              StatusIs(absl::StatusCode::kFailedPrecondition,
+                       HasSubstr("expected it to lead to version 2, it leads to version 3")));
+  ASSERT_OK(from(3));
+  EXPECT_EQ(VersionOf(labels, "stable"), 2);
+  const int64_t generation = labels.generation;
+  // Moves of other labels are no matter.
+  ASSERT_OK(labels.Set("shadow", {9}, std::nullopt, kAuthor));
+  ASSERT_OK(from(3));
+  EXPECT_EQ(VersionOf(labels, "stable"), 2);
+  EXPECT_EQ(labels.generation, generation + 1);
+  ASSERT_OK(from(2));
+  EXPECT_EQ(VersionOf(labels, "stable"), 1);
+  // Long done, and gone on from.
+  EXPECT_THAT(from(3), StatusIs(absl::StatusCode::kFailedPrecondition));
+  ASSERT_OK(labels.Set("stable", {3}, std::nullopt, kAuthor));
+  ASSERT_OK(labels.Remove("stable", kAuthor));
+  EXPECT_THAT(from(3), StatusIs(absl::StatusCode::kFailedPrecondition, HasSubstr("leads to none")));
 }
 
 TEST(AdapterLabelsTest, KeepTheLastTenMoves) {

@@ -58,11 +58,12 @@ class AdapterServiceTest : public ::testing::Test {
     labels_ = response.labels();
     return status;
   }
-  grpc::Status RollBack(const std::string& label) {
+  grpc::Status RollBack(const std::string& label, int64_t from = 0) {
     grpc::ClientContext context;
     v1::RollbackLabelRequest request;
     request.set_name("toys");
     request.set_label(label);
+    request.set_from_version(from);
     v1::RollbackLabelResponse response;
     const grpc::Status status = stub_->RollbackLabel(&context, request, &response);
     labels_ = response.labels();
@@ -145,6 +146,10 @@ TEST_F(AdapterServiceTest, LabelsMoveGoBackAndGo) {
   ASSERT_TRUE(RollBack("stable").ok());
   EXPECT_EQ((*registry_.Find("toys", std::nullopt))->key.version, 1);
   EXPECT_TRUE(labels_.history(2).rollback());
+  EXPECT_TRUE(RollBack("stable", 2).ok());
+  EXPECT_EQ(labels_.history_size(), 3);
+  EXPECT_EQ(RollBack("stable", 7).error_code(), grpc::StatusCode::FAILED_PRECONDITION);
+  EXPECT_EQ(RollBack("stable", -1).error_code(), grpc::StatusCode::INVALID_ARGUMENT);
   ASSERT_TRUE(Remove("stable").ok());
   EXPECT_EQ(labels_.labels_size(), 0);
   EXPECT_EQ((*registry_.Find("toys", std::nullopt))->key.version, 2);
@@ -152,7 +157,7 @@ TEST_F(AdapterServiceTest, LabelsMoveGoBackAndGo) {
   EXPECT_EQ(Set("stable", 1, 5).error_code(), grpc::StatusCode::INVALID_ARGUMENT);
   EXPECT_EQ(Remove("mine").error_code(), grpc::StatusCode::NOT_FOUND);
   EXPECT_EQ(metrics_.values().calls.at("SetLabel OK"), 2);
-  EXPECT_EQ(metrics_.values().calls.at("RollbackLabel OK"), 1);
+  EXPECT_EQ(metrics_.values().calls.at("RollbackLabel OK"), 2);
 }
 
 TEST_F(AdapterServiceTest, MovesWaitUntilTheServerServesAndEndWithIt) {

@@ -109,20 +109,30 @@ TEST_F(LabelMoverTest, SaysWhatIsWrongWithAMove) {
 TEST_F(LabelMoverTest, RollBackReturnsToAVersionThatIsStillThere) {
   ASSERT_OK(Move("stable", {1}));
   ASSERT_OK(Move("stable", {2}));
-  ASSERT_OK(mover_.RollBack("toys", "stable", "operator"));
+  ASSERT_OK(mover_.RollBack("toys", "stable", std::nullopt, "operator"));
   EXPECT_EQ(Stable(), 1);
   ASSERT_OK(Move("stable", {3}));
   registry_.Unload({"toys", 1}, "removed from the adapter folder");
-  EXPECT_THAT(mover_.RollBack("toys", "stable", "operator"),
+  EXPECT_THAT(mover_.RollBack("toys", "stable", std::nullopt, "operator"),
               StatusIs(absl::StatusCode::kFailedPrecondition, HasSubstr("version 1")));
   EXPECT_EQ(Stable(), 3);
+}
+
+TEST_F(LabelMoverTest, RollBackFromAVersionMayBeRepeated) {
+  for (const int64_t version : {1, 2, 3}) ASSERT_OK(Move("stable", {version}));
+  for (int i = 0; i < 2; ++i) {
+    ASSERT_OK(mover_.RollBack("toys", "stable", 3, "operator"));
+    EXPECT_EQ(Stable(), 2);
+  }
+  EXPECT_THAT(mover_.RollBack("toys", "stable", 1, "operator"),
+              StatusIs(absl::StatusCode::kFailedPrecondition, HasSubstr("version 2")));
 }
 
 TEST_F(LabelMoverTest, RemovingStableLeavesItToTheNewest) {
   ASSERT_OK(Move("stable", {1}));
   ASSERT_OK(mover_.Remove("toys", "stable", "operator"));
   EXPECT_EQ(Stable(), 3);
-  ASSERT_OK(mover_.RollBack("toys", "stable", "operator"));
+  ASSERT_OK(mover_.RollBack("toys", "stable", std::nullopt, "operator"));
   EXPECT_EQ(Stable(), 1);
 }
 
