@@ -42,7 +42,7 @@ FROM ${BASE} AS runtime
 RUN apt-get update \
  && DEBIAN_FRONTEND=noninteractive apt-get install -y --no-install-recommends \
       libabsl20220623 libfmt9 libgrpc++1.51 libjemalloc2 libmicrohttpd12 libprometheus-cpp-core1.0 \
-      libprotobuf32 libspdlog1.10 libssl3 libtomlplusplus3 libzstd1 zlib1g \
+      libprotobuf32 libprotobuf-lite32 libspdlog1.10 libssl3 libtomlplusplus3 libzstd1 zlib1g \
  && rm -rf /var/lib/apt/lists/* /var/log/*
 # Of stores of objects; the package would bring a program that is not needed.
 COPY --from=setup /etc/ssl/certs/ca-certificates.crt /etc/ssl/certs/ca-certificates.crt
