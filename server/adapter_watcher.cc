@@ -9,6 +9,7 @@
 #include "base/check.h"
 #include "base/logging.h"
 #include "base/status_macros.h"
+#include "base/thread_priority.h"
 #include "model/adapter_directory.h"
 
 namespace pricer {
@@ -81,6 +82,7 @@ bool AdapterWatcher::Stop(absl::Time deadline) {
 }
 
 void AdapterWatcher::Run() {
+  LowerThreadPriority();
   while (WaitForNextPoll()) {
     // The next poll looks again; the reason is logged and counted there.
     Poll().IgnoreError();
