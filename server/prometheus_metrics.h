@@ -30,7 +30,7 @@ class PrometheusMetrics final : public Metrics {
   // From here on pricer_build_info is there, with the device that computes. Called once.
   void DescribeBuild(const std::string& device);
 
-  // What an exposer serves.
+  // What a MetricsListener serves.
   const std::shared_ptr<prometheus::Registry>& registry() const { return registry_; }
 
   void CallEnded(absl::string_view method, absl::StatusCode code, absl::Duration time) override;

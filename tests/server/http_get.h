@@ -18,7 +18,7 @@ inline std::string HttpAsk(int port, const std::string& request) {
   address.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
   std::string answer;
   if (connect(connection, reinterpret_cast<sockaddr*>(&address), sizeof(address)) == 0) {
-    const ssize_t sent = write(connection, request.data(), request.size());
+    const ssize_t sent = send(connection, request.data(), request.size(), MSG_NOSIGNAL);
     char buffer[4096];
     ssize_t count = 0;
     while (sent > 0 && (count = read(connection, buffer, sizeof(buffer))) > 0) {

@@ -2,8 +2,10 @@
 
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
+#include <netinet/in.h>
 #include <prometheus/gauge.h>
 #include <prometheus/registry.h>
+#include <sys/socket.h>
 
 #include <memory>
 #include <string>
@@ -14,6 +16,7 @@
 #include "absl/strings/str_cat.h"
 #include "base/file.h"
 #include "base/file_descriptor.h"
+#include "server/access_tokens.h"
 #include "tests/server/http_get.h"
 #include "tests/server/large_thread_local.h"
 #include "tests/testing/status_matchers.h"
@@ -58,6 +61,18 @@ TEST_F(MetricsListenerTest, AnswersWithTheRegistry) {
                     HasSubstr("# TYPE lamps gauge\nlamps 3\n")));
 }
 
+TEST_F(MetricsListenerTest, AScraperKeepsItsConnection) {
+  const std::unique_ptr<MetricsListener> listener = Open();
+  ASSERT_NE(listener, nullptr);
+  const std::string answers =
+      HttpAsk(listener->port(),
+              "GET /metrics HTTP/1.1\r\nHost: localhost\r\n\r\n"
+              "GET /metrics HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n");
+  const size_t first = answers.find("lamps 3\n");
+  ASSERT_NE(first, std::string::npos) << answers;
+  EXPECT_THAT(answers.substr(first + 1), AllOf(HasSubstr("200 OK"), HasSubstr("lamps 3\n")));
+}
+
 TEST_F(MetricsListenerTest, AnswersNothingElse) {
   const std::unique_ptr<MetricsListener> listener = Open();
   ASSERT_NE(listener, nullptr);
@@ -66,7 +81,8 @@ TEST_F(MetricsListenerTest, AnswersNothingElse) {
               AllOf(HasSubstr("404"), HasSubstr("expected /metrics"), Not(HasSubstr("lamps"))));
   EXPECT_THAT(HttpAsk(port, "GET /metrics/../metrics HTTP/1.0\r\n\r\n"), HasSubstr("404"));
   EXPECT_THAT(HttpAsk(port, "POST /metrics HTTP/1.0\r\nContent-Length: 3\r\n\r\nabc"),
-              AllOf(HasSubstr("405"), HasSubstr("expected GET")));
+              AllOf(HasSubstr("405"), HasSubstr("Allow: GET"), HasSubstr("expected GET")));
+  EXPECT_EQ(HttpAsk(port, "GET /metrics HTTP/1.0\r\nContent-Length: 9\r\n\r\nabcdefghi"), "");
   EXPECT_THAT(HttpAsk(port, "lamps?\r\n\r\n"), Not(HasSubstr("lamps 3")));
   EXPECT_THAT(HttpGetMetrics(port, "X: " + std::string(1 << 20, 'x') + "\r\n"),
               Not(HasSubstr("lamps 3")));
@@ -89,6 +105,7 @@ TEST_F(MetricsListenerTest, AsksForATokenThatMayReadMetrics) {
     return with("Basic " + absl::Base64Escape("anybody:" + password));
   };
   EXPECT_THAT(with("Bearer scraper-secret-0123456"), HasSubstr("lamps 3"));
+  EXPECT_THAT(with("bearer scraper-secret-0123456"), HasSubstr("lamps 3"));
   EXPECT_THAT(basic("scraper-secret-0123456"), HasSubstr("lamps 3"));
   const auto is_refused =
       AllOf(HasSubstr("401"), HasSubstr("WWW-Authenticate: Basic realm=\"pricer\""),
@@ -131,8 +148,6 @@ TEST_F(MetricsListenerTest, SaysWhyItCannotListen) {
                                               HasSubstr("Address already in use"))));
   EXPECT_THAT(error_at("192.0.2.1:0"), StatusIs(absl::StatusCode::kFailedPrecondition,
                                                 HasSubstr("Cannot assign requested address")));
-  EXPECT_THAT(error_at("nowhere.invalid:0"),
-              StatusIs(absl::StatusCode::kFailedPrecondition, HasSubstr("nowhere.invalid:0")));
 }
 
 TEST_F(MetricsListenerTest, StartsWhereThreadsHaveMuchOfTheirOwn) {
@@ -142,8 +157,8 @@ TEST_F(MetricsListenerTest, StartsWhereThreadsHaveMuchOfTheirOwn) {
   EXPECT_THAT(HttpGetMetrics(listener->port()), HasSubstr("lamps 3"));
 }
 
-TEST_F(MetricsListenerTest, AnswersManyAtOnceAndOverIPv6) {
-  const std::unique_ptr<MetricsListener> listener = Open("[::]:0");
+TEST_F(MetricsListenerTest, AnswersManyAtOnceOnAllAddresses) {
+  const std::unique_ptr<MetricsListener> listener = Open("0.0.0.0:0");
   ASSERT_NE(listener, nullptr);
   std::vector<std::string> answers(200);
   std::vector<std::thread> scrapers;
