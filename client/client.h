@@ -42,7 +42,8 @@ struct ClientOptions {
 
 // Blocking calls to a pricing server over one shared channel. Every call but a watch has a
 // deadline. Calls that only ask are tried again with back-off while the server is unavailable;
-// those that change something are made once. Thread-safe; make one and keep it.
+// those that change something are made once, unless a second time changes nothing. Thread-safe;
+// make one and keep it.
 //
 // Errors are the server's status with its message; DeadlineExceeded and Unavailable name the
 // server.

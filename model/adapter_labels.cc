@@ -212,9 +212,9 @@ absl::Status AdapterLabels::RollBack(const std::string& label, std::optional<int
                                      const std::function<absl::Status(int64_t version)>& check,
                                      const LabelAuthor& author) {
   if (from.has_value()) {
-    if (IsRolledBackFrom(label, *from)) return absl::OkStatus();
     const std::optional<LabelTarget> now = Target(label);
     if (!now.has_value() || now->version != *from) {
+      if (IsRolledBackFrom(label, *from)) return absl::OkStatus();
       return absl::FailedPreconditionError(absl::StrCat(
           "label ", Quoted(label), ": expected it to lead to version ", *from, ", it leads to ",
           now.has_value() ? absl::StrCat("version ", now->version) : "none"));
@@ -222,6 +222,10 @@ absl::Status AdapterLabels::RollBack(const std::string& label, std::optional<int
   }
   ASSIGN_OR_RETURN(const std::optional<LabelTarget> before, BeforeLatestMove(label));
   if (before.has_value()) {
+    if (before->version == from) {
+      return absl::FailedPreconditionError(absl::StrCat(
+          "label ", Quoted(label), ": before its latest move it led to version ", *from, " too"));
+    }
     const absl::Status found = check(before->version);
     if (!found.ok()) return absl::FailedPreconditionError(found.message());
   }

@@ -92,9 +92,9 @@ struct AdapterLabels {
   // Takes a label away; NotFound where there is none.
   absl::Status Remove(const std::string& label, const LabelAuthor& author);
   // Puts it back to BeforeLatestMove; FailedPrecondition with the words of `check` where that
-  // version is not there. With `from`, only from that version: nothing changes where the label's
-  // latest move has rolled it back from there already, so that it may be done again;
-  // FailedPrecondition where it leads to another.
+  // version is not there. With `from`, only away from that version: nothing changes where the
+  // label's latest move has rolled it back from there already, so that it may be done again;
+  // FailedPrecondition where it leads to another, or led to that one before its latest move too.
   absl::Status RollBack(const std::string& label, std::optional<int64_t> from,
                         const std::function<absl::Status(int64_t version)>& check,
                         const LabelAuthor& author);

@@ -224,6 +224,21 @@ TEST(AdapterLabelsTest, RollBackFromAVersionMayBeRepeated) {
   EXPECT_THAT(from(3), StatusIs(absl::StatusCode::kFailedPrecondition, HasSubstr("leads to none")));
 }
 
+TEST(AdapterLabelsTest, RollBackFromAVersionIsNotOneOfItsPercentage) {
+  AdapterLabels labels;
+  ASSERT_OK(labels.Set("canary", {7, 5}, 6, kAuthor));
+  ASSERT_OK(labels.Set("canary", {8, 5}, 6, kAuthor));
+  ASSERT_OK(labels.Set("canary", {8, 50}, 6, kAuthor));
+  const auto from_8 = [&] { return labels.RollBack("canary", 8, kIsThere, kAuthor); };
+  EXPECT_THAT(from_8(), StatusIs(absl::StatusCode::kFailedPrecondition,
+                                 HasSubstr("it led to version 8 too")));
+  ASSERT_OK(labels.RollBack("canary", std::nullopt, kIsThere, kAuthor));
+  EXPECT_EQ(labels.Target("canary"), (LabelTarget{8, 5}));
+  ASSERT_OK(from_8());
+  EXPECT_EQ(VersionOf(labels, "canary"), 7);
+  EXPECT_OK(from_8());
+}
+
 TEST(AdapterLabelsTest, KeepTheLastTenMoves) {
   AdapterLabels labels;
   for (int64_t version = 1; version <= 30; ++version) {
