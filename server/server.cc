@@ -126,12 +126,7 @@ absl::Status Server::Parts::OpenSecrets() {
   }
   if (certificates == nullptr && tokens == nullptr) return absl::OkStatus();
   if (certificates != nullptr) {
-    const absl::Time expires = certificates->current()->expires;
-    metrics.CertificateExpires(expires);
-    // Callers see it at once; whoever starts the server should too.
-    if (expires <= absl::Now()) {
-      LogWarning("certificate has expired", {{"path", options.tls_cert}});
-    }
+    metrics.CertificateExpires(certificates->current()->expires);
   }
   secrets_ticker = std::make_unique<Ticker>(options.poll_interval, [this] {
     if (certificates != nullptr) {

@@ -11,6 +11,7 @@
 #include <vector>
 
 #include "absl/strings/str_cat.h"
+#include "absl/time/clock.h"
 #include "base/file.h"
 #include "base/logging.h"
 #include "base/status_macros.h"
@@ -64,6 +65,10 @@ absl::Status CheckKey(const TlsFiles& files, const std::string& pem, X509* certi
   return Bad(files.key, absl::StrCat("the key of the first certificate in ", files.certificate));
 }
 
+std::string TimeText(absl::Time time) {
+  return absl::FormatTime(absl::RFC3339_sec, time, absl::UTCTimeZone());
+}
+
 absl::StatusOr<absl::Time> FirstEnd(const std::string& path,
                                     const std::vector<X509Ptr>& certificates) {
   absl::Time first = absl::InfiniteFuture();
@@ -75,6 +80,12 @@ absl::StatusOr<absl::Time> FirstEnd(const std::string& path,
     first = std::min(first, absl::FromTM(end, absl::UTCTimeZone()));
   }
   return first;
+}
+
+void WarnOfExpired(const TlsFiles& files, const TlsMaterial& material) {
+  if (material.expires > absl::Now()) return;
+  LogWarning("a certificate has expired, the server's or one behind it",
+             {{"path", files.certificate}, {"expires", TimeText(material.expires)}});
 }
 
 }  // namespace
@@ -95,6 +106,7 @@ absl::StatusOr<TlsMaterial> ReadTlsFiles(const TlsFiles& files) {
 
 absl::StatusOr<std::unique_ptr<CertificateKeeper>> CertificateKeeper::Open(const TlsFiles& files) {
   ASSIGN_OR_RETURN(TlsMaterial material, ReadTlsFiles(files));
+  WarnOfExpired(files, material);
   return std::unique_ptr<CertificateKeeper>(new CertificateKeeper(files, std::move(material)));
 }
 
@@ -121,10 +133,9 @@ void CertificateKeeper::Poll() {
     return;
   }
   current_ = std::make_shared<const TlsMaterial>(*std::move(material));
-  LogInfo(
-      "certificates read anew",
-      {{"path", files_.certificate},
-       {"expires", absl::FormatTime(absl::RFC3339_sec, current_->expires, absl::UTCTimeZone())}});
+  LogInfo("certificates read anew",
+          {{"path", files_.certificate}, {"expires", TimeText(current_->expires)}});
+  WarnOfExpired(files_, *current_);
 }
 
 }  // namespace pricer

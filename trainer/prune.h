@@ -43,8 +43,8 @@ struct PruneOutcome {
 // ones: those that have a marker and whose files are the ones that pricer.json lists. Never one
 // that labels.json names, as a label or in its history, or that a link in the folder leads to. An
 // adapter whose labels.json cannot be read is not touched: a failure names it. Versions without a
-// marker and temporary directories go when they are older and untouched for a day, since somebody
-// may be publishing them.
+// marker go when they are older and untouched for a day, since somebody may be publishing them;
+// temporary directories by TemporaryDirectory::IsAbandoned.
 //
 // Runs are sorted by the last line of their metrics, those of each name apart. The newest `keep`
 // stay, and of the others one that a process has locked, one that holds an adapter which could not

@@ -30,12 +30,13 @@ def runtime_packages():
 
 
 def with_dependencies(packages):
-    """And those that dpkg installs with them, of the ones that are here; a base image has the essential ones."""
+    """And those that dpkg installs with them, of the ones that are here, the first of those that may
+    replace each other; a base image has the essential ones."""
     depends, waiting = {}, list(packages)
     listing = output_of("dpkg-query", "-W", "-f", "${Package}\\t${Essential}\\t${Depends}, ${Pre-Depends}\\n")
     for line in listing.splitlines():
         package, essential, names = line.split("\t")
-        depends[package] = re.findall(r"(?:^|[,|])\s*([a-z0-9.+-]+)", names)
+        depends[package] = re.findall(r"(?:^|,)\s*([a-z0-9.+-]+)", names)
         if essential == "yes":
             waiting.append(package)
     found = set()
